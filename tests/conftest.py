@@ -1,0 +1,59 @@
+"""Shared by all tests: no network, a fixed seed, and one tiny SynthReID for the whole session."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torchreid_genext as genext
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is allowed (download tests use it); anything else is a mistake of the test."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: object) -> None:
+        local = not isinstance(address, tuple) or address[0] in ("127.0.0.1", "::1", "localhost")
+        if not local:
+            raise OSError(f"tests do not use the network, got {address!r}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def registered() -> None:
+    """The plugin switched on for one test, and off again after it."""
+    genext.register()
+    yield
+    genext.unregister()
+
+
+@pytest.fixture(scope="session")
+def reid_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root that holds SynthReID `tiny`, written once per session."""
+    from torchreid_genext.data.synthetic import write_dataset
+
+    root = tmp_path_factory.mktemp("reid-data")
+    write_dataset(root / "synthreid_tiny", size="tiny", progress=False)
+    return root
+
+
+def shared_data() -> Path | None:
+    """The folder of research-only data (Market-1501, real weights), or None when it is absent."""
+    folder = Path(os.environ.get("GENEXT_DATA", ROOT.parent / "shared" / "data"))
+    return folder if folder.is_dir() else None
