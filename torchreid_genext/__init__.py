@@ -1,0 +1,38 @@
+"""torchreid_genext: generative person re-identification as a plugin for torchreid.
+
+``register()`` makes this package's models and data sets known to torchreid by name; importing changes nothing.
+"""
+
+from __future__ import annotations
+
+from torchreid_genext import compat
+from torchreid_genext.backbones import MODELS
+from torchreid_genext.config import add_genext_config
+
+__all__ = ["__version__", "add_genext_config", "register", "unregister"]
+__version__ = "0.1.0"
+
+
+def register() -> None:
+    """Put our models and data sets into torchreid's registries; repeating it is harmless.
+
+    Raises:
+        ImportError: if torchreid, or what it imports, is missing; the message names the cure.
+        ValueError: if one of our names is taken by something else.
+    """
+    from torchreid_genext import data
+
+    for name, factory in MODELS.items():
+        compat.register_model(name, factory)
+    for name, dataset in data.image_datasets().items():
+        compat.register_image_dataset(name, dataset)
+
+
+def unregister() -> None:
+    """Take them out again; without an earlier `register` nothing happens."""
+    from torchreid_genext import data
+
+    for name, factory in MODELS.items():
+        compat.unregister_model(name, factory)
+    for name, dataset in data.image_datasets().items():
+        compat.unregister_image_dataset(name, dataset)

@@ -1,0 +1,271 @@
+"""The one door to torchreid: every other module asks here and never imports the host itself.
+
+Two trees are in use: PyPI 0.2.5 keeps the library below ``torchreid.reid``, upstream 1.4.0 directly below
+``torchreid``. ``import torchreid`` binds ``data``, ``models``, ``engine``, ``metrics``, ``optim`` and ``utils`` as
+attributes in both, so plain attribute access serves them alike. Nothing is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+# Only these differ between the name of a module and the name under which pip knows it.
+_DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "scipy.io": "scipy"}
+_ENGINES = {
+    ("image", "softmax"): "ImageSoftmaxEngine",
+    ("image", "triplet"): "ImageTripletEngine",
+    ("video", "softmax"): "VideoSoftmaxEngine",
+    ("video", "triplet"): "VideoTripletEngine",
+}
+
+
+@functools.cache
+def host() -> ModuleType:
+    """The torchreid module of this environment, imported on the first call.
+
+    Raises:
+        ImportError: if torchreid or a library it imports is missing, or torch and torchvision do not fit together;
+            the message is one sentence that names the cure.
+    """
+    _import_torch_pair()
+    with warnings.catch_warnings():
+        # The host recommends its compiled ranking, which the PyPI package does not contain.
+        warnings.filterwarnings("ignore", message="Cython evaluation")
+        try:
+            return importlib.import_module("torchreid")
+        except ModuleNotFoundError as error:
+            raise ImportError(_cure_of_missing(error.name or "torchreid")) from error
+
+
+def _import_torch_pair() -> None:
+    """Import torchvision on its own, so that a pair that does not fit is told from a fault of torchreid."""
+    try:
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError as error:
+        raise ImportError(_cure_of_missing(error.name or "torchvision")) from error
+    except (RuntimeError, ImportError, OSError) as error:
+        raise ImportError(
+            "torch and torchvision are not a matching pair; install both together with "
+            f"`pip install --upgrade torch torchvision` (torchvision said: {error})"
+        ) from error
+
+
+def _cure_of_missing(module: str) -> str:
+    package = _DISTRIBUTIONS.get(module, module.split(".")[0])
+    return f"torchreid needs the module '{module}', which is not installed; install it with `pip install {package}`"
+
+
+def __getattr__(name: str) -> Any:
+    """`ImageDataset` and `VideoDataset`, the host's base classes, without importing the host for the rest."""
+    if name in ("ImageDataset", "VideoDataset"):
+        return getattr(host().data, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# Registries. The host has a function for adding a data set (it refuses a known name) and none for models or for
+# removal, so its tables are reached by name: written as an attribute inside a class, `__x` would be mangled.
+
+
+def _models() -> dict[str, Callable[..., nn.Module]]:
+    return vars(host().models)["__model_factory"]
+
+
+def _image_datasets() -> dict[str, type]:
+    return vars(host().data.datasets)["__image_datasets"]
+
+
+def model_names() -> list[str]:
+    """All models that torchreid can build now, sorted."""
+    return sorted(_models())
+
+
+def image_dataset_names() -> list[str]:
+    """All image data sets that torchreid can open now, sorted."""
+    return sorted(_image_datasets())
+
+
+def register_model(name: str, factory: Callable[..., nn.Module]) -> None:
+    """Make ``torchreid.models.build_model(name)`` call `factory`; repeating it is harmless.
+
+    Args:
+        name: what the user writes as ``model.name``.
+        factory: called with ``num_classes, loss, pretrained, use_gpu``.
+
+    Raises:
+        ValueError: if the name belongs to another factory.
+    """
+    _add(_models(), "model", name, factory)
+
+
+def register_image_dataset(name: str, dataset: type) -> None:
+    """Make torchreid know the image data set class `dataset` by `name`; repeating it is harmless.
+
+    Raises:
+        ValueError: if the name belongs to another class.
+    """
+    _add(_image_datasets(), "image data set", name, dataset)
+
+
+def unregister_model(name: str, factory: Callable[..., nn.Module]) -> None:
+    """Take `name` out of torchreid again, if it still means `factory`."""
+    _remove(_models(), name, factory)
+
+
+def unregister_image_dataset(name: str, dataset: type) -> None:
+    """Take `name` out of torchreid again, if it still means `dataset`."""
+    _remove(_image_datasets(), name, dataset)
+
+
+def _add(table: dict[str, Any], kind: str, name: str, entry: Any) -> None:
+    if table.setdefault(name, entry) is not entry:
+        raise ValueError(f"expected a {kind} name that is free in torchreid, got {name!r}")
+
+
+def _remove(table: dict[str, Any], name: str, entry: Any) -> None:
+    if table.get(name) is entry:
+        del table[name]
+
+
+# Construction
+
+
+def build_model(
+    name: str, num_classes: int, *, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = False
+) -> nn.Module:
+    """A torchreid model (or one of ours, once registered).
+
+    Args:
+        name: a name of `model_names`.
+        num_classes: identities of the classifier, which is not used for features.
+        loss: "softmax" or "triplet".
+        pretrained: whether the host fetches its ImageNet weights.
+        use_gpu: passed through; it moves nothing by itself.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the choices.
+    """
+    if name not in _models():
+        raise ValueError(f"unknown model {name!r}; choose from {', '.join(model_names())}")
+    return host().models.build_model(
+        name=name, num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu
+    )
+
+
+def init_image_dataset(name: str, **options: Any) -> Any:
+    """Open an image data set by name with the host's own options (``root``, ``mode``, ``transform``, ...).
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the choices.
+    """
+    _check_datasets([name])
+    return host().data.datasets.init_image_dataset(name, **options)
+
+
+def _check_datasets(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in _image_datasets():
+            raise ValueError(f"unknown image data set {name!r}; choose from {', '.join(image_dataset_names())}")
+
+
+def build_transforms(
+    height: int,
+    width: int,
+    transforms: Sequence[str] = ("random_flip",),
+    norm_mean: Sequence[float] | None = None,
+    norm_std: Sequence[float] | None = None,
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """torchreid's training and test transforms, built without its announcements.
+
+    Args:
+        height: of the network's input, in pixels.
+        width: of the network's input, in pixels.
+        transforms: names of training augmentations.
+        norm_mean: per channel, of images in [0, 1]; None is ImageNet's.
+        norm_std: as `norm_mean`.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        return host().data.transforms.build_transforms(
+            height, width, transforms=list(transforms), norm_mean=norm_mean, norm_std=norm_std
+        )
+
+
+def image_data_manager(**options: Any) -> Any:
+    """torchreid's ``ImageDataManager``.
+
+    Raises:
+        ValueError: if a source or target is unknown; the message lists the choices.
+    """
+    _check_datasets([*options["sources"], *options["targets"]])
+    return host().data.ImageDataManager(**options)
+
+
+def video_data_manager(**options: Any) -> Any:
+    """torchreid's ``VideoDataManager``."""
+    return host().data.VideoDataManager(**options)
+
+
+def engine_class(data_type: str, loss: str) -> type:
+    """The host's engine for a kind of data ("image" or "video") and a loss ("softmax" or "triplet").
+
+    Raises:
+        ValueError: if there is none; the message lists the choices.
+    """
+    if (data_type, loss) not in _ENGINES:
+        choices = ", ".join(" + ".join(pair) for pair in _ENGINES)
+        raise ValueError(f"unknown engine {data_type} + {loss}; choose from {choices}")
+    return getattr(host().engine, _ENGINES[data_type, loss])
+
+
+def build_optimizer(model: nn.Module, **options: Any) -> Optimizer:
+    """torchreid's optimizer by name."""
+    return host().optim.build_optimizer(model, **options)
+
+
+def build_lr_scheduler(optimizer: Optimizer, **options: Any) -> Any:
+    """torchreid's learning rate schedule by name."""
+    return host().optim.build_lr_scheduler(optimizer, **options)
+
+
+# Measuring, by the host's own code
+
+
+def compute_distance_matrix(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
+    """Distances (N, M) between the rows of `x` (N, D) and `y` (M, D); "euclidean" is the squared one."""
+    return host().metrics.compute_distance_matrix(x, y, metric)
+
+
+def re_ranking(query_gallery: np.ndarray, query_query: np.ndarray, gallery_gallery: np.ndarray) -> np.ndarray:
+    """k-reciprocal distances (Q, G) with the host's fixed parameters k1=20, k2=6, lambda=0.3."""
+    return host().utils.re_ranking(query_gallery, query_query, gallery_gallery)
+
+
+def visualize_ranked_results(distances: np.ndarray, records: Any, data_type: str, **options: Any) -> None:
+    """Write the host's pictures of ranked galleries below ``save_dir``."""
+    host().utils.visualize_ranked_results(distances, records, data_type, **options)
+
+
+def compute_model_complexity(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
+    """Parameters and multiply-adds of one forward pass; it draws one random input from the global generator."""
+    return host().utils.compute_model_complexity(model, input_size)
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed Python, NumPy and torch as torchreid's scripts do."""
+    host().utils.set_random_seed(seed)
+
+
+def collect_env_info() -> str:
+    """Versions of everything, as torchreid's scripts show them."""
+    return host().utils.collect_env_info()

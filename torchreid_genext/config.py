@@ -1,0 +1,279 @@
+"""torchreid's default configuration plus this plugin's node ``genext``, and the way from keys to host arguments.
+
+torchreid keeps its default tree in its scripts, not in its package, so the tree stands here: the same names and the
+same values, which lets every config file written for torchreid work as it is. yacs refuses unknown keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from torchreid_genext import checkpoints
+
+
+def get_default_config() -> CfgNode:
+    """torchreid's whole default tree with ``cfg.genext`` added; ``use_gpu`` is True where torch sees a GPU."""
+    import torch
+
+    cfg = CfgNode()
+    cfg.use_gpu = torch.cuda.is_available()
+    _add_model_and_data(cfg)
+    _add_training(cfg)
+    _add_test(cfg)
+    add_genext_config(cfg)
+    return cfg
+
+
+def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+    """The defaults, overridden by a YAML file and then by ``key value`` pairs.
+
+    Raises:
+        ValueError: if the file is missing or not YAML, or a key is unknown or has a value of another type.
+    """
+    cfg = get_default_config()
+    if config_file:
+        merge_file(cfg, config_file)
+    merge_options(cfg, opts)
+    return cfg
+
+
+def merge_file(cfg: CfgNode, config_file: str) -> None:
+    """Override `cfg` with a YAML file.
+
+    Raises:
+        ValueError: naming the file and what is wrong with it.
+    """
+    try:
+        cfg.merge_from_file(str(config_file))
+    except (OSError, KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"expected a YAML file of known keys, got {config_file}: {_reason(error)}") from error
+
+
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Override `cfg` with ``key value key value ...``.
+
+    Raises:
+        ValueError: naming the offending key or value.
+    """
+    if len(opts) % 2:
+        raise ValueError(f"expected options in pairs 'key value', got {' '.join(opts)!r}")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"expected known keys and fitting values, got {' '.join(opts)!r}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def write_config(cfg: CfgNode, folder: str | Path) -> Path:
+    """Write the merged configuration as ``folder/config.yaml``, which ``--config-file`` reads again."""
+    return checkpoints.write_text(Path(folder) / "config.yaml", cfg.dump())
+
+
+def _add_model_and_data(cfg: CfgNode) -> None:
+    cfg.model = CfgNode()
+    cfg.model.name = "resnet50"
+    cfg.model.pretrained = True  # start from ImageNet weights, fetched where the host knows some
+    cfg.model.load_weights = ""  # file of weights to start from; the classifier may be of other identities
+    cfg.model.resume = ""  # checkpoint of an interrupted training
+
+    cfg.data = CfgNode()
+    cfg.data.type = "image"  # image | video
+    cfg.data.root = "reid-data"  # folder that holds all data sets
+    cfg.data.sources = ["market1501"]  # data sets to train on
+    cfg.data.targets = ["market1501"]  # data sets to test on
+    cfg.data.workers = 4  # loading processes
+    cfg.data.split_id = 0  # which of several splits, counted from 0
+    cfg.data.height = 256  # of the network's input, pixels
+    cfg.data.width = 128
+    cfg.data.combineall = False  # train on train, query and gallery together
+    cfg.data.transforms = ["random_flip"]  # training augmentation: random_flip|crop|patch|erase, color_jitter
+    cfg.data.k_tfm = 1  # independently augmented copies of each image
+    cfg.data.norm_mean = [0.485, 0.456, 0.406]  # per channel, of images in [0, 1]; ImageNet's
+    cfg.data.norm_std = [0.229, 0.224, 0.225]
+    cfg.data.save_dir = "log"  # everything a run writes
+    cfg.data.load_train_targets = False  # also load the targets' training images (domain adaptation)
+
+    cfg.market1501 = CfgNode()
+    cfg.market1501.use_500k_distractors = False  # add the 500k distractors to the gallery
+    cfg.cuhk03 = CfgNode()
+    cfg.cuhk03.labeled_images = False  # boxes drawn by hand instead of detected ones
+    cfg.cuhk03.classic_split = False  # the split of 2014 instead of 767/700
+    cfg.cuhk03.use_metric_cuhk03 = False  # single-gallery-shot evaluation
+
+    cfg.sampler = CfgNode()
+    cfg.sampler.train_sampler = "RandomSampler"  # order of source images
+    cfg.sampler.train_sampler_t = "RandomSampler"  # order of target images
+    cfg.sampler.num_instances = 4  # images of an identity in a batch (RandomIdentitySampler)
+    cfg.sampler.num_cams = 1  # cameras in a batch (RandomDomainSampler)
+    cfg.sampler.num_datasets = 1  # data sets in a batch (RandomDatasetSampler)
+
+    cfg.video = CfgNode()
+    cfg.video.seq_len = 15  # images taken from a tracklet
+    cfg.video.sample_method = "evenly"  # evenly | random | all
+    cfg.video.pooling_method = "avg"  # avg | max, over the images of a tracklet
+
+
+def _add_training(cfg: CfgNode) -> None:
+    cfg.train = CfgNode()
+    cfg.train.optim = "adam"  # adam | amsgrad | sgd | rmsprop | radam
+    cfg.train.lr = 0.0003
+    cfg.train.weight_decay = 5e-4
+    cfg.train.max_epoch = 60
+    cfg.train.start_epoch = 0
+    cfg.train.batch_size = 32
+    cfg.train.fixbase_epoch = 0  # first epochs, in which only open_layers learn
+    cfg.train.open_layers = ["classifier"]
+    cfg.train.staged_lr = False  # smaller rate for all but new_layers
+    cfg.train.new_layers = ["classifier"]
+    cfg.train.base_lr_mult = 0.1  # factor of that smaller rate
+    cfg.train.lr_scheduler = "single_step"  # single_step | multi_step | cosine
+    cfg.train.stepsize = [20]  # epochs between (single_step) or at (multi_step) decays
+    cfg.train.gamma = 0.1  # factor of a decay
+    cfg.train.print_freq = 20  # batches between two lines of the log
+    cfg.train.seed = 1
+
+    cfg.sgd = CfgNode()
+    cfg.sgd.momentum = 0.9  # also of rmsprop
+    cfg.sgd.dampening = 0.0
+    cfg.sgd.nesterov = False
+    cfg.rmsprop = CfgNode()
+    cfg.rmsprop.alpha = 0.99  # smoothing
+    cfg.adam = CfgNode()
+    cfg.adam.beta1 = 0.9  # decay of the first moment
+    cfg.adam.beta2 = 0.999  # decay of the second moment
+
+    cfg.loss = CfgNode()
+    cfg.loss.name = "softmax"  # softmax | triplet
+    cfg.loss.softmax = CfgNode()
+    cfg.loss.softmax.label_smooth = True
+    cfg.loss.triplet = CfgNode()
+    cfg.loss.triplet.margin = 0.3
+    cfg.loss.triplet.weight_t = 1.0  # weight of the triplet term
+    cfg.loss.triplet.weight_x = 0.0  # weight of the cross-entropy term
+
+
+def _add_test(cfg: CfgNode) -> None:
+    cfg.test = CfgNode()
+    cfg.test.batch_size = 100
+    cfg.test.dist_metric = "euclidean"  # euclidean (squared) | cosine
+    cfg.test.normalize_feature = False  # L2-normalise features before the distance
+    cfg.test.ranks = [1, 5, 10, 20]  # ranks of the CMC that are shown
+    cfg.test.evaluate = False  # test only, no training
+    cfg.test.eval_freq = -1  # epochs between tests; -1: only after the last
+    cfg.test.start_eval = 0  # first epoch that may be followed by a test
+    cfg.test.rerank = False  # k-reciprocal re-ranking
+    cfg.test.visrank = False  # write pictures of ranked galleries (with test.evaluate)
+    cfg.test.visrank_topk = 10
+
+
+def add_genext_config(cfg: CfgNode) -> None:
+    """Add the plugin's own node to a tree, also to one that a user built; every switch is off."""
+    cfg.genext = CfgNode()
+
+    cfg.genext.evaluation = CfgNode()
+    cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
+    cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
+
+    # Neighbour feature centralization (Pose2ID, CVPR 2025): add to each feature those of its mutual neighbours.
+    cfg.genext.nfc = CfgNode()
+    cfg.genext.nfc.enabled = False
+    cfg.genext.nfc.k1 = 2  # neighbours of each feature that are considered
+    cfg.genext.nfc.k2 = 2  # how highly a neighbour must rank the feature in return
+    cfg.genext.nfc.side = "both"  # query | gallery | both (each set on its own) | joint (transductive: sets mixed)
+    cfg.genext.nfc.normalize_before = True  # L2, so that neighbours are those by angle
+    cfg.genext.nfc.normalize_after = True  # L2, so that sums of many and of few compare
+
+    # How the benchmark tool extracts features; float32 is exact.
+    cfg.genext.inference = CfgNode()
+    cfg.genext.inference.precision = "fp32"  # fp32 | bf16
+    cfg.genext.inference.channels_last = False  # memory order of images; faster on most CPUs and GPUs
+    cfg.genext.inference.compile = False  # torch.compile the backbone
+
+    cfg.genext.benchmark = CfgNode()
+    cfg.genext.benchmark.models = []  # 'name', 'name@weights' or 'label=name@weights'; empty: model.name
+    cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
+    cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
+    cfg.genext.benchmark.bootstrap = 1000  # resamplings of the queries behind each interval; 0: no intervals
+    cfg.genext.benchmark.seed = 0  # of those resamplings
+    cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
+    cfg.genext.benchmark.strict = False  # stop at an unreadable image instead of listing it
+    cfg.genext.benchmark.pictures = True  # write PNGs beside the report
+
+
+def image_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of torchreid's ``ImageDataManager``."""
+    return _data_kwargs(cfg) | {
+        "k_tfm": cfg.data.k_tfm,
+        "load_train_targets": cfg.data.load_train_targets,
+        "train_sampler_t": cfg.sampler.train_sampler_t,
+        "cuhk03_labeled": cfg.cuhk03.labeled_images,
+        "cuhk03_classic_split": cfg.cuhk03.classic_split,
+        "market1501_500k": cfg.market1501.use_500k_distractors,
+    }
+
+
+def video_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of torchreid's ``VideoDataManager``."""
+    return _data_kwargs(cfg) | {"seq_len": cfg.video.seq_len, "sample_method": cfg.video.sample_method}
+
+
+def _data_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    names = ("root", "sources", "targets", "height", "width", "transforms", "norm_mean", "norm_std")
+    names += ("split_id", "combineall", "workers")
+    samplers = ("train_sampler", "num_instances", "num_cams", "num_datasets")
+    return {
+        **{name: cfg.data[name] for name in names},
+        **{name: cfg.sampler[name] for name in samplers},
+        "batch_size_train": cfg.train.batch_size,
+        "batch_size_test": cfg.test.batch_size,
+        "use_gpu": cfg.use_gpu,
+    }
+
+
+def optimizer_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of torchreid's ``build_optimizer``."""
+    names = ("optim", "lr", "weight_decay", "staged_lr", "new_layers", "base_lr_mult")
+    return {name: cfg.train[name] for name in names} | {
+        "momentum": cfg.sgd.momentum,
+        "sgd_dampening": cfg.sgd.dampening,
+        "sgd_nesterov": cfg.sgd.nesterov,
+        "rmsprop_alpha": cfg.rmsprop.alpha,
+        "adam_beta1": cfg.adam.beta1,
+        "adam_beta2": cfg.adam.beta2,
+    }
+
+
+def lr_scheduler_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of torchreid's ``build_lr_scheduler``."""
+    return {name: cfg.train[name] for name in ("lr_scheduler", "stepsize", "gamma", "max_epoch")}
+
+
+def engine_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of the torchreid engine that `data.type` and `loss.name` choose, besides data, model and optimizer."""
+    options = {"use_gpu": cfg.use_gpu, "label_smooth": cfg.loss.softmax.label_smooth}
+    if cfg.loss.name == "triplet":
+        options |= {name: cfg.loss.triplet[name] for name in ("margin", "weight_t", "weight_x")}
+    if cfg.data.type == "video":
+        options["pooling_method"] = cfg.video.pooling_method
+    return options
+
+
+def run_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Arguments of the engine's ``run``."""
+    training = ("max_epoch", "start_epoch", "fixbase_epoch", "open_layers", "print_freq")
+    testing = ("start_eval", "eval_freq", "dist_metric", "normalize_feature")
+    testing += ("visrank", "visrank_topk", "ranks", "rerank")
+    return {
+        **{name: cfg.train[name] for name in training},
+        **{name: cfg.test[name] for name in testing},
+        "save_dir": cfg.data.save_dir,
+        "test_only": cfg.test.evaluate,
+        "use_metric_cuhk03": cfg.cuhk03.use_metric_cuhk03,
+    }
