@@ -34,15 +34,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    _create(temporary, path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(error.errno, f"expected a folder that can be written, got {error.strerror}", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create(temporary: Path, path: Path) -> None:
+    """Make an empty file, so that a folder that cannot be written is told before the work is done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        reason = f"expected a folder that can be written, got one with '{error.strerror}'"
+        raise type(error)(error.errno, reason, str(path)) from error
 
 
 def _flush(path: Path) -> None:
@@ -85,6 +93,15 @@ def save(path: str | Path, state: Mapping[str, Tensor], metadata: Json | None = 
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"json": json.dumps(metadata or {}, sort_keys=True)})
     return Path(path)
+
+
+def save_backbone(path: str | Path, model: nn.Module, metadata: Json, *, leave_out: Iterable[str] = ("classifier",)) -> Path:
+    """Write what it takes to extract features: the weights of `model` without the layers named in `leave_out`.
+
+    `load_weights` is its counterpart.
+    """
+    state = _unwrapped(model).state_dict()
+    return save(path, {name: state[name] for name in state if not name.startswith(tuple(leave_out))}, metadata)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -139,8 +156,7 @@ def _load_torch(path: str | Path) -> Any:
 
     try:
         with torch.serialization.safe_globals(_numpy_scalar_globals()):
-            # latin1 concerns byte strings of Python 2 only, which older public weights contain.
-            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise _unreadable(path, error) from error
 
@@ -213,7 +229,7 @@ def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dic
     # Batch counters came late to BatchNorm and mean nothing for features: older files lack them.
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
-    other = [name for name in state if name in expected and state[name].shape != expected[name].shape]
+    other = [name for name in expected if name in state and state[name].shape != expected[name].shape]
     return {"missing": missing, "unexpected": unexpected, "of another shape": other}
 
 

@@ -11,10 +11,13 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +26,7 @@ if TYPE_CHECKING:
 
 # Only these differ between the name of a module and the name under which pip knows it.
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "scipy.io": "scipy"}
-_ENGINES = {
-    ("image", "softmax"): "ImageSoftmaxEngine",
-    ("image", "triplet"): "ImageTripletEngine",
-    ("video", "softmax"): "VideoSoftmaxEngine",
-    ("video", "triplet"): "VideoTripletEngine",
-}
+_ENGINES = [(data_type, loss) for data_type in ("image", "video") for loss in ("softmax", "triplet")]
 
 
 @functools.cache
@@ -55,7 +53,7 @@ def _import_torch_pair() -> None:
         importlib.import_module("torchvision")
     except ModuleNotFoundError as error:
         raise ImportError(_cure_of_missing(error.name or "torchvision")) from error
-    except (RuntimeError, ImportError, OSError) as error:
+    except (RuntimeError, ImportError, OSError, AttributeError) as error:
         raise ImportError(
             "torch and torchvision are not a matching pair; install both together with "
             f"`pip install --upgrade torch torchvision` (torchvision said: {error})"
@@ -144,14 +142,14 @@ def _remove(table: dict[str, Any], name: str, entry: Any) -> None:
 def build_model(
     name: str, num_classes: int, *, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = False
 ) -> nn.Module:
-    """A torchreid model (or one of ours, once registered).
+    """A torchreid model, or one of ours once registered, on the CPU.
 
     Args:
-        name: a name of `model_names`.
-        num_classes: identities of the classifier, which is not used for features.
+        name: one of `model_names`.
+        num_classes: identities of the classifier, which features do not pass through.
         loss: "softmax" or "triplet".
         pretrained: whether the host fetches its ImageNet weights.
-        use_gpu: passed through; it moves nothing by itself.
+        use_gpu: handed to the factory.
 
     Raises:
         ValueError: if the name is unknown; the message lists the choices.
@@ -225,7 +223,7 @@ def engine_class(data_type: str, loss: str) -> type:
     if (data_type, loss) not in _ENGINES:
         choices = ", ".join(" + ".join(pair) for pair in _ENGINES)
         raise ValueError(f"unknown engine {data_type} + {loss}; choose from {choices}")
-    return getattr(host().engine, _ENGINES[data_type, loss])
+    return getattr(host().engine, f"{data_type.title()}{loss.title()}Engine")
 
 
 def build_optimizer(model: nn.Module, **options: Any) -> Optimizer:
@@ -264,6 +262,42 @@ def compute_model_complexity(model: nn.Module, input_size: Sequence[int]) -> tup
 def set_random_seed(seed: int) -> None:
     """Seed Python, NumPy and torch as torchreid's scripts do."""
     host().utils.set_random_seed(seed)
+
+
+@contextlib.contextmanager
+def console_copied_to(path: Path) -> Iterator[None]:
+    """Let a log file have what the host prints and what this package logs, besides the console.
+
+    Unlike the host's ``Logger`` it gives the console back and leaves it open.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger(__package__)
+    level = logger.level
+    with open(path, "w", encoding="utf-8") as file, contextlib.redirect_stdout(_Copier(sys.stdout, file)):
+        handler = logging.StreamHandler(sys.stdout)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Copier(io.TextIOBase):
+    """A text stream that writes to several."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
 
 
 def collect_env_info() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints
@@ -48,8 +49,11 @@ def merge_file(cfg: CfgNode, config_file: str) -> None:
         ValueError: naming the file and what is wrong with it.
     """
     try:
-        cfg.merge_from_file(str(config_file))
-    except (OSError, KeyError, ValueError, AssertionError) as error:
+        tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
+        if not isinstance(tree, dict):
+            raise ValueError(f"{tree!r} is not a key with a value")
+        cfg.merge_from_other_cfg(CfgNode(tree))
+    except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"expected a YAML file of known keys, got {config_file}: {_reason(error)}") from error
 
 
@@ -65,6 +69,22 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise ValueError(f"expected known keys and fitting values, got {' '.join(opts)!r}: {_reason(error)}") from error
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse combinations that would fail or mislead only after the data has been loaded.
+
+    Raises:
+        ValueError: naming the rule and the value.
+    """
+    if cfg.loss.name == "triplet" and cfg.loss.triplet.weight_x == 0 and cfg.train.fixbase_epoch > 0:
+        # No gradient reaches the classifier, so there would be nothing to learn in those epochs.
+        raise ValueError(
+            "expected train.fixbase_epoch 0 with loss.triplet.weight_x 0, "
+            f"got {cfg.train.fixbase_epoch}"
+        )
+    if cfg.test.visrank and not cfg.test.evaluate:
+        raise ValueError("expected test.evaluate True with test.visrank True, got False")
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,38 @@
+"""Package metadata."""
+
+from setuptools import find_packages, setup
+
+# PyPI torchreid 0.2.5 declares no dependency; these it imports, the last three only for single data sets or downloads.
+TORCHREID_NEEDS = ["opencv-python-headless>=4.8", "scipy>=1.10", "tensorboard>=2.14", "h5py>=3.8", "imageio>=2.31", "six>=1.16"]
+
+setup(
+    name="torchreid_genext",
+    version="0.1.0",
+    description="Generative person re-identification as a plugin for torchreid",
+    license="MIT",
+    author="torchreid_genext authors",
+    packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torchreid>=0.2.5",
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "diffusers>=0.32",
+        "yacs>=0.1.8",
+        "pyyaml>=6.0",
+        "numpy>=1.26",
+        "pillow>=12.3",
+        "gdown>=5.0",
+        "safetensors>=0.4.3",
+        "tqdm>=4.66",
+        "matplotlib>=3.8",
+        *TORCHREID_NEEDS,
+    ],
+    extras_require={
+        "train": ["accelerate>=1.0"],
+        "download": ["gdown>=5.0"],
+        "faiss": ["faiss-cpu>=1.8"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "test": ["pytest>=8.0", "scipy>=1.10", "h5py>=3.8"],
+    },
+)

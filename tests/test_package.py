@@ -1,0 +1,139 @@
+"""Metadata and commands: what is declared is what is imported, and importing changes nothing."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from yacs.config import CfgNode
+
+import torchreid_genext as genext
+from tests.conftest import ROOT
+from torchreid_genext import compat, config
+
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+
+
+def setup_arguments() -> dict[str, object]:
+    """What setup.py hands to ``setup``."""
+    found: dict[str, object] = {}
+    code = (ROOT / "setup.py").read_text()
+    scope = {"setup": found.update, "find_packages": lambda include: include}
+    exec(code.replace("from setuptools import find_packages, setup", ""), scope)  # noqa: S102
+    return found
+
+
+def declared() -> set[str]:
+    return {re.split(r"[<>=\[]", name)[0] for name in setup_arguments()["install_requires"]}
+
+
+def imported_by(folder: Path) -> set[str]:
+    """Distributions that the modules below a folder import, at their top or inside functions."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return {DISTRIBUTIONS.get(name, name) for name in names - set(sys.stdlib_module_names)}
+
+
+def test_everything_that_torchreid_imports_is_declared() -> None:
+    folder = Path(compat.host().models.__file__).parent.parent
+    build_only = {"Cython", "distutils"}  # the optional compiled ranking
+    assert imported_by(folder) - build_only - {"torchreid"} <= declared()
+
+
+def test_everything_that_the_library_imports_is_declared() -> None:
+    optional = {requirement.split(">")[0] for extra in setup_arguments()["extras_require"].values() for requirement in extra}
+    optional = {"faiss" if name == "faiss-cpu" else name for name in optional}
+    assert imported_by(ROOT / "torchreid_genext") - {"torchreid_genext"} <= declared() | optional
+
+
+def test_tensorboard_is_declared_since_the_host_imports_it_through_torch() -> None:
+    assert "tensorboard" in declared()
+
+
+def test_torch_is_not_pinned() -> None:
+    assert not [name for name in setup_arguments()["install_requires"] if "==" in name or "<" in name]
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert setup_arguments()["version"] == genext.__version__
+
+
+def test_importing_changes_nothing() -> None:
+    """In a fresh interpreter: no torchreid, no handler, no drawn random number, no other number of threads."""
+    code = """
+import logging, random, sys
+import numpy, torch
+
+def state():
+    return (random.getstate()[1], numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+            torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),
+            list(logging.getLogger().handlers), list(logging.getLogger("torchreid_genext").handlers))
+
+before = state()
+import torchreid_genext, torchreid_genext.engine
+assert state() == before
+assert "torchreid" not in sys.modules and "matplotlib" not in sys.modules and "diffusers" not in sys.modules
+import torchreid
+tables = lambda: (list(vars(torchreid.models)["__model_factory"]), list(vars(torchreid.data.datasets)["__image_datasets"]))
+names = tables()
+torchreid_genext.register()
+torchreid_genext.register()
+added = set(tables()[1]) - set(names[1])
+assert added and not set(names[1]) - set(tables()[1]), added
+torchreid_genext.unregister()
+torchreid_genext.unregister()
+assert tables() == names
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_merges_says_what_it_is_and_holds_only_differences(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    changed, default = flat(config.load_config(path)), flat(config.get_default_config())
+    written = flat(CfgNode.load_cfg(path.open()))
+    assert {name for name in written if changed[name] == default[name]} == set()
+
+
+def flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in node.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {f"{prefix}{key}": value}
+    return found
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_both_commands_set_up_the_environment_first(target: str, tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), target, "PYTHON=python-of-choice"]
+    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "python-of-choice -m venv .venv" in lines[0]
+    assert "pip install" in lines[1] and "-e '.[test]'" in lines[1]
+    assert lines[-1].startswith(".venv/bin/python")
+
+
+def test_environment_is_installed_once(tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), "test"]
+    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines == [".venv/bin/python -m pytest -q"]
+
+
+def test_ci_runs_the_tests() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
