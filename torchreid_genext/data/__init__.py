@@ -1,0 +1,22 @@
+"""Data: file names, poses, and the embedded pedestrian world SynthReID."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchreid_genext.compat import ImageDataset
+
+__all__ = ["image_datasets"]
+
+
+def image_datasets() -> dict[str, type[ImageDataset]]:
+    """The image datasets of this package by the name under which torchreid gets them.
+
+    Returns:
+        Name to torchreid dataset class; the classes are imported here, because they need torchreid.
+    """
+    from torchreid_genext.data.synthetic import dataset
+
+    kinds = (dataset.SynthReID, dataset.SynthReIDTiny, dataset.SynthReIDFull, dataset.SynthReIDInfrared, dataset.SynthReIDOccluded)
+    return {kind.dataset_dir: kind for kind in kinds}
