@@ -1,0 +1,78 @@
+"""Train and test torchreid models: torchreid's ``scripts/main.py`` with the keys of this plugin.
+
+python tools/main.py --config-file configs/smoke.yaml genext.nfc.enabled True
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+import torchreid_genext as genext
+from torchreid_genext import checkpoints, compat, config, engine
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    cfg = read_config(parse_arguments(argv))
+    kind = "test" if cfg.test.evaluate else "train"
+    with compat.console_copied_to(Path(cfg.data.save_dir) / f"{kind}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"):
+        print(f"Show configuration\n{cfg}\n\n** System info **\n{compat.collect_env_info()}\n")
+        config.write_config(cfg, cfg.data.save_dir)
+        train_and_test(cfg)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
+    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
+    parser.add_argument("-t", "--targets", nargs="+", help="data sets to test on")
+    parser.add_argument("--transforms", nargs="+", help="training augmentation")
+    parser.add_argument("--root", default="", help="folder that holds the data sets")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="further keys: key value key value ...")
+    return parser.parse_args(argv)
+
+
+def read_config(arguments: argparse.Namespace) -> CfgNode:
+    cfg = config.load_config(arguments.config_file)
+    for name in ("sources", "targets", "transforms", "root"):
+        cfg.data[name] = getattr(arguments, name) or cfg.data[name]
+    config.merge_options(cfg, arguments.opts)
+    config.check_config(cfg)
+    return cfg
+
+
+def train_and_test(cfg: CfgNode) -> None:
+    genext.register()
+    compat.set_random_seed(cfg.train.seed)
+    data = engine.build_datamanager(cfg)
+    model = build_model(cfg, data.num_train_pids)
+    optimizer = compat.build_optimizer(model, **config.optimizer_kwargs(cfg))
+    scheduler = compat.build_lr_scheduler(optimizer, **config.lr_scheduler_kwargs(cfg))
+    if cfg.model.resume:
+        cfg.train.start_epoch = checkpoints.resume_training(cfg.model.resume, model, optimizer, scheduler)
+    trainer = engine.attach(engine.build_engine(cfg, data, model, optimizer, scheduler), cfg)
+    trainer.run(**config.run_kwargs(cfg))
+    if not cfg.test.evaluate:
+        metadata = {"version": genext.__version__, "num_classes": data.num_train_pids, "config": cfg.dump()}
+        print("Backbone saved to", checkpoints.save_backbone(f"{cfg.data.save_dir}/model.safetensors", model, metadata))
+
+
+def build_model(cfg: CfgNode, num_classes: int) -> torch.nn.Module:
+    model = engine.build_model(cfg, num_classes)
+    params, flops = compat.compute_model_complexity(model, (1, 3, cfg.data.height, cfg.data.width))
+    print(f"Model: {cfg.model.name}, params={params:,} flops={flops:,}")
+    if cfg.model.load_weights:
+        print(f"Loaded {cfg.model.load_weights}; left out: {checkpoints.load_weights(model, cfg.model.load_weights)}")
+    if cfg.use_gpu:
+        torch.backends.cudnn.benchmark = True
+        model = torch.nn.DataParallel(model).cuda()
+    return model
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The evaluation hook of one torchreid engine, and torchreid's objects built from a configuration.
+
+`attach` replaces the method ``_evaluate`` of that one instance; training, data loading and everything global stay the
+host's. The hook extracts features as the host does, lets the chain of the configuration transform them, and measures
+with `retrieval.protocol.evaluate`. With every switch off nothing is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.retrieval.metrics import evaluate_rank
+from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, evaluate, transform
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.utils.data import DataLoader
+
+__all__ = ["attach", "build_chain", "build_datamanager", "build_engine", "build_model", "detach"]
+
+_log = logging.getLogger(__name__)
+
+
+def attach(engine: Any, cfg: CfgNode) -> Any:
+    """Let `engine` evaluate with the steps that `cfg` switches on; attaching again replaces the earlier steps.
+
+    Args:
+        engine: any torchreid engine, for images or videos.
+        cfg: the whole tree, or its node ``genext``.
+
+    Returns:
+        The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
+
+    Raises:
+        ValueError: if a key of a step that is on is out of its range.
+    """
+    detach(engine)
+    genext = _genext(cfg)
+    if genext.evaluation.enabled or not build_chain(genext).is_identity:
+        engine._evaluate = _Evaluation(engine, cfg)
+    return engine
+
+
+def detach(engine: Any) -> Any:
+    """Give `engine` its own evaluation back; without an earlier `attach` nothing happens."""
+    hook = vars(engine).get("_evaluate")
+    if isinstance(hook, _Evaluation):
+        hook.remove()
+    return engine
+
+
+def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
+    """The steps that are switched on, in the order in which they apply.
+
+    Args:
+        genext: the node ``cfg.genext``.
+        normalize: begin by L2-normalising (the host's ``test.normalize_feature``).
+
+    Raises:
+        ValueError: if a key of a step that is on is out of its range.
+    """
+    steps = ["l2"] if normalize else []
+    if genext.nfc.enabled:
+        names = ("k1", "k2", "side", "normalize_before", "normalize_after")
+        steps.append("nfc(" + ",".join(f"{name}={genext.nfc[name]}" for name in names) + ")")
+    return Chain.parse("+".join(steps) or "base")
+
+
+def _genext(cfg: CfgNode) -> CfgNode:
+    return cfg.genext if "genext" in cfg else cfg
+
+
+class _Evaluation:
+    """Stands in for ``_evaluate`` of one engine and takes the same arguments."""
+
+    def __init__(self, engine: Any, cfg: CfgNode) -> None:
+        self.engine = engine
+        self.cfg = cfg
+        self._replaced = vars(engine).get("_evaluate")
+
+    def remove(self) -> None:
+        if self._replaced is None:
+            del self.engine._evaluate
+        else:
+            self.engine._evaluate = self._replaced
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        dataset_name: str = "",
+        query_loader: DataLoader | None = None,
+        gallery_loader: DataLoader | None = None,
+        dist_metric: str = "euclidean",
+        normalize_feature: bool = False,
+        visrank: bool = False,
+        visrank_topk: int = 10,
+        save_dir: str = "",
+        use_metric_cuhk03: bool = False,
+        ranks: Sequence[int] = (1, 5, 10, 20),
+        rerank: bool = False,
+    ) -> tuple[float, float]:
+        """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
+        query = _extract(self.engine, query_loader, f"{dataset_name} query")
+        gallery = _extract(self.engine, gallery_loader, f"{dataset_name} gallery")
+        genext = _genext(self.cfg)
+        chain = build_chain(genext, normalize=normalize_feature)
+        report = evaluate(
+            query,
+            gallery,
+            chain,
+            metric=dist_metric,
+            protocol="cuhk03" if use_metric_cuhk03 else "market1501",
+            max_rank=max(50, *ranks),
+            memory_limit=genext.evaluation.memory_limit or None,
+        )
+        result = report.to_json()
+        cmc, mean_ap = report.cmc, report.mAP
+        if rerank or visrank:
+            distances = _distances(*transform(query, gallery, chain), dist_metric, rerank=rerank)
+        if rerank:
+            cmc, mean_ap = _measure(distances, query, gallery, use_metric_cuhk03, len(cmc))
+            result["rerank"] = {"mAP": mean_ap, "cmc": cmc}
+        _log_results(report, cmc, mean_ap, ranks)
+        if save_dir:
+            self._write(Path(save_dir), dataset_name, result)
+        if visrank:
+            self._draw(distances, dataset_name, Path(save_dir), visrank_topk)
+        return cmc[0], mean_ap
+
+    def _write(self, folder: Path, dataset_name: str, result: Mapping[str, Any]) -> None:
+        path = checkpoints.write_json(folder / f"genext_report_{dataset_name}.json", result)
+        config.write_config(self.cfg if "genext" in self.cfg else CfgNode({"genext": self.cfg}), folder)
+        _log.info("Report written to %s", path)
+
+    def _draw(self, distances: np.ndarray, dataset_name: str, folder: Path, topk: int) -> None:
+        manager = self.engine.datamanager
+        compat.visualize_ranked_results(
+            distances,
+            manager.fetch_test_loaders(dataset_name),
+            manager.data_type,
+            width=manager.width,
+            height=manager.height,
+            save_dir=str(folder / f"visrank_{dataset_name}"),
+            topk=topk,
+        )
+
+
+def _extract(engine: Any, loader: DataLoader, split: str) -> RetrievalSet:
+    """Features of one split, by the engine's own parser and extractor, in the loader's order."""
+    features, pids, camids, paths = [], [], [], []
+    for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+        images, batch_pids, batch_camids = engine.parse_data_for_eval(batch)
+        features.append(engine.extract_features(images.to(_device(engine))).cpu())
+        pids.append(batch_pids)
+        camids.append(batch_camids)
+        paths.extend(batch.get("impath", ()))  # the host's parser drops it; tracklets have none
+    if not features:
+        raise ValueError(f"expected at least one image in {split}, got none")
+    _log.info("%s: %d features of width %d", split, sum(map(len, features)), features[0].shape[1])
+    return RetrievalSet(torch.cat(features), torch.cat(pids), torch.cat(camids), paths=paths or None)
+
+
+def _device(engine: Any) -> torch.device:
+    """Where the engine's (first) network lives."""
+    network = next(iter(engine._models.values()))
+    return next(network.parameters()).device
+
+
+def _distances(query: RetrievalSet, gallery: RetrievalSet, metric: str, *, rerank: bool) -> np.ndarray:
+    """(Q, G) of features that went through the chain, by the host's functions."""
+    q, g = query.features, gallery.features
+    between = compat.compute_distance_matrix(q, g, metric).numpy()
+    if not rerank:
+        return between
+    within = (compat.compute_distance_matrix(x, x, metric).numpy() for x in (q, g))
+    return compat.re_ranking(between, *within)
+
+
+def _measure(
+    distances: np.ndarray, query: RetrievalSet, gallery: RetrievalSet, cuhk03: bool, max_rank: int
+) -> tuple[list[float], float]:
+    identities = (query.pids, gallery.pids, query.camids, gallery.camids)
+    cmc, mean_ap = evaluate_rank(
+        distances, *(ids.numpy() for ids in identities), max_rank=max_rank, use_metric_cuhk03=cuhk03
+    )
+    return [float(rate) for rate in cmc], float(mean_ap)
+
+
+def _log_results(report: Report, cmc: Sequence[float], mean_ap: float, ranks: Sequence[int]) -> None:
+    """The figures in the form in which torchreid shows its own, then the whole report."""
+    lines = ["** Results **", f"mAP: {mean_ap:.1%}", "CMC curve"]
+    lines += [f"Rank-{rank:<3}: {cmc[rank - 1]:.1%}" for rank in ranks if rank <= len(cmc)]
+    _log.info("%s", "\n".join(lines))
+    _log.info("%s", report.summary())
+
+
+# torchreid's objects from a configuration, as its scripts make them
+
+
+def build_datamanager(cfg: CfgNode) -> Any:
+    """torchreid's data manager for ``cfg.data.type``.
+
+    Raises:
+        ValueError: if the type or the name of a data set is unknown.
+    """
+    if cfg.data.type == "image":
+        return compat.image_data_manager(**config.image_data_kwargs(cfg))
+    if cfg.data.type == "video":
+        return compat.video_data_manager(**config.video_data_kwargs(cfg))
+    raise ValueError(f"unknown data.type {cfg.data.type!r}; choose from image, video")
+
+
+def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
+    """The backbone of the configuration, on the CPU, before any weights file.
+
+    Args:
+        cfg: the whole tree.
+        num_classes: identities of the training set.
+    """
+    return compat.build_model(
+        cfg.model.name,
+        num_classes,
+        loss=cfg.loss.name,
+        pretrained=cfg.model.pretrained,
+        use_gpu=cfg.use_gpu,
+    )
+
+
+def build_engine(cfg: CfgNode, datamanager: Any, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> Any:
+    """torchreid's engine for ``cfg.data.type`` and ``cfg.loss.name``, without the hook.
+
+    Raises:
+        ValueError: if there is no such engine.
+    """
+    build = compat.engine_class(cfg.data.type, cfg.loss.name)
+    return build(datamanager, model, optimizer=optimizer, scheduler=scheduler, **config.engine_kwargs(cfg))
