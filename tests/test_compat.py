@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import torchreid_genext as genext
 from tests.conftest import ROOT
 from torchreid_genext import compat
 
@@ -105,19 +107,19 @@ def test_transforms_are_silent_and_the_hosts_own(capsys: pytest.CaptureFixture) 
     assert torch.equal(ours(image), hosts(image))
 
 
-def test_console_copy_holds_prints_and_logs_and_gives_the_console_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    import logging
+def test_dataset_that_is_not_there_is_named_with_its_folder(tmp_path: Path) -> None:
+    for name in ("market1501", "msmt17"):  # the host would download the first and knows no address of the second
+        with pytest.raises(ValueError, match=f"expected data of {name} in .*{tmp_path.name}.*, got"):
+            compat.init_image_dataset(name, root=str(tmp_path))
+    with pytest.raises(ValueError, match="expected data of market1501, msmt17 in"):
+        compat.image_data_manager(sources=["market1501"], targets=["msmt17"], root=str(tmp_path))
 
-    logger, console = logging.getLogger("torchreid_genext"), sys.stdout
-    handlers, level = list(logger.handlers), logger.level
-    with compat.console_copied_to(tmp_path / "new" / "run.log"):
-        print("printed")
-        logging.getLogger("torchreid_genext.engine").info("logged")
-    assert (tmp_path / "new" / "run.log").read_text() == "printed\nlogged\n" == capsys.readouterr().out
-    assert sys.stdout is console and not console.closed
-    assert (logger.handlers, logger.level) == (handlers, level)
+
+def test_dataset_with_an_empty_split_is_named(tmp_path: Path) -> None:
+    for name in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / "market1501" / "Market-1501-v15.09.15" / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match="expected data of market1501 in .*, got a split without images"):
+        compat.init_image_dataset("market1501", root=str(tmp_path))
 
 
 def test_pair_of_torch_and_torchvision_that_does_not_fit_names_the_cure(tmp_path: Path) -> None:
@@ -161,29 +163,48 @@ def write_upstream_layout(folder: Path) -> None:
 
 
 def test_upstream_layout_is_served_like_the_installed_one(tmp_path: Path, reid_data: Path) -> None:
+    """One command line under both: the same numbers to the last bit, and registries as they were."""
     write_upstream_layout(tmp_path / "upstream")
-    arguments = (
-        "--root", str(reid_data), "-s", "synthreid_tiny", "-t", "synthreid_tiny",
-        "model.name", "osnet_x0_25", "model.pretrained", "False", "data.workers", "0", "data.height", "64",
-        "data.width", "32", "test.evaluate", "True", "genext.nfc.enabled", "True", "use_gpu", "False",
-    )  # fmt: skip
-    code = """
-        import json, sys
+    code = f"""
+        import torch
         import torchreid_genext as genext
         from tools.main import main
         from torchreid_genext import compat
 
-        main([*{arguments!r}, "data.save_dir", {folder!r}])
+        torch.set_num_threads(1)
+        assert not hasattr(compat.host(), "reid")
+        before = compat.model_names(), compat.image_dataset_names()
+        main({command_line(reid_data, tmp_path / "theirs")})
         genext.unregister()
-        report = json.load(open({folder!r} + "/genext_report_synthreid_tiny.json"))
-        print(hasattr(compat.host(), "reid"), compat.image_dataset_names(), report["mAP"], sep="|")
-    """
-    rows = []
-    for paths in ([tmp_path / "upstream"], []):
-        result = run_python(code.format(arguments=arguments, folder=str(tmp_path / f"log{len(paths)}")), *paths)
-        assert result.returncode == 0, result.stderr
-        rows.append(result.stdout.strip().splitlines()[-1].split("|"))
-    upstream, installed = rows
-    assert (upstream[0], installed[0]) == ("False", "True")
-    assert upstream[1:] == installed[1:]
-    assert "synthreid" not in upstream[1]
+        assert (compat.model_names(), compat.image_dataset_names()) == before
+        """
+    result = run_python(code, tmp_path / "upstream")
+    assert result.returncode == 0, result.stderr
+    run_here(command_line(reid_data, tmp_path / "ours"))
+    theirs, ours = (json.loads((tmp_path / run / REPORT).read_text()) for run in ("theirs", "ours"))
+    assert 0 < theirs["mAP"] == ours["mAP"]
+    assert theirs["cmc"] == ours["cmc"]
+
+
+REPORT = "genext_report_synthreid_tiny.json"
+
+
+def command_line(root: Path, folder: Path) -> list[str]:
+    keys = {
+        "model.name": "osnet_x0_25", "model.pretrained": False, "data.workers": 0, "data.height": 32, "data.width": 16,
+        "data.save_dir": folder, "test.evaluate": True, "genext.nfc.enabled": True, "use_gpu": False,
+    }  # fmt: skip
+    words = [str(word) for pair in keys.items() for word in pair]
+    return ["-s", "synthreid_tiny", "-t", "synthreid_tiny", "--root", str(root), *words]
+
+
+def run_here(arguments: list[str]) -> None:
+    from tools.main import main
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        main(arguments)
+    finally:
+        genext.unregister()
+        torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -318,6 +319,19 @@ def test_steps_stand_in_the_chain_in_the_order_in_which_they_apply() -> None:
     chain = hooks.build_chain(tiny_config(*NFC, "genext.nfc.k2", "3").genext, normalize=True)
     assert chain.name.startswith("l2+nfc(")
     assert "k2=3" in chain.name
+
+
+def test_console_copy_holds_prints_and_logs_and_gives_the_console_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    logger, console = logging.getLogger("torchreid_genext"), sys.stdout
+    handlers, level = list(logger.handlers), logger.level
+    with hooks.console_copied_to(tmp_path / "new" / "run.log"):
+        print("printed")
+        logging.getLogger("torchreid_genext.engine").info("logged")
+    assert (tmp_path / "new" / "run.log").read_text() == "printed\nlogged\n" == capsys.readouterr().out
+    assert sys.stdout is console and not console.closed
+    assert (logger.handlers, logger.level) == (handlers, level)
 
 
 def test_names_of_kind_and_loss_are_checked() -> None:

@@ -20,7 +20,7 @@ from torchreid_genext import checkpoints, compat, config, engine
 def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(parse_arguments(argv))
     kind = "test" if cfg.test.evaluate else "train"
-    with compat.console_copied_to(Path(cfg.data.save_dir) / f"{kind}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"):
+    with engine.console_copied_to(Path(cfg.data.save_dir) / f"{kind}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"):
         print(f"Show configuration\n{cfg}\n\n** System info **\n{compat.collect_env_info()}\n")
         config.write_config(cfg, cfg.data.save_dir)
         train_and_test(cfg)

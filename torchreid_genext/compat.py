@@ -11,13 +11,11 @@ import contextlib
 import functools
 import importlib
 import io
-import logging
-import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,16 +163,25 @@ def init_image_dataset(name: str, **options: Any) -> Any:
     """Open an image data set by name with the host's own options (``root``, ``mode``, ``transform``, ...).
 
     Raises:
-        ValueError: if the name is unknown; the message lists the choices.
+        ValueError: if the name is unknown (the message lists the choices) or its images are not there.
     """
-    _check_datasets([name])
-    return host().data.datasets.init_image_dataset(name, **options)
+    with _opening([name], options):
+        return host().data.datasets.init_image_dataset(name, **options)
 
 
-def _check_datasets(names: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
+    """Say in one sentence why the data sets `names` cannot be opened."""
     for name in names:
         if name not in _image_datasets():
             raise ValueError(f"unknown image data set {name!r}; choose from {', '.join(image_dataset_names())}")
+    try:
+        yield
+    except (OSError, RuntimeError, IndexError, zipfile.BadZipFile) as error:
+        # The host looks at the first record of each split, and tries to download what it does not find.
+        reason = "a split without images" if isinstance(error, IndexError) else f"what the host calls: {error}"
+        folder = options.get("root", "")
+        raise ValueError(f"expected data of {', '.join(dict.fromkeys(names))} in {folder!r}, got {reason}") from error
 
 
 def build_transforms(
@@ -203,10 +210,10 @@ def image_data_manager(**options: Any) -> Any:
     """torchreid's ``ImageDataManager``.
 
     Raises:
-        ValueError: if a source or target is unknown; the message lists the choices.
+        ValueError: if a source or target is unknown (the message lists the choices) or its images are not there.
     """
-    _check_datasets([*options["sources"], *options["targets"]])
-    return host().data.ImageDataManager(**options)
+    with _opening([*options["sources"], *options["targets"]], options):
+        return host().data.ImageDataManager(**options)
 
 
 def video_data_manager(**options: Any) -> Any:
@@ -262,42 +269,6 @@ def compute_model_complexity(model: nn.Module, input_size: Sequence[int]) -> tup
 def set_random_seed(seed: int) -> None:
     """Seed Python, NumPy and torch as torchreid's scripts do."""
     host().utils.set_random_seed(seed)
-
-
-@contextlib.contextmanager
-def console_copied_to(path: Path) -> Iterator[None]:
-    """Let a log file have what the host prints and what this package logs, besides the console.
-
-    Unlike the host's ``Logger`` it gives the console back and leaves it open.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger(__package__)
-    level = logger.level
-    with open(path, "w", encoding="utf-8") as file, contextlib.redirect_stdout(_Copier(sys.stdout, file)):
-        handler = logging.StreamHandler(sys.stdout)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-
-
-class _Copier(io.TextIOBase):
-    """A text stream that writes to several."""
-
-    def __init__(self, *streams: TextIO) -> None:
-        self._streams = streams
-
-    def write(self, text: str) -> int:
-        for stream in self._streams:
-            stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
 
 
 def collect_env_info() -> str:

@@ -7,10 +7,13 @@ with `retrieval.protocol.evaluate`. With every switch off nothing is replaced.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from tqdm import tqdm
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.data import DataLoader
 
-__all__ = ["attach", "build_chain", "build_datamanager", "build_engine", "build_model", "detach"]
+__all__ = [
+    "attach", "build_chain", "build_datamanager", "build_engine", "build_model", "console_copied_to", "detach",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -244,3 +249,39 @@ def build_engine(cfg: CfgNode, datamanager: Any, model: nn.Module, optimizer: Op
     """
     build = compat.engine_class(cfg.data.type, cfg.loss.name)
     return build(datamanager, model, optimizer=optimizer, scheduler=scheduler, **config.engine_kwargs(cfg))
+
+
+@contextlib.contextmanager
+def console_copied_to(path: Path) -> Iterator[None]:
+    """Let a log file have what the host prints and what this package logs, besides the console.
+
+    Unlike the host's ``Logger`` it gives the console back and leaves it open.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger(__package__)
+    level = logger.level
+    with open(path, "w", encoding="utf-8") as file, contextlib.redirect_stdout(_Copier(sys.stdout, file)):
+        handler = logging.StreamHandler(sys.stdout)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Copier(io.TextIOBase):
+    """A text stream that writes to several."""
+
+    def __init__(self, *streams: TextIO) -> None:
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()

@@ -35,7 +35,7 @@ def one_thread() -> None:
 def run_main(root: Path, folder: Path, name: str = "synthreid_tiny", **keys: Any) -> None:
     options = {**SMALL, "data.save_dir": folder, **{key.replace("__", "."): value for key, value in keys.items()}}
     words = [str(word) for pair in options.items() for word in pair]
-    main(["--root", str(root), "-s", name, "-t", name, "--transforms", "random_flip", "random_crop", *words])
+    main(["-s", name, "-t", name, "--transforms", "random_flip", "random_crop", "--root", str(root), *words])
 
 
 def run_torchreid_alone(root: Path, folder: Path, name: str, kind: str, loss: str, sampler: str) -> None:
@@ -66,7 +66,7 @@ def results(printed: str) -> str:
 
 @pytest.fixture
 def tracklets(reid_data: Path) -> str:
-    """SynthReID's images as a video data set: a tracklet is one person, camera and sequence."""
+    """SynthReID's images as a video data set: a tracklet is two images of one person, camera and sequence."""
     host = compat.host()
 
     def gathered(folder: Path) -> list[tuple[tuple[str, ...], int, int]]:
@@ -74,7 +74,8 @@ def tracklets(reid_data: Path) -> str:
         for path in sorted(folder.glob("*.jpg")):
             record = parse(path)
             groups.setdefault((record.pid, record.camid, record.sequence), []).append(str(path))
-        return [(tuple(paths), pid, camid) for (pid, camid, _), paths in groups.items() if pid > 0]
+        pairs = [(paths[i : i + 2], *key) for key, paths in groups.items() for i in range(0, len(paths), 2)]
+        return [(tuple(paths), pid, camid) for paths, pid, camid, _ in pairs if pid >= 0]
 
     class Tracklets(host.data.VideoDataset):
         def __init__(self, root: str = "", **options: Any) -> None:
