@@ -1,0 +1,1 @@
+"""Retrieval as pure functions on tensors: no files, no configuration, no torchreid."""

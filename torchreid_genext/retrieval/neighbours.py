@@ -1,0 +1,285 @@
+"""Exact nearest neighbours in bounded memory.
+
+The matrix of all distances never exists: rows are scored in blocks, each block keeps a few candidates a row, and the
+candidates are scored again, exactly, from the difference of the two vectors. Two vectors that are equal therefore get
+equal distances wherever they stand, and a tie is decided by the smaller index.
+
+Keeping only candidates is made safe by a proof for each row. What is computed is an upper bound of the score
+``s = x.y - |y|^2/2`` (larger is nearer) of each pair: the product, plus all that rounding can have taken from it. What
+was left out is bounded by the last candidate, so when the exact score of the k-th neighbour lies above that, nothing
+was lost. Rows for which this cannot be shown look at every entry whose bound reaches the k-th score. The candidates may
+therefore come from bfloat16 products, which some processors compute five times as fast, and the result is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["DEFAULT_MEMORY_LIMIT", "PRECISIONS", "check_features", "nearest"]
+
+DEFAULT_MEMORY_LIMIT = 96 * 2**20  # bytes of working memory; larger blocks are not faster
+PRECISIONS = ("auto", "fp32", "bf16")
+_BF16_ROUNDOFF = 2.0**-8  # one rounding to 8 significant bits, with room to spare
+_FP32_ROUNDOFF = 2.0**-24
+_IN_CACHE = 2**20  # bytes of vectors gathered at a time
+_LARGEST = 3e38
+_WORTH_TWO_STAGES = 4_000_000  # scores; below, the second copy of the features costs more than it saves
+
+
+def nearest(
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    k: int,
+    chunk: int | None = None,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` nearest rows of ``y`` for each row of ``x``, nearest first.
+
+    Args:
+        x: floating, shape (N, D), finite.
+        y: shape (M, D); ``None`` compares ``x`` with itself and leaves each row's own entry out.
+        k: how many neighbours, in ``1 .. M`` (``1 .. N - 1`` without ``y``).
+        chunk: rows scored at a time; ``None`` derives it from ``memory_limit``.
+        memory_limit: bytes of working memory, 96 MiB unless told; the two results and, in ``bf16``, a
+            half-size copy of the features come on top.
+        precision: ``fp32`` or ``bf16`` products for the candidates, or ``auto``: ``bf16`` on processors with
+            bfloat16 matrix units. The result is the same.
+
+    Returns:
+        Squared Euclidean distances (N, k), float32, and indices (N, k), int64. Equal distances are ordered by index.
+
+    Raises:
+        ValueError: if a shape, ``k``, ``chunk``, ``memory_limit`` or ``precision`` is out of range, or a value is
+            not finite.
+    """
+    x = check_features(x, "x")
+    y_set = x if y is None else check_features(y, "y")
+    _check_sizes(x, y_set, k, excluding_self=y is None)
+    search = _Search(x, y_set, k, excluding_self=y is None, bf16=_use_bf16(precision, x, y_set))
+    distances = torch.empty(len(x), k, dtype=torch.float32, device=x.device)
+    indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
+    for rows in _blocks(len(x), chunk or search.rows_within(memory_limit or DEFAULT_MEMORY_LIMIT)):
+        distances[rows], indices[rows] = search(rows)
+    return distances, indices
+
+
+def check_features(features: Tensor, name: str = "features") -> Tensor:
+    """Return ``features`` as contiguous float32, or say what is wrong with them.
+
+    Raises:
+        ValueError: unless ``features`` is a floating (N, D) tensor of finite values with N, D >= 1; names the rows.
+    """
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        raise ValueError(f"expected {name} to be a floating tensor, got {_kind(features)}")
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"expected {name} of shape (N, D) with N, D >= 1, got {tuple(features.shape)}")
+    features = features.detach().to(torch.float32).contiguous()
+    # One pass without a mask: a sum is finite only if every term is (overflow cannot hide a bad value, only add one).
+    suspicious = ~features.sum(1).isfinite()
+    bad = suspicious.nonzero()[:, 0]
+    bad = bad[~features[bad].isfinite().all(1)]
+    if len(bad):
+        raise ValueError(f"expected finite {name}, got NaN or infinity in {name_rows(bad)}")
+    return features
+
+
+def name_rows(rows: Tensor, shown: int = 5) -> str:
+    """Name a few of the offending rows, for messages: ``rows 1, 5, 7 (3 in all)``."""
+    listed = ", ".join(str(int(row)) for row in rows[:shown])
+    return f"rows {listed}{', ...' if len(rows) > shown else ''} ({len(rows)} in all)"
+
+
+def _kind(value: object) -> str:
+    return f"dtype {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"expected x and y of one width, got {x.shape[1]} and {y.shape[1]}")
+    most = len(y) - excluding_self
+    if not 1 <= k <= most:
+        raise ValueError(f"expected k in 1..{most}, got {k}")
+
+
+def _use_bf16(precision: str, x: Tensor, y: Tensor) -> bool:
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        return x.device.type == "cpu" and len(x) * len(y) >= _WORTH_TWO_STAGES and _has_bf16_matrix_units()
+    return precision == "bf16"
+
+
+def _has_bf16_matrix_units() -> bool:
+    # Emulated bfloat16 (AVX2, plain AVX-512) is slower than fp32, so only matrix units count.
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
+
+
+def _blocks(total: int, size: int) -> Iterator[slice]:
+    if size < 1:
+        raise ValueError(f"expected chunk >= 1, got {size}")
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+class _Search:
+    """One ``x`` against one ``y``: what is prepared once and used for each block of rows."""
+
+    def __init__(self, x: Tensor, y: Tensor, k: int, *, excluding_self: bool, bf16: bool) -> None:
+        self.x, self.y, self.k = x, y, k
+        self.excluding_self = excluding_self
+        self.most = len(y) - excluding_self
+        self.bounds = _Bf16Bounds(y) if bf16 else _Fp32Bounds(y)
+        self.width = min(self.most, k + max(self.bounds.spare, k))
+
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        x = self.x[rows]
+        bounds = self.bounds(x)
+        if self.excluding_self:
+            own = torch.arange(rows.start, rows.stop, device=x.device)
+            bounds[own - rows.start, own] = -math.inf
+        kept, candidates = bounds.topk(self.width, dim=1)
+        distances, indices = self._exact(x, candidates)
+        if self.width < self.most:
+            lost = self.bounds.upper(kept[:, -1].float()) >= self.bounds.lower(x, distances[:, -1])
+            for part in lost.nonzero()[:, 0].split(64):
+                distances[part], indices[part] = self._settle(x[part], bounds[part].float(), distances[part, -1])
+        return distances, indices
+
+    def rows_within(self, memory_limit: int) -> int:
+        """How many rows make a block: their bounds, and what is kept of each."""
+        if memory_limit < 1:
+            raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+        row = len(self.y) * self.bounds.bytes + 32 * self.width + 12 * self.x.shape[1]
+        return max(1, min(len(self.x), memory_limit // row))
+
+    def _exact(self, x: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        candidates = candidates.sort(dim=1).values  # so that a stable sort leaves ties in order of index
+        rows = max(1, _IN_CACHE // (4 * x.shape[1] * self.width))
+        parts = zip(x.split(rows), candidates.split(rows))
+        distances = torch.cat([_squared_distances(some[:, None], self.y, near) for some, near in parts])
+        distances, order = distances.sort(dim=1, stable=True)
+        return distances[:, : self.k], candidates.gather(1, order)[:, : self.k]
+
+    def _settle(self, x: Tensor, bounds: Tensor, kth_distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Settle a few rows for which candidates were not enough: score every entry that may belong."""
+        possible = self.bounds.upper(bounds) >= self.bounds.lower(x, kth_distance)[:, None]
+        row, column = possible.nonzero(as_tuple=True)
+        pairs = zip(row.split(512), column.split(512))
+        distances = torch.cat([_squared_distances(x[r], self.y, c) for r, c in pairs])
+        order = distances.argsort(stable=True)
+        order = order[row[order].argsort(stable=True)]  # by row, then distance, then index
+        first = torch.searchsorted(row, torch.arange(len(x), device=x.device))
+        best = order[first[:, None] + torch.arange(self.k, device=x.device)]
+        return distances[best], column[best]
+
+
+class _Bounds:
+    """Upper bounds of the scores of a block of rows with all of ``y``.
+
+    Distances do not change when all vectors move together, errors do: they grow with the vectors' lengths. So scores
+    are of vectors relative to the mean of ``y``, which shortens features after a ReLU several times.
+    """
+
+    dtype: torch.dtype
+    bytes: int
+    spare: int  # candidates beyond k
+    storing: float  # relative error of a stored bound
+
+    def __init__(self, y: Tensor) -> None:
+        self.mean = y.mean(0)
+        self.summation = 4 * (y.shape[1] + 8) * _FP32_ROUNDOFF  # of products and squares, with room to spare
+        self.half_squares = torch.cat([(part - self.mean).square_().sum(1) for part in y.split(4096)]) / 2
+        self.block: Tensor | None = None
+
+    def upper(self, stored: Tensor) -> Tensor:
+        """What a score can be at most, given its stored bound (an excluded entry, -inf, stays below everything)."""
+        return stored + self.storing * stored.abs().clamp(max=_LARGEST)
+
+    def lower(self, x: Tensor, distance: Tensor) -> Tensor:
+        """What the score of an exact squared distance (B,) of rows ``x`` is at least."""
+        square = (x - self.mean).square_().sum(1)
+        return (square - distance) / 2 - self.summation * (square + distance)
+
+    def _buffer(self, rows: int) -> Tensor:
+        # Allocated once: fresh pages for each block would cost as much as the products.
+        if self.block is None or len(self.block) < rows:
+            shape = rows, len(self.half_squares)
+            self.block = torch.empty(shape, dtype=self.dtype, device=self.half_squares.device)
+        return self.block[:rows]
+
+
+class _Fp32Bounds(_Bounds):
+    """``x' . y - |y'|^2/2`` in single precision, where ``'`` is relative to the mean."""
+
+    dtype, bytes, spare, storing = torch.float32, 4, 3, 0.0
+
+    def __init__(self, y: Tensor) -> None:
+        super().__init__(y)
+        self.y = y  # a centred copy would cost memory; x' . y differs from x' . y' by a constant of the row
+        longest = max(float(part.norm(dim=1).max()) for part in y.split(4096))
+        # The user may have allowed single precision products to take shorter inputs (TF32, bfloat16).
+        shortened = torch.get_float32_matmul_precision() != "highest"
+        self.error = (self.summation + shortened * 2.1 * _BF16_ROUNDOFF) * longest
+        self.square_error = self.summation * float(self.half_squares.max())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Bounds (B, M), in a buffer that the next call overwrites."""
+        centred = x - self.mean
+        bounds = torch.addmm(-self.half_squares, centred, self.y.t(), out=self._buffer(len(x)))
+        constant = self.error * centred.norm(dim=1) + self.square_error - centred @ self.mean
+        return bounds.add_(constant[:, None])
+
+
+class _Bf16Bounds(_Bounds):
+    """Bounds from one bfloat16 product, the error of each pair included.
+
+    With ``h = |y'|^2/2`` split in two numbers, and ``e`` the norm of what rounding took from a vector::
+
+        [x', 1, 1, e_x, |x'|] . [y', -h_high, -h_low, |y'|, e_y]
+    """
+
+    dtype, bytes, spare, storing = torch.bfloat16, 2, 6, 2.0**-8
+
+    def __init__(self, y: Tensor) -> None:
+        super().__init__(y)
+        high = self.half_squares.bfloat16()
+        low = (self.half_squares - high.float()).bfloat16()
+        lost = self.half_squares - high.float() - low.float()
+        self.targets = torch.empty(len(y), y.shape[1] + 4, dtype=torch.bfloat16, device=y.device)
+        for rows in _blocks(len(y), 4096):  # in parts: a centred copy of all rows would cost memory
+            rounded, norm, error = _round(y[rows] - self.mean)
+            norm = norm + self.half_squares[rows]
+            extra = -high[rows], -low[rows], _round_up(norm), _round_up(error + lost[rows].abs())
+            self.targets[rows] = torch.cat([rounded, torch.stack(extra, dim=1)], dim=1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Bounds (B, M), in a buffer that the next call overwrites."""
+        rounded, norm, error = _round(x - self.mean)
+        one = torch.ones_like(error, dtype=torch.bfloat16)
+        norm = norm + 1
+        extra = one, one, _round_up(error + self.summation * norm), _round_up(norm)
+        return torch.mm(torch.cat([rounded, torch.stack(extra, dim=1)], dim=1), self.targets.t(), out=self._buffer(len(x)))
+
+
+def _round(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors in bfloat16, an upper bound of their norms before and after, and the norm of what was lost."""
+    rounded = vectors.bfloat16()
+    return rounded, vectors.norm(dim=1) * (1 + _BF16_ROUNDOFF), (vectors - rounded.float()).norm(dim=1)
+
+
+def _round_up(values: Tensor) -> Tensor:
+    """Non-negative values in bfloat16, never smaller than they are."""
+    return (values * (1 + 2 * _BF16_ROUNDOFF)).bfloat16()
+
+
+def _squared_distances(x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+    """Squared distance of ``x`` (..., D) to the rows ``indices`` (...) of ``y``; equal rows give equal results."""
+    gathered = y.index_select(0, indices.flatten()).view(*indices.shape, y.shape[1])
+    return torch.linalg.vector_norm(gathered.sub_(x), dim=-1).square_()

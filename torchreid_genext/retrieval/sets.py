@@ -1,0 +1,110 @@
+"""A query or gallery set: features with their labels, checked once at the door."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from torchreid_genext.retrieval.neighbours import check_features, name_rows
+
+__all__ = ["RetrievalSet", "explain_unmatched"]
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalSet:
+    """Features of any extractor with what is known of their images.
+
+    Attributes:
+        features: floating, shape (N, D), kept as float32; no NaN, no infinity, no zero row.
+        pids: identity of each image, integers (N,); in a gallery, Market-1501's 0 marks distractors.
+        camids: camera of each image, integers (N,).
+        frames: time of each image in frames of one clock, integers (N,), where a step needs it.
+        generated: features of P generated images of each, shape (N, P, D), where a step needs them.
+        paths: image of each row, where pictures are wanted.
+
+    Raises:
+        ValueError: if lengths differ, labels are not integers, or features are empty, not finite or zero.
+    """
+
+    features: Tensor
+    pids: Tensor
+    camids: Tensor
+    frames: Tensor | None = None
+    generated: Tensor | None = None
+    paths: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", _without_zero_rows(check_features(self.features)))
+        for name in ("pids", "camids", "frames"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _labels(name, getattr(self, name)))
+        for name in ("pids", "camids", "frames", "generated", "paths"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.features):
+                raise ValueError(f"expected {len(self.features)} {name}, one for each feature, got {len(value)}")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def with_features(self, features: Tensor) -> RetrievalSet:
+        """The same images with other features."""
+        return replace(self, features=features)
+
+    def join(self, other: RetrievalSet) -> RetrievalSet:
+        """Both sets as one, for steps that look at all images together."""
+        return RetrievalSet(
+            torch.cat([self.features, other.features]),
+            torch.cat([self.pids, other.pids]),
+            torch.cat([self.camids, other.camids]),
+        )
+
+
+def explain_unmatched(query: RetrievalSet, gallery: RetrievalSet) -> str | None:
+    """Say which queries have no match in the gallery, and why; None if all have one.
+
+    A match is a gallery image of the same identity under another camera.
+    """
+    seen = set(zip(gallery.pids.tolist(), gallery.camids.tolist()))
+    cameras = Counter(pid for pid, _ in seen)
+    absent, same_camera = [], []
+    for pid, camid in zip(query.pids.tolist(), query.camids.tolist()):
+        if cameras[pid] == 0:
+            absent.append((pid, camid))
+        elif cameras[pid] == 1 and (pid, camid) in seen:
+            same_camera.append((pid, camid))
+    if not absent and not same_camera:
+        return None
+    reasons = [
+        _list_queries(absent, "identity absent from the gallery"),
+        _list_queries(same_camera, "identity in the gallery only under the query's own camera"),
+    ]
+    return f"{len(absent) + len(same_camera)} of {len(query)} queries have no match in the gallery: " + "; ".join(
+        reason for reason in reasons if reason
+    )
+
+
+def _list_queries(queries: list[tuple[int, int]], why: str, shown: int = 8) -> str:
+    if not queries:
+        return ""
+    pids = sorted({pid for pid, _ in queries})
+    cameras = sorted({camid for _, camid in queries})
+    listed = ", ".join(map(str, pids[:shown])) + (", ..." if len(pids) > shown else "")
+    return f"{len(queries)} because of {why} (pids {listed}; camids {', '.join(map(str, cameras))})"
+
+
+def _without_zero_rows(features: Tensor) -> Tensor:
+    zero = (features.amax(1) == 0) & (features.amin(1) == 0)
+    if zero.any():
+        raise ValueError(f"expected features other than zero vectors, got {name_rows(zero.nonzero()[:, 0])}")
+    return features
+
+
+def _labels(name: str, values: object) -> Tensor:
+    labels = torch.as_tensor(values)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"expected {name} to be integers of shape (N,), got {labels.dtype} {tuple(labels.shape)}")
+    return labels.to("cpu", torch.int64)
