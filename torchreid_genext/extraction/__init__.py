@@ -1,0 +1,12 @@
+"""From image files to features: torchreid's test transform, any torchreid model, and a cache keyed by content.
+
+    encoder = Encoder(model, "osnet_x0_25", precision="bf16", channels_last=True)
+    features = extract(encoder, paths, cache_dir="log/features").features
+"""
+
+from __future__ import annotations
+
+from torchreid_genext.extraction.encoder import Encoder, fold_batch_norm
+from torchreid_genext.extraction.files import Extraction, Plan, extract, plan, read_image
+
+__all__ = ["Encoder", "Extraction", "Plan", "extract", "fold_batch_norm", "plan", "read_image"]

@@ -1,0 +1,177 @@
+"""A torchreid model with its preprocessing, exact in fp32 or fast in bf16.
+
+In fp32 the features are those of torchreid's own engine. In bf16 batch normalisation is first folded, in fp32, into
+the convolutions before it, which then run without it in bfloat16.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+__all__ = ["PRECISIONS", "Encoder", "fold_batch_norm"]
+
+PRECISIONS = ("fp32", "bf16")
+_KEY_VERSION = 1  # raise when features change for the same model and images
+_log = logging.getLogger(__name__)
+
+
+class Encoder(nn.Module):
+    """A torchreid model with its preprocessing: bytes of images in, float32 features out.
+
+    Args:
+        model: any network that maps (B, 3, H, W) to (B, D) in evaluation mode; it is not changed.
+        name: what the model is called; part of the key of cached features.
+        height: of the network's input, in pixels.
+        width: of the network's input, in pixels.
+        norm_mean: per channel, of images in [0, 1].
+        norm_std: as `norm_mean`.
+        precision: "fp32", exact, or "bf16".
+        channels_last: memory order of images and feature maps.
+        compile: translate the network with ``torch.compile``; needs a C++ compiler.
+        device: where the network runs.
+
+    Raises:
+        ValueError: if `precision` is unknown, or there is no compiler for `compile`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str = "",
+        *,
+        height: int = 256,
+        width: int = 128,
+        norm_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        norm_std: Sequence[float] = (0.229, 0.224, 0.225),
+        precision: str = "fp32",
+        channels_last: bool = False,
+        compile: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+        if compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
+            raise ValueError("expected a C++ compiler (g++, clang++, cl or $CXX) for compile, got none")
+        self.height, self.width, self.precision, self.compiled = height, width, precision, compile
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.device = torch.device(device)
+        self.register_buffer("mean", torch.tensor(norm_mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(norm_std).view(-1, 1, 1))
+        self.key = self._key(model, name)
+        self.network, self.autocast = _prepared(model, precision)
+        self.to(self.device).eval()
+        self.network.to(memory_format=self.layout)
+        if compile:
+            self.network = torch.compile(self.network, dynamic=False)
+
+    def _key(self, model: nn.Module, name: str) -> str:
+        """Names everything, besides the images, that the features depend on."""
+        settings = (_KEY_VERSION, name, self.height, self.width, self.mean.tolist(), self.std.tolist())
+        inference = (self.precision, str(self.layout), self.compiled, self.device.type)
+        digest = hashlib.sha256(repr((settings, inference)).encode())
+        for key, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) float32 on the CPU of images (B, H, W, 3) uint8."""
+        x = self.normalized(self._filled_up(images))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.network(x)
+        return features[: len(images)].float().cpu()
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the network sees of them: (B, 3, H, W), by torchreid's operations in its order, to the last bit."""
+        x = images.to(self.device).permute(0, 3, 1, 2).float()
+        x = x.div_(255).sub_(self.mean).div_(self.std)
+        return x.to(self._input_dtype, memory_format=self.layout)
+
+    def _filled_up(self, images: Tensor) -> Tensor:
+        """Compiled code is for one batch size, so the last batch gets blank images."""
+        missing = self.batch_size - len(images) if self.compiled else 0
+        return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing > 0 else images
+
+    @property
+    def _input_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" and not self.autocast else torch.float32
+
+    @property
+    def batch_size(self) -> int:
+        """Small enough that feature maps stay in a CPU's cache, large enough to fill an accelerator."""
+        return 16 if self.device.type == "cpu" else 128
+
+    @property
+    def runs_in_workers(self) -> bool:
+        """Whether loading processes also run the network: not on an accelerator, nor with compiled code."""
+        return self.device.type == "cpu" and not self.compiled
+
+
+def _prepared(model: nn.Module, precision: str) -> tuple[nn.Module, bool]:
+    """A copy of `model` to run, and whether it needs autocasting to bfloat16."""
+    model = copy.deepcopy(model).eval()
+    if precision == "fp32":
+        return model, False
+    try:
+        return fold_batch_norm(model).to(torch.bfloat16), False
+    except (ValueError, RuntimeError, TypeError, NameError, AttributeError) as error:
+        _log.info("%s runs under autocast, since it cannot be traced: %s", type(model).__name__, error)
+        return model, True
+
+
+def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
+    """Put each batch normalisation that directly follows a convolution or linear layer into that layer's weights.
+
+    Args:
+        model: a network in evaluation mode; its layers are not changed.
+
+    Returns:
+        The traced network, which computes the same up to rounding. It takes images alone: other arguments of
+        ``forward`` keep their defaults.
+
+    Raises:
+        torch.fx.proxy.TraceError: if control flow depends on the input; tracing other networks may fail otherwise.
+    """
+    parameters = list(inspect.signature(model.forward).parameters.values())[1:]
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    traced = fx.GraphModule(model, fx.Tracer().trace(model, concrete_args=defaults))
+    for layer, norm in _foldable(traced):
+        parent, _, name = layer.target.rpartition(".")
+        folded = _folded(traced.get_submodule(layer.target), traced.get_submodule(norm.target))
+        setattr(traced.get_submodule(parent), name, folded)
+        norm.replace_all_uses_with(layer)
+        traced.graph.erase_node(norm)
+    traced.recompile()
+    return traced
+
+
+def _foldable(traced: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
+    """Pairs of calls (layer, normalisation) where nobody else uses the layer, its output or the normalisation."""
+    calls = [node for node in traced.graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+    kinds = {(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)}
+    pairs = [(node.args[0], node) for node in calls if node.args and node.args[0] in calls]
+    return [
+        (layer, norm)
+        for layer, norm in pairs
+        if (type(traced.get_submodule(layer.target)), type(traced.get_submodule(norm.target))) in kinds
+        and times[layer.target] == times[norm.target] == len(layer.users) == 1
+    ]
+
+
+def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    fold = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
+    return fold(layer, norm)
