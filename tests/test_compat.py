@@ -107,6 +107,7 @@ def test_transforms_are_silent_and_the_hosts_own(capsys: pytest.CaptureFixture) 
     assert torch.equal(ours(image), hosts(image))
 
 
+@pytest.mark.filterwarnings("ignore:The current data structure")
 def test_dataset_that_is_not_there_is_named_with_its_folder(tmp_path: Path) -> None:
     for name in ("market1501", "msmt17"):  # the host would download the first and knows no address of the second
         with pytest.raises(ValueError, match=f"expected data of {name} in .*{tmp_path.name}.*, got"):

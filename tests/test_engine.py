@@ -319,6 +319,8 @@ def test_steps_stand_in_the_chain_in_the_order_in_which_they_apply() -> None:
     chain = hooks.build_chain(tiny_config(*NFC, "genext.nfc.k2", "3").genext, normalize=True)
     assert chain.name.startswith("l2+nfc(")
     assert "k2=3" in chain.name
+    limited = tiny_config(*NFC, "genext.evaluation.memory_limit", "1000000")
+    assert hooks.build_chain(limited.genext).name == "nfc(memory_limit=1000000)"
 
 
 def test_console_copy_holds_prints_and_logs_and_gives_the_console_back(
@@ -332,6 +334,13 @@ def test_console_copy_holds_prints_and_logs_and_gives_the_console_back(
     assert (tmp_path / "new" / "run.log").read_text() == "printed\nlogged\n" == capsys.readouterr().out
     assert sys.stdout is console and not console.closed
     assert (logger.handlers, logger.level) == (handlers, level)
+
+
+def test_log_file_keeps_the_traceback_of_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), hooks.console_copied_to(tmp_path / "run.log"):
+        raise ValueError("expected this")
+    text = (tmp_path / "run.log").read_text()
+    assert text.startswith("Traceback") and text.endswith("ValueError: expected this\n")
 
 
 def test_names_of_kind_and_loss_are_checked() -> None:

@@ -6,6 +6,7 @@ python tools/main.py --config-file configs/smoke.yaml genext.nfc.enabled True
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from torchreid_genext import checkpoints, compat, config, engine
 def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(parse_arguments(argv))
     kind = "test" if cfg.test.evaluate else "train"
-    with engine.console_copied_to(Path(cfg.data.save_dir) / f"{kind}.log{time.strftime('-%Y-%m-%d-%H-%M-%S')}"):
+    with engine.console_copied_to(Path(cfg.data.save_dir) / time.strftime(f"{kind}.log-%Y-%m-%d-%H-%M-%S")):
         print(f"Show configuration\n{cfg}\n\n** System info **\n{compat.collect_env_info()}\n")
         config.write_config(cfg, cfg.data.save_dir)
         train_and_test(cfg)
@@ -68,11 +69,12 @@ def build_model(cfg: CfgNode, num_classes: int) -> torch.nn.Module:
     print(f"Model: {cfg.model.name}, params={params:,} flops={flops:,}")
     if cfg.model.load_weights:
         print(f"Loaded {cfg.model.load_weights}; left out: {checkpoints.load_weights(model, cfg.model.load_weights)}")
-    if cfg.use_gpu:
-        torch.backends.cudnn.benchmark = True
-        model = torch.nn.DataParallel(model).cuda()
-    return model
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark or cfg.use_gpu
+    return torch.nn.DataParallel(model).cuda() if cfg.use_gpu else model
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")  # the log file has the traceback

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -77,7 +78,9 @@ def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
     steps = ["l2"] if normalize else []
     if genext.nfc.enabled:
         names = ("k1", "k2", "side", "normalize_before", "normalize_after")
-        steps.append("nfc(" + ",".join(f"{name}={genext.nfc[name]}" for name in names) + ")")
+        arguments = {name: genext.nfc[name] for name in names}
+        arguments["memory_limit"] = genext.evaluation.memory_limit or None
+        steps.append("nfc(" + ",".join(f"{name}={value}" for name, value in arguments.items()) + ")")
     return Chain.parse("+".join(steps) or "base")
 
 
@@ -266,6 +269,9 @@ def console_copied_to(path: Path) -> Iterator[None]:
         logger.setLevel(logging.INFO)
         try:
             yield
+        except Exception:
+            traceback.print_exc(file=file)  # the console may be told in one sentence
+            raise
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)

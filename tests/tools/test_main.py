@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +208,15 @@ def test_mistakes_are_named(
 def test_unknown_dataset_lists_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown image data set 'market'; choose from .*synthreid"):
         run_main(tmp_path, tmp_path / "log", name="market")
+
+
+def test_mistake_at_the_console_is_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "main.py"), "--config-file", str(tmp_path / "nowhere.yaml")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: expected a YAML file of known keys, got")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_folder_that_cannot_be_written_stops_before_the_work(reid_data: Path, tmp_path: Path) -> None:
