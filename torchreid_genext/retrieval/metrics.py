@@ -145,10 +145,9 @@ def _checked(distances: ArrayLike, *labels: ArrayLike) -> tuple[NDArray, list[ND
             "expected distances (Q, G) with Q, G >= 1 and as many labels, "
             f"got {distances.shape} with {lengths[0]} and {lengths[1]} query, {lengths[2]} and {lengths[3]} gallery labels"
         )
-    if np.isnan(np.add.reduce(distances, axis=None)):  # NaN compares as "not nearer": every match would rank first
+    if np.isnan(distances.min()):  # NaN compares as "not nearer": every match would rank first
         bad = np.flatnonzero(np.isnan(distances).any(1))
-        if len(bad):
-            raise ValueError(f"expected distances without NaN, got some for {len(bad)} queries, the first is {bad[0]}")
+        raise ValueError(f"expected distances without NaN, got some for {len(bad)} queries, the first is {bad[0]}")
     return distances, labels
 
 

@@ -1,0 +1,34 @@
+"""Time and memory of a piece of work, and plain tables of both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any, Callable, Sequence
+
+from torchreid_genext.retrieval._memory import PeakMemory
+
+__all__ = ["Measurement", "measure", "table"]
+
+
+class Measurement:
+    """Median seconds, greatest growth of resident memory in bytes, and the last result."""
+
+    def __init__(self, seconds: float, peak: int, result: Any) -> None:
+        self.seconds, self.peak, self.result = seconds, peak, result
+
+
+def measure(work: Callable[[], Any], repeats: int = 1) -> Measurement:
+    seconds, peaks = [], []
+    for _ in range(repeats):
+        memory, start = PeakMemory(), time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - start)
+        peaks.append(memory.growth())
+    return Measurement(statistics.median(seconds), max(peaks), result)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns, the first of them the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

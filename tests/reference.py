@@ -1,0 +1,74 @@
+"""Slow, literal restatements of the formulas, in double precision: the oracles of the fast code."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Squared Euclidean distances (N, M), one pair at a time."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return np.array([[((a - b) ** 2).sum() for b in y] for a in x])
+
+
+def nearest(x: np.ndarray, y: np.ndarray | None, k: int) -> np.ndarray:
+    """Indices (N, k) of the nearest rows, ties by index; without y a row does not find itself."""
+    distances = squared_distances(x, x if y is None else y)
+    if y is None:
+        np.fill_diagonal(distances, np.inf)
+    return np.argsort(distances, axis=1, kind="stable")[:, :k]
+
+
+def nfc(features: np.ndarray, k1: int, k2: int, self_distance: float = np.inf) -> np.ndarray:
+    """Pose2ID's neighbour feature centralization, as its description reads."""
+    distances = squared_distances(features, features)
+    np.fill_diagonal(distances, self_distance)
+    lists = np.argsort(distances, axis=1, kind="stable")[:, :k1]
+    result = features.astype(np.float64)
+    for i in range(len(features)):
+        for j in lists[i]:
+            if i in lists[j][:k2]:
+                result[i] = result[i] + features[j]
+    return result
+
+
+def id2(features: np.ndarray, pids: np.ndarray) -> np.ndarray:
+    """Squared distance of each normalised feature to the mean of its identity."""
+    unit = features / np.sqrt((features.astype(np.float64) ** 2).sum(1, keepdims=True))
+    return np.array([((unit[i] - unit[pids == pids[i]].mean(0)) ** 2).sum() for i in range(len(unit))])
+
+
+def fuse_generated(features: np.ndarray, generated: np.ndarray, eta: float, reduce: str) -> np.ndarray:
+    total = np.zeros_like(features, dtype=np.float64)
+    for pose in range(generated.shape[1]):
+        total += generated[:, pose]
+    return features + eta * (total / generated.shape[1] if reduce == "mean" else total)
+
+
+def ranked(distances, pid, camid, g_pids, g_camids, ties: str = "stable") -> np.ndarray:
+    """Whether each kept gallery image of one query is a match, in ranked order (nearest first).
+
+    ties: ``stable`` by gallery index, ``pessimistic`` non-matches first, ``optimistic`` matches first.
+    """
+    kept = [g for g in range(len(g_pids)) if not (g_pids[g] == pid and g_camids[g] == camid)]
+    preference = {"stable": lambda g: g, "pessimistic": lambda g: g_pids[g] == pid, "optimistic": lambda g: g_pids[g] != pid}
+    kept.sort(key=lambda g: (distances[g], preference[ties](g)))
+    return np.array([g_pids[g] == pid for g in kept])
+
+
+def average_precision(matches: np.ndarray) -> float:
+    hits = [place for place, match in enumerate(matches, start=1) if match]
+    return sum(found / place for found, place in enumerate(hits, start=1)) / len(hits)
+
+
+def evaluate(distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, ties: str = "stable"):
+    """CMC (max_rank,), mAP and mINP over the queries that have a match."""
+    curves, precisions, penalties = [], [], []
+    for q in range(len(q_pids)):
+        matches = ranked(distances[q], q_pids[q], q_camids[q], g_pids, g_camids, ties)
+        if matches.any():
+            first, last = np.flatnonzero(matches)[[0, -1]]
+            curves.append([rank > first for rank in range(1, max_rank + 1)])
+            precisions.append(average_precision(matches))
+            penalties.append(matches.sum() / (last + 1))
+    return np.mean(curves, axis=0), np.mean(precisions), np.mean(penalties)
