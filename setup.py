@@ -2,8 +2,15 @@
 
 from setuptools import find_packages, setup
 
-# PyPI torchreid 0.2.5 declares no dependency; these it imports, the last three only for single data sets or downloads.
-TORCHREID_NEEDS = ["opencv-python-headless>=4.8", "scipy>=1.10", "tensorboard>=2.14", "h5py>=3.8", "imageio>=2.31", "six>=1.16"]
+# PyPI torchreid 0.2.5 declares no dependency, but imports these (the last three only for some data sets).
+TORCHREID_NEEDS = [
+    "opencv-python-headless>=4.8",
+    "scipy>=1.10",
+    "tensorboard>=2.14",
+    "h5py>=3.8",
+    "imageio>=2.31",
+    "six>=1.16",
+]
 
 setup(
     name="torchreid_genext",

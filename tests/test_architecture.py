@@ -1,4 +1,4 @@
-"""The house as a picture that is checked: who may import whom, what the library never does, how long things may be."""
+"""The house as a checked picture: who may import whom, what the library never does, how long it may be."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def forbidden(node: ast.AST) -> str | None:
     if isinstance(node, ast.Attribute) and node.attr == "argv":
         return "argv"
     if isinstance(node, ast.Call):
-        return {"print": "print", "eval": "eval", "exec": "exec"}.get(ast.unparse(node.func)) or device_call(node)
+        return {"print": "print", "eval": "eval", "exec": "exec"}.get(ast.unparse(node.func)) or device_call(
+            node
+        )
     return None
 
 
@@ -119,21 +121,28 @@ def device_call(node: ast.Call) -> str | None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_library_does_nothing_that_is_forbidden(path: Path) -> None:
     allowed = {"torch.load", "argparse or pickle"} if path.name == "checkpoints.py" else set()
-    found = {f"{what} in line {node.lineno}": what for node in ast.walk(tree(path)) if (what := forbidden(node))}
+    found = {
+        f"{what} in line {node.lineno}": what for node in ast.walk(tree(path)) if (what := forbidden(node))
+    }
     assert not {place for place, what in found.items() if what not in allowed}
 
 
 def test_the_search_for_forbidden_things_finds_them() -> None:
-    code = "from a import *\nimport pickle\nprint(1)\nx.cuda()\nd = 'cuda:0'\nassert x\ntorch.load(p)\nsys.argv\n"
-    assert len([node for node in ast.walk(ast.parse(code)) if forbidden(node)]) == 8
+    lines = ["from a import *", "import pickle", "print(1)", "x.cuda()", "d = 'cuda:0'", "assert x"]
+    for line in [*lines, "torch.load(p)", "sys.argv"]:
+        assert any(forbidden(node) for node in ast.walk(ast.parse(line))), line
 
 
 def test_checkpoints_loads_with_weights_only() -> None:
     calls = [node for node in ast.walk(tree(PACKAGE / "checkpoints.py")) if isinstance(node, ast.Call)]
-    loads = [node for node in calls if ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads")]
+    loads = [
+        node for node in calls if ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads")
+    ]
     assert loads
     for load in loads:
-        assert {keyword.arg: ast.unparse(keyword.value) for keyword in load.keywords}["weights_only"] == "True"
+        assert {keyword.arg: ast.unparse(keyword.value) for keyword in load.keywords}[
+            "weights_only"
+        ] == "True"
 
 
 @pytest.mark.parametrize("path", FILES + TOOLS, ids=name_of)
@@ -163,6 +172,8 @@ def test_fixed_public_names_exist(module: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_all_names_what_exists(path: Path) -> None:
-    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    module = importlib.import_module(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    )
     missing = [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)]
     assert not missing

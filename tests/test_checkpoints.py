@@ -1,4 +1,4 @@
-"""Weights in and out: nothing foreign is executed, nothing half-written is left, nothing is lost in silence."""
+"""Weights in and out: nothing foreign is run, nothing half-written stays, nothing is lost in silence."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def test_missing_file_and_folder_are_refused_by_name(tmp_path: Path) -> None:
         checkpoints.safe_load(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{}, [torch.ones(1)], {"a": torch.ones(1), "epoch": 3}, {"state_dict": 5}])
+@pytest.mark.parametrize(
+    "content", [{}, [torch.ones(1)], {"a": torch.ones(1), "epoch": 3}, {"state_dict": 5}]
+)
 def test_file_without_named_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="w.pth, got"):
@@ -162,7 +164,10 @@ def ordinary_user() -> Iterator[None]:
 
 def test_read_only_folder_is_named_and_left_as_it_was(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with ordinary_user(), pytest.raises(PermissionError, match="expected a folder that can be written.*report.md"):
+    with (
+        ordinary_user(),
+        pytest.raises(PermissionError, match="expected a folder that can be written.*report.md"),
+    ):
         checkpoints.write_text(tmp_path / "report.md", "text")
     assert os.listdir(tmp_path) == []
 

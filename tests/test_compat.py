@@ -109,7 +109,10 @@ def test_transforms_are_silent_and_the_hosts_own(capsys: pytest.CaptureFixture) 
 
 @pytest.mark.filterwarnings("ignore:The current data structure")
 def test_dataset_that_is_not_there_is_named_with_its_folder(tmp_path: Path) -> None:
-    for name in ("market1501", "msmt17"):  # the host would download the first and knows no address of the second
+    for name in (
+        "market1501",
+        "msmt17",
+    ):  # the host would download the first and knows no address of the second
         with pytest.raises(ValueError, match=f"expected data of {name} in .*{tmp_path.name}.*, got"):
             compat.init_image_dataset(name, root=str(tmp_path))
     with pytest.raises(ValueError, match="expected data of market1501, msmt17 in"):
@@ -160,7 +163,9 @@ def write_upstream_layout(folder: Path) -> None:
     shutil.copytree(installed, folder / "torchreid", ignore=shutil.ignore_patterns("__pycache__"))
     for path in (folder / "torchreid").rglob("*.py"):
         text = path.read_text()
-        path.write_text(text.replace("torchreid.reid.", "torchreid.").replace("from torchreid.reid ", "from torchreid "))
+        path.write_text(
+            text.replace("torchreid.reid.", "torchreid.").replace("from torchreid.reid ", "from torchreid ")
+        )
 
 
 def test_upstream_layout_is_served_like_the_installed_one(tmp_path: Path, reid_data: Path) -> None:
@@ -192,8 +197,9 @@ REPORT = "genext_report_synthreid_tiny.json"
 
 def command_line(root: Path, folder: Path) -> list[str]:
     keys = {
-        "model.name": "osnet_x0_25", "model.pretrained": False, "data.workers": 0, "data.height": 32, "data.width": 16,
-        "data.save_dir": folder, "test.evaluate": True, "genext.nfc.enabled": True, "use_gpu": False,
+        "model.name": "osnet_x0_25", "model.pretrained": False, "test.evaluate": True, "use_gpu": False,
+        "data.workers": 0, "data.height": 32, "data.width": 16, "data.save_dir": folder,
+        "genext.nfc.enabled": True,
     }  # fmt: skip
     words = [str(word) for pair in keys.items() for word in pair]
     return ["-s", "synthreid_tiny", "-t", "synthreid_tiny", "--root", str(root), *words]

@@ -26,7 +26,9 @@ def parameters(function: Callable, *without: str) -> dict[str, object]:
 
 
 def test_every_plugin_switch_is_off() -> None:
-    switches = {name: value for name, value in leaves(config.get_default_config().genext).items() if "enabled" in name}
+    switches = {
+        name: value for name, value in leaves(config.get_default_config().genext).items() if "enabled" in name
+    }
     assert len(switches) >= 2
     assert not any(switches.values())
 
@@ -110,16 +112,24 @@ def test_every_argument_of_the_host_has_a_key() -> None:
 @pytest.mark.parametrize("loss", ["softmax", "triplet"])
 def test_every_argument_of_the_engines_has_a_key(data_type: str, loss: str) -> None:
     cfg = config.load_config(opts=["data.type", data_type, "loss.name", loss])
-    theirs = parameters(compat.engine_class(data_type, loss).__init__, "datamanager", "model", "optimizer", "scheduler")
+    theirs = parameters(
+        compat.engine_class(data_type, loss).__init__, "datamanager", "model", "optimizer", "scheduler"
+    )
     assert config.engine_kwargs(cfg).keys() == theirs.keys()
 
 
 def test_keys_arrive_as_arguments() -> None:
-    opts = "train.lr 0.1 sgd.momentum 0.2 adam.beta1 0.3 rmsprop.alpha 0.4 train.batch_size 5 test.batch_size 6".split()
-    opts += "sampler.num_instances 7 cuhk03.use_metric_cuhk03 True test.evaluate True market1501.use_500k_distractors True".split()
-    cfg = config.load_config(opts=opts)
+    numbers = "train.lr 0.1 sgd.momentum 0.2 adam.beta1 0.3 rmsprop.alpha 0.4 train.batch_size 5"
+    numbers += " test.batch_size 6 sampler.num_instances 7"
+    flags = "cuhk03.use_metric_cuhk03 True test.evaluate True market1501.use_500k_distractors True"
+    cfg = config.load_config(opts=f"{numbers} {flags}".split())
     optimizer, data, run = config.optimizer_kwargs(cfg), config.image_data_kwargs(cfg), config.run_kwargs(cfg)
-    assert [optimizer[key] for key in ("lr", "momentum", "adam_beta1", "rmsprop_alpha")] == [0.1, 0.2, 0.3, 0.4]
+    assert [optimizer[key] for key in ("lr", "momentum", "adam_beta1", "rmsprop_alpha")] == [
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+    ]
     assert [data[key] for key in ("batch_size_train", "batch_size_test", "num_instances")] == [5, 6, 7]
     assert data["market1501_500k"] and run["use_metric_cuhk03"] and run["test_only"]
 

@@ -1,4 +1,4 @@
-"""The hook on one engine: the host's numbers with no step on, the right numbers with steps on, nothing global changed."""
+"""The hook on one engine: the host's numbers without steps, the right ones with them, no global change."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def tiny_datasets(pictures: dict[tuple[int, int, int], str]) -> None:
 
     class TinyVideos(host.data.VideoDataset):
         def __init__(self, root: str = "", **options: Any) -> None:
-            tracklets = ([((path,), pid, camid) for path, pid, camid in split] for split in (train, query, gallery))
+            tracklets = (
+                [((path,), pid, camid) for path, pid, camid in split] for split in (train, query, gallery)
+            )
             super().__init__(*tracklets, **options)
 
     videos = vars(host.data.datasets)["__video_datasets"]
@@ -75,7 +77,8 @@ def tiny_config(*opts: str, data_type: str = "image", loss: str = "softmax") -> 
     fixed = {
         "model.name": "osnet_x0_25", "model.pretrained": "False", "data.type": data_type, "loss.name": loss,
         "data.sources": f"['tiny_{data_type}']", "data.targets": f"['tiny_{data_type}']", "data.workers": "0",
-        "data.height": "32", "data.width": "16", "video.seq_len": "2", "use_gpu": "False", "test.batch_size": "10",
+        "data.height": "32", "data.width": "16", "video.seq_len": "2", "use_gpu": "False",
+        "test.batch_size": "10",
     }  # fmt: skip
     return config.load_config(opts=[*(word for pair in fixed.items() for word in pair), *opts])
 
@@ -112,7 +115,10 @@ def extracted(engine: Any) -> dict[str, tuple[torch.Tensor, np.ndarray, np.ndarr
         batches = list(engine.test_loader["tiny_image"][split])
         with torch.no_grad():
             features = torch.cat([engine.model(batch["img"]) for batch in batches])
-        splits[split] = (features, *(torch.cat([b[key] for b in batches]).numpy() for key in ("pid", "camid")))
+        splits[split] = (
+            features,
+            *(torch.cat([b[key] for b in batches]).numpy() for key in ("pid", "camid")),
+        )
     return splits
 
 
@@ -132,7 +138,9 @@ def host_figures(query: tuple, gallery: tuple, distances: np.ndarray | None = No
     metrics = compat.host().metrics
     if distances is None:
         distances = metrics.compute_distance_matrix(query[0], gallery[0]).numpy()
-    cmc, mean_ap = metrics.evaluate_rank(distances, query[1], gallery[1], query[2], gallery[2], use_cython=False)
+    cmc, mean_ap = metrics.evaluate_rank(
+        distances, query[1], gallery[1], query[2], gallery[2], use_cython=False
+    )
     return cmc[0], mean_ap
 
 
@@ -224,7 +232,10 @@ def test_node_alone_is_enough(engine: Any, tmp_path: Path) -> None:
 def test_run_writes_report_and_config_beside_its_results(engine: Any, tmp_path: Path) -> None:
     cfg = tiny_config(*NFC, "genext.nfc.side", "gallery")
     hooks.attach(engine, cfg).run(save_dir=str(tmp_path), test_only=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "genext_report_tiny_image.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.yaml",
+        "genext_report_tiny_image.json",
+    ]
     report = json.loads((tmp_path / "genext_report_tiny_image.json").read_text())
     assert "gallery" in report["chain"]
     assert (report["num_query"], report["num_gallery"]) == (4, 28)
@@ -257,7 +268,9 @@ def test_ranks_beyond_the_gallery_do_not_stop_the_run(engine: Any) -> None:
 
 
 def test_ranked_pictures_are_drawn(engine: Any, tmp_path: Path) -> None:
-    hooks.attach(engine, tiny_config(*NFC)).run(save_dir=str(tmp_path), test_only=True, visrank=True, visrank_topk=3)
+    hooks.attach(engine, tiny_config(*NFC)).run(
+        save_dir=str(tmp_path), test_only=True, visrank=True, visrank_topk=3
+    )
     assert len(list((tmp_path / "visrank_tiny_image").iterdir())) == 4
 
 

@@ -51,7 +51,11 @@ def test_everything_that_torchreid_imports_is_declared() -> None:
 
 
 def test_everything_that_the_library_imports_is_declared() -> None:
-    optional = {requirement.split(">")[0] for extra in setup_arguments()["extras_require"].values() for requirement in extra}
+    optional = {
+        requirement.split(">")[0]
+        for extra in setup_arguments()["extras_require"].values()
+        for requirement in extra
+    }
     optional = {"faiss" if name == "faiss-cpu" else name for name in optional}
     assert imported_by(ROOT / "torchreid_genext") - {"torchreid_genext"} <= declared() | optional
 
@@ -69,7 +73,7 @@ def test_version_is_the_same_everywhere() -> None:
 
 
 def test_importing_changes_nothing() -> None:
-    """In a fresh interpreter: no torchreid, no handler, no drawn random number, no other number of threads."""
+    """In a fresh interpreter: no torchreid, no handler, no random number drawn, as many threads as before."""
     code = """
 import logging, random, sys
 import numpy, torch
@@ -84,7 +88,8 @@ import torchreid_genext, torchreid_genext.engine
 assert state() == before
 assert "torchreid" not in sys.modules and "matplotlib" not in sys.modules and "diffusers" not in sys.modules
 import torchreid
-tables = lambda: (list(vars(torchreid.models)["__model_factory"]), list(vars(torchreid.data.datasets)["__image_datasets"]))
+registries = (vars(torchreid.models)["__model_factory"], vars(torchreid.data.datasets)["__image_datasets"])
+tables = lambda: tuple(map(list, registries))
 names = tables()
 torchreid_genext.register()
 torchreid_genext.register()
@@ -95,7 +100,9 @@ torchreid_genext.unregister()
 assert tables() == names
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -118,7 +125,9 @@ def flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
 def test_both_commands_set_up_the_environment_first(target: str, tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
     command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), target, "PYTHON=python-of-choice"]
-    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert "python-of-choice -m venv .venv" in lines[0]
     assert "pip install" in lines[1] and "-e '.[test]'" in lines[1]
     assert lines[-1].startswith(".venv/bin/python")
@@ -129,11 +138,12 @@ def test_environment_is_installed_once(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
     command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), "test"]
-    lines = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert lines == [".venv/bin/python -m pytest -q"]
 
 
 def test_ci_runs_the_tests() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
-

@@ -1,7 +1,4 @@
-"""Train and test torchreid models: torchreid's ``scripts/main.py`` with the keys of this plugin.
-
-python tools/main.py --config-file configs/smoke.yaml genext.nfc.enabled True
-"""
+"""Train and test torchreid models: torchreid's ``scripts/main.py`` with the keys of this plugin."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ from torchreid_genext import checkpoints, compat, config, engine
 
 def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(parse_arguments(argv))
-    kind = "test" if cfg.test.evaluate else "train"
-    with engine.console_copied_to(Path(cfg.data.save_dir) / time.strftime(f"{kind}.log-%Y-%m-%d-%H-%M-%S")):
+    log = time.strftime("test.log-%F-%H-%M-%S" if cfg.test.evaluate else "train.log-%F-%H-%M-%S")
+    with engine.console_copied_to(Path(cfg.data.save_dir) / log):
         print(f"Show configuration\n{cfg}\n\n** System info **\n{compat.collect_env_info()}\n")
         config.write_config(cfg, cfg.data.save_dir)
         train_and_test(cfg)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
     parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
     parser.add_argument("-t", "--targets", nargs="+", help="data sets to test on")
@@ -60,15 +57,15 @@ def train_and_test(cfg: CfgNode) -> None:
     trainer.run(**config.run_kwargs(cfg))
     if not cfg.test.evaluate:
         metadata = {"version": genext.__version__, "num_classes": data.num_train_pids, "config": cfg.dump()}
-        print("Backbone saved to", checkpoints.save_backbone(f"{cfg.data.save_dir}/model.safetensors", model, metadata))
+        checkpoints.save_backbone(Path(cfg.data.save_dir) / "model.safetensors", model, metadata)
 
 
 def build_model(cfg: CfgNode, num_classes: int) -> torch.nn.Module:
     model = engine.build_model(cfg, num_classes)
-    params, flops = compat.compute_model_complexity(model, (1, 3, cfg.data.height, cfg.data.width))
-    print(f"Model: {cfg.model.name}, params={params:,} flops={flops:,}")
+    size = compat.compute_model_complexity(model, (1, 3, cfg.data.height, cfg.data.width))
+    print("Model {}: {:,} parameters, {:,} multiply-adds".format(cfg.model.name, *size))
     if cfg.model.load_weights:
-        print(f"Loaded {cfg.model.load_weights}; left out: {checkpoints.load_weights(model, cfg.model.load_weights)}")
+        print("Weights loaded, left out:", checkpoints.load_weights(model, cfg.model.load_weights))
     torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark or cfg.use_gpu
     return torch.nn.DataParallel(model).cuda() if cfg.use_gpu else model
 

@@ -1,6 +1,6 @@
 """torchreid_genext: generative person re-identification as a plugin for torchreid.
 
-``register()`` makes this package's models and data sets known to torchreid by name; importing changes nothing.
+``register()`` makes our models and data sets known to torchreid by name; importing changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights in and out: loading that runs no foreign code, writing that is whole or not there at all.
 
-Everything foreign is read with ``weights_only=True``; everything of ours is written as safetensors with its metadata
-as JSON. Files appear under their final name in one step, complete, or not.
+Everything foreign is read with ``weights_only=True``; everything of ours is written as safetensors with its
+metadata as JSON. Files appear under their final name in one step, complete, or not.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Json = Mapping[str, Any]
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name in the folder of `path`; on leaving, what stands there becomes `path` in one step.
+    """Give a temporary name beside `path`; on leaving, what stands there becomes `path` in one step.
 
-    The temporary name ends like `path`, so writers that choose a format by suffix work. After an error nothing is
-    left behind and an earlier file at `path` is untouched.
+    The temporary name ends like `path`, so writers that go by the suffix work. After an error nothing
+    is left behind and an earlier file at `path` is untouched.
 
     Raises:
         OSError: if the folder cannot be made or written; the message names `path`.
@@ -95,13 +95,16 @@ def save(path: str | Path, state: Mapping[str, Tensor], metadata: Json | None = 
     return Path(path)
 
 
-def save_backbone(path: str | Path, model: nn.Module, metadata: Json, *, leave_out: Iterable[str] = ("classifier",)) -> Path:
-    """Write what it takes to extract features: the weights of `model` without the layers named in `leave_out`.
+def save_backbone(
+    path: str | Path, model: nn.Module, metadata: Json, *, leave_out: Iterable[str] = ("classifier",)
+) -> Path:
+    """Write what it takes to extract features: the weights of `model` without the layers of `leave_out`.
 
     `load_weights` is its counterpart.
     """
     state = _unwrapped(model).state_dict()
-    return save(path, {name: state[name] for name in state if not name.startswith(tuple(leave_out))}, metadata)
+    kept = {name: state[name] for name in state if not name.startswith(tuple(leave_out))}
+    return save(path, kept, metadata)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def safe_load(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, holds other objects than tensors, or is of another format; it names the file.
+        ValueError: if it is truncated, holds other objects than tensors, or is of another format; names it.
     """
     _check_exists(path)
     state = _load_safetensors(path) if Path(path).suffix == ".safetensors" else _load_torch(path)
@@ -162,10 +165,11 @@ def _load_torch(path: str | Path) -> Any:
 
 
 def _numpy_scalar_globals() -> list[Any]:
-    """What it takes to read a NumPy scalar: torchreid stores its rank-1 as one, and torch >= 2.6 refuses it."""
+    """What a NumPy scalar is made of: torchreid stores its rank-1 as one, and torch >= 2.6 refuses it."""
     import numpy as np
 
-    scalar = np.float32(0).__reduce__()[0]  # its module was renamed in NumPy 2, files keep the name of their day
+    # Its module was renamed in NumPy 2; files keep the name of their day.
+    scalar = np.float32(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8")]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
     return [*((scalar, name) for name in names), np.dtype, *kinds]
@@ -197,14 +201,14 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.
         path: what `safe_load` reads.
-        ignore: beginnings of layer names that may be absent or of another size. Classifiers belong to the training
-            identities, so torchreid's weights are exchanged without them.
+        ignore: beginnings of layer names that may be absent or of another size. Classifiers belong to the
+            training identities, so torchreid's weights are exchanged without them.
 
     Returns:
         The names that were left out for that reason, sorted.
 
     Raises:
-        ValueError: if the weights belong to another model; lists missing and unexpected names and other shapes.
+        ValueError: if the weights are another model's; lists what is missing, unexpected or of another shape.
     """
     model = _unwrapped(model)
     state, expected = safe_load(path), model.state_dict()
@@ -212,7 +216,8 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
     tolerated = {name for names in misfits.values() for name in names if name.startswith(tuple(ignore))}
     faults = {kind: [name for name in names if name not in tolerated] for kind, names in misfits.items()}
     if any(faults.values()):
-        raise ValueError(f"expected weights of {type(model).__name__}, got {path}: {_describe(faults, state, expected)}")
+        found = _describe(faults, state, expected)
+        raise ValueError(f"expected weights of {type(model).__name__}, got {path}: {found}")
     fitting = {name: state[name] for name in expected if name in state and name not in tolerated}
     model.load_state_dict(fitting, strict=False)
     return sorted(tolerated)

@@ -1,8 +1,8 @@
 """The one door to torchreid: every other module asks here and never imports the host itself.
 
 Two trees are in use: PyPI 0.2.5 keeps the library below ``torchreid.reid``, upstream 1.4.0 directly below
-``torchreid``. ``import torchreid`` binds ``data``, ``models``, ``engine``, ``metrics``, ``optim`` and ``utils`` as
-attributes in both, so plain attribute access serves them alike. Nothing is imported before it is needed.
+``torchreid``. Importing it binds ``data``, ``models``, ``engine``, ``metrics``, ``optim`` and ``utils``
+as attributes in both, so plain attribute access serves them alike. Nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def host() -> ModuleType:
     """The torchreid module of this environment, imported on the first call.
 
     Raises:
-        ImportError: if torchreid or a library it imports is missing, or torch and torchvision do not fit together;
-            the message is one sentence that names the cure.
+        ImportError: if torchreid or a library it imports is missing, or torch and torchvision do not fit
+            together; the message is one sentence that names the cure.
     """
     _import_torch_pair()
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def _import_torch_pair() -> None:
 
 def _cure_of_missing(module: str) -> str:
     package = _DISTRIBUTIONS.get(module, module.split(".")[0])
-    return f"torchreid needs the module '{module}', which is not installed; install it with `pip install {package}`"
+    return f"torchreid needs the module '{module}', which is missing; install it with `pip install {package}`"
 
 
 def __getattr__(name: str) -> Any:
@@ -70,8 +70,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-# Registries. The host has a function for adding a data set (it refuses a known name) and none for models or for
-# removal, so its tables are reached by name: written as an attribute inside a class, `__x` would be mangled.
+# Registries. The host has a function for adding a data set (it refuses a known name) and none for models or
+# for removal, so its tables are reached by name: as an attribute inside a class, `__x` would be mangled.
 
 
 def _models() -> dict[str, Callable[..., nn.Module]]:
@@ -174,14 +174,15 @@ def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
     """Say in one sentence why the data sets `names` cannot be opened."""
     for name in names:
         if name not in _image_datasets():
-            raise ValueError(f"unknown image data set {name!r}; choose from {', '.join(image_dataset_names())}")
+            choices = ", ".join(image_dataset_names())
+            raise ValueError(f"unknown image data set {name!r}; choose from {choices}")
     try:
         yield
     except (OSError, RuntimeError, IndexError, zipfile.BadZipFile) as error:
         # The host looks at the first record of each split, and tries to download what it does not find.
-        reason = "a split without images" if isinstance(error, IndexError) else f"what the host calls: {error}"
-        folder = options.get("root", "")
-        raise ValueError(f"expected data of {', '.join(dict.fromkeys(names))} in {folder!r}, got {reason}") from error
+        reason = "a split without images" if isinstance(error, IndexError) else f"from the host: {error}"
+        wanted = f"{', '.join(dict.fromkeys(names))} in {options.get('root', '')!r}"
+        raise ValueError(f"expected data of {wanted}, got {reason}") from error
 
 
 def build_transforms(
@@ -210,7 +211,7 @@ def image_data_manager(**options: Any) -> Any:
     """torchreid's ``ImageDataManager``.
 
     Raises:
-        ValueError: if a source or target is unknown (the message lists the choices) or its images are not there.
+        ValueError: if a source or target is unknown (the choices are listed) or its images are not there.
     """
     with _opening([*options["sources"], *options["targets"]], options):
         return host().data.ImageDataManager(**options)
@@ -262,7 +263,7 @@ def visualize_ranked_results(distances: np.ndarray, records: Any, data_type: str
 
 
 def compute_model_complexity(model: nn.Module, input_size: Sequence[int]) -> tuple[int, int]:
-    """Parameters and multiply-adds of one forward pass; it draws one random input from the global generator."""
+    """Parameters and multiply-adds of one forward pass; draws one random input from the global generator."""
     return host().utils.compute_model_complexity(model, input_size)
 
 

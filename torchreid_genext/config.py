@@ -1,7 +1,7 @@
-"""torchreid's default configuration plus this plugin's node ``genext``, and the way from keys to host arguments.
+"""torchreid's default configuration plus this plugin's node ``genext``, and the host arguments made of it.
 
-torchreid keeps its default tree in its scripts, not in its package, so the tree stands here: the same names and the
-same values, which lets every config file written for torchreid work as it is. yacs refuses unknown keys.
+torchreid keeps its default tree in its scripts, not in its package, so the tree stands here: the same names
+and values, which lets every config file written for torchreid work as it is. yacs refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchreid_genext import checkpoints
 
 
 def get_default_config() -> CfgNode:
-    """torchreid's whole default tree with ``cfg.genext`` added; ``use_gpu`` is True where torch sees a GPU."""
+    """torchreid's whole default tree plus ``cfg.genext``; ``use_gpu`` is True where torch sees a GPU."""
     import torch
 
     cfg = CfgNode()
@@ -54,7 +54,8 @@ def merge_file(cfg: CfgNode, config_file: str) -> None:
             raise ValueError(f"{tree!r} is not a key with a value")
         cfg.merge_from_other_cfg(CfgNode(tree))
     except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"expected a YAML file of known keys, got {config_file}: {_reason(error)}") from error
+        reason = _reason(error)
+        raise ValueError(f"expected a YAML file of known keys, got {config_file}: {reason}") from error
 
 
 def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -68,7 +69,8 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     try:
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(f"expected known keys and fitting values, got {' '.join(opts)!r}: {_reason(error)}") from error
+        given = " ".join(opts)
+        raise ValueError(f"expected known keys and values, got {given!r}: {_reason(error)}") from error
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -80,8 +82,7 @@ def check_config(cfg: CfgNode) -> None:
     if cfg.loss.name == "triplet" and cfg.loss.triplet.weight_x == 0 and cfg.train.fixbase_epoch > 0:
         # No gradient reaches the classifier, so there would be nothing to learn in those epochs.
         raise ValueError(
-            "expected train.fixbase_epoch 0 with loss.triplet.weight_x 0, "
-            f"got {cfg.train.fixbase_epoch}"
+            f"expected train.fixbase_epoch 0 with loss.triplet.weight_x 0, got {cfg.train.fixbase_epoch}"
         )
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ValueError("expected test.evaluate True with test.visrank True, got False")
@@ -201,12 +202,12 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
 
-    # Neighbour feature centralization (Pose2ID, CVPR 2025): add to each feature those of its mutual neighbours.
+    # Neighbour feature centralization (Pose2ID, CVPR 2025): add to a feature those of its mutual neighbours.
     cfg.genext.nfc = CfgNode()
     cfg.genext.nfc.enabled = False
     cfg.genext.nfc.k1 = 2  # neighbours of each feature that are considered
     cfg.genext.nfc.k2 = 2  # how highly a neighbour must rank the feature in return
-    cfg.genext.nfc.side = "both"  # query | gallery | both (each set on its own) | joint (transductive: sets mixed)
+    cfg.genext.nfc.side = "both"  # query | gallery | both (each alone) | joint (sets mixed: transductive)
     cfg.genext.nfc.normalize_before = True  # L2, so that neighbours are those by angle
     cfg.genext.nfc.normalize_after = True  # L2, so that sums of many and of few compare
 
@@ -276,7 +277,7 @@ def lr_scheduler_kwargs(cfg: CfgNode) -> dict[str, Any]:
 
 
 def engine_kwargs(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of the torchreid engine that `data.type` and `loss.name` choose, besides data, model and optimizer."""
+    """Arguments of the chosen torchreid engine, besides data, model, optimizer and schedule."""
     options = {"use_gpu": cfg.use_gpu, "label_smooth": cfg.loss.softmax.label_smooth}
     if cfg.loss.name == "triplet":
         options |= {name: cfg.loss.triplet[name] for name in ("margin", "weight_t", "weight_x")}

@@ -1,8 +1,8 @@
 """The evaluation hook of one torchreid engine, and torchreid's objects built from a configuration.
 
-`attach` replaces the method ``_evaluate`` of that one instance; training, data loading and everything global stay the
-host's. The hook extracts features as the host does, lets the chain of the configuration transform them, and measures
-with `retrieval.protocol.evaluate`. With every switch off nothing is replaced.
+`attach` replaces the method ``_evaluate`` of that one instance; training, data loading and everything global
+stay the host's. The hook extracts features as the host does, lets the configured chain transform them, and
+measures with `retrieval.protocol.evaluate`. With every switch off nothing is replaced.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 __all__ = [
-    "attach", "build_chain", "build_datamanager", "build_engine", "build_model", "console_copied_to", "detach",
+    "attach", "build_chain", "build_datamanager", "build_engine", "build_model",
+    "console_copied_to", "detach",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
 
 def attach(engine: Any, cfg: CfgNode) -> Any:
-    """Let `engine` evaluate with the steps that `cfg` switches on; attaching again replaces the earlier steps.
+    """Let `engine` evaluate with the steps that `cfg` switches on; attaching again replaces earlier steps.
 
     Args:
         engine: any torchreid engine, for images or videos.
@@ -244,7 +245,9 @@ def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
     )
 
 
-def build_engine(cfg: CfgNode, datamanager: Any, model: nn.Module, optimizer: Optimizer, scheduler: Any) -> Any:
+def build_engine(
+    cfg: CfgNode, datamanager: Any, model: nn.Module, optimizer: Optimizer, scheduler: Any
+) -> Any:
     """torchreid's engine for ``cfg.data.type`` and ``cfg.loss.name``, without the hook.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The command line: torchreid's own numbers with every switch off, and the plugin's files and errors with them on."""
+"""The command line: torchreid's numbers with every switch off, our files and errors with them on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from torchreid_genext.data.filenames import parse
 
 pytestmark = pytest.mark.usefixtures("registered", "one_thread")
 
-# As keys of the configuration and as arguments of torchreid; images of 32 x 16 make an epoch a matter of seconds.
+# Images of 32 x 16 make an epoch a matter of seconds.
 SMALL = {
-    "model.name": "osnet_x0_25", "model.pretrained": False, "use_gpu": False, "data.height": 32, "data.width": 16,
-    "data.workers": 0, "train.batch_size": 16, "train.max_epoch": 1, "train.lr": 0.001,
+    "model.name": "osnet_x0_25", "model.pretrained": False, "use_gpu": False,
+    "data.height": 32, "data.width": 16, "data.workers": 0,
+    "train.batch_size": 16, "train.max_epoch": 1, "train.lr": 0.001,
 }  # fmt: skip
 
 
@@ -36,7 +37,11 @@ def one_thread() -> None:
 
 
 def run_main(root: Path, folder: Path, name: str = "synthreid_tiny", **keys: Any) -> None:
-    options = {**SMALL, "data.save_dir": folder, **{key.replace("__", "."): value for key, value in keys.items()}}
+    options = {
+        **SMALL,
+        "data.save_dir": folder,
+        **{key.replace("__", "."): value for key, value in keys.items()},
+    }
     words = [str(word) for pair in options.items() for word in pair]
     main(["-s", name, "-t", name, "--transforms", "random_flip", "random_crop", "--root", str(root), *words])
 
@@ -48,13 +53,18 @@ def run_torchreid_alone(root: Path, folder: Path, name: str, kind: str, loss: st
     manager = {"image": host.data.ImageDataManager, "video": host.data.VideoDataManager}[kind]
     special = {"seq_len": 2} if kind == "video" else {}
     data = manager(
-        root=str(root), sources=[name], targets=[name], height=32, width=16, transforms=["random_flip", "random_crop"],
-        use_gpu=False, batch_size_train=16, batch_size_test=100, workers=0, train_sampler=sampler, **special,
+        root=str(root), sources=[name], targets=[name], height=32, width=16, batch_size_train=16,
+        transforms=["random_flip", "random_crop"], use_gpu=False, batch_size_test=100, workers=0,
+        train_sampler=sampler, **special,
     )  # fmt: skip
-    model = host.models.build_model("osnet_x0_25", data.num_train_pids, loss=loss, pretrained=False, use_gpu=False)
+    model = host.models.build_model(
+        "osnet_x0_25", data.num_train_pids, loss=loss, pretrained=False, use_gpu=False
+    )
     host.utils.compute_model_complexity(model, (1, 3, 32, 16))
     optimizer = host.optim.build_optimizer(model, optim="adam", lr=0.001, adam_beta2=0.999)
-    scheduler = host.optim.build_lr_scheduler(optimizer, lr_scheduler="single_step", stepsize=[20], max_epoch=1)
+    scheduler = host.optim.build_lr_scheduler(
+        optimizer, lr_scheduler="single_step", stepsize=[20], max_epoch=1
+    )
     special = {"margin": 0.3, "weight_t": 1.0, "weight_x": 0.0} if loss == "triplet" else {}
     build = getattr(host.engine, f"{kind.title()}{loss.title()}Engine")
     engine = build(data, model, optimizer, scheduler=scheduler, use_gpu=False, label_smooth=True, **special)
@@ -139,7 +149,9 @@ def test_hook_leaves_training_as_it_is_and_writes_beside_it(reid_data: Path, tmp
     assert all(torch.equal(off["state_dict"][name], on["state_dict"][name]) for name in off["state_dict"])
     assert on["rank1"] == pytest.approx(float(off["rank1"]), abs=1e-6)
 
-    names = {path.name for path in (tmp_path / "on").iterdir() if not path.name.startswith(("events", "train.log"))}
+    names = {
+        path.name for path in (tmp_path / "on").iterdir() if not path.name.startswith(("events", "train.log"))
+    }
     assert names == {"config.yaml", "genext_report_synthreid_tiny.json", "model", "model.safetensors"}
     report = json.loads((tmp_path / "on" / "genext_report_synthreid_tiny.json").read_text())
     (log,) = (tmp_path / "on").glob("train.log-*")
@@ -154,7 +166,14 @@ def test_smoke_recipe_trains_and_its_backbone_tests_the_same(
     main([*recipe, *small, "data.save_dir", str(tmp_path / "train")])
     trained = capsys.readouterr().out
     weights = tmp_path / "train" / "model.safetensors"
-    test_only = ["model.load_weights", str(weights), "test.evaluate", "True", "data.save_dir", str(tmp_path / "test")]
+    test_only = [
+        "model.load_weights",
+        str(weights),
+        "test.evaluate",
+        "True",
+        "data.save_dir",
+        str(tmp_path / "test"),
+    ]
     main([*recipe, *small, *test_only])
     tested = capsys.readouterr().out
     assert results(tested) == results(trained)
@@ -179,7 +198,9 @@ def test_interrupted_training_goes_on_from_torchreids_checkpoint(reid_data: Path
 def test_command_line_overrides_the_file(reid_data: Path, tmp_path: Path) -> None:
     from tools.main import parse_arguments, read_config
 
-    (tmp_path / "a.yaml").write_text("data:\n  root: there\n  sources: ['a']\n  targets: ['a']\n  height: 96\n")
+    (tmp_path / "a.yaml").write_text(
+        "data:\n  root: there\n  sources: ['a']\n  targets: ['a']\n  height: 96\n"
+    )
     words = f"--config-file {tmp_path}/a.yaml -s b c -t d --transforms random_erase --root here data.width 48"
     cfg = read_config(parse_arguments(words.split()))
     assert (cfg.data.sources, cfg.data.targets) == (["b", "c"], ["d"])
@@ -198,9 +219,7 @@ def test_command_line_overrides_the_file(reid_data: Path, tmp_path: Path) -> Non
         ({"loss__name": "triplet", "train__fixbase_epoch": 1}, "train.fixbase_epoch"),
     ],
 )
-def test_mistakes_are_named(
-    reid_data: Path, tmp_path: Path, keys: dict[str, Any], message: str
-) -> None:
+def test_mistakes_are_named(reid_data: Path, tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_main(reid_data, tmp_path, **keys)
 
@@ -211,7 +230,12 @@ def test_unknown_dataset_lists_the_choices(tmp_path: Path) -> None:
 
 
 def test_mistake_at_the_console_is_one_sentence(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "main.py"), "--config-file", str(tmp_path / "nowhere.yaml")]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "main.py"),
+        "--config-file",
+        str(tmp_path / "nowhere.yaml"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
