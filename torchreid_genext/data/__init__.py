@@ -18,5 +18,11 @@ def image_datasets() -> dict[str, type[ImageDataset]]:
     """
     from torchreid_genext.data.synthetic import dataset
 
-    kinds = (dataset.SynthReID, dataset.SynthReIDTiny, dataset.SynthReIDFull, dataset.SynthReIDInfrared, dataset.SynthReIDOccluded)
+    kinds = (
+        dataset.SynthReID,
+        dataset.SynthReIDTiny,
+        dataset.SynthReIDFull,
+        dataset.SynthReIDInfrared,
+        dataset.SynthReIDOccluded,
+    )
     return {kind.dataset_dir: kind for kind in kinds}

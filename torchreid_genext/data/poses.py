@@ -1,7 +1,7 @@
 """Body poses as 18 OpenPose joints: annotation files, heat-maps and skeleton pictures.
 
-A pose is an (18, 2) array of (y, x) pixels; -1 in either coordinate means that the joint is missing. Files are those of
-Deformable GANs and PG2 on Market-1501 (Siarohin et al., CVPR 2018; Ma et al., NIPS 2017).
+A pose is an (18, 2) array of (y, x) pixels; -1 in either coordinate means that the joint is missing. Files
+are those of Deformable GANs and PG2 on Market-1501 (Siarohin et al., CVPR 2018; Ma et al., NIPS 2017).
 """
 
 from __future__ import annotations
@@ -19,19 +19,64 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 JOINTS = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
-    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
-    "right_eye", "left_eye", "right_ear", "left_ear",
+    "nose",
+    "neck",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
 )
 LIMBS = (
-    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
-    (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
+    (1, 2),
+    (1, 5),
+    (2, 3),
+    (3, 4),
+    (5, 6),
+    (6, 7),
+    (1, 8),
+    (8, 9),
+    (9, 10),
+    (1, 11),
+    (11, 12),
+    (12, 13),
+    (1, 0),
+    (0, 14),
+    (14, 16),
+    (0, 15),
+    (15, 17),
 )
 # OpenPose walks around the colour wheel, one step a joint
 COLOURS = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85),
-    (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255),
-    (255, 0, 170), (255, 0, 85),
+    (255, 0, 0),
+    (255, 85, 0),
+    (255, 170, 0),
+    (255, 255, 0),
+    (170, 255, 0),
+    (85, 255, 0),
+    (0, 255, 0),
+    (0, 255, 85),
+    (0, 255, 170),
+    (0, 255, 255),
+    (0, 170, 255),
+    (0, 85, 255),
+    (0, 0, 255),
+    (85, 0, 255),
+    (170, 0, 255),
+    (255, 0, 255),
+    (255, 0, 170),
+    (255, 0, 85),
 )
 HEATMAP_SIGMA = 6.0
 _HEADER = "name:keypoints_y:keypoints_x"
@@ -42,11 +87,13 @@ def read_market_annotations(path: str | PathLike[str]) -> dict[str, NDArray[np.i
     """Read the joints of every image of an annotation file.
 
     Args:
-        path: lines of ``name: [18 y]: [18 x]`` under the header ``name:keypoints_y:keypoints_x``; a fourth field is allowed.
+        path: lines of ``name: [18 y]: [18 x]`` under the header ``name:keypoints_y:keypoints_x``; a fourth
+            field is allowed.
 
     Returns:
-        File name to (18, 2) array of (y, x) pixels, -1 where the joint is missing. In a file with a fourth field
-        (SynthReID's ``poses_full.csv``) hidden joints have their true position, which may lie outside the image.
+        File name to (18, 2) array of (y, x) pixels, -1 where the joint is missing. In a file with a fourth
+        field (SynthReID's ``poses_full.csv``) hidden joints have their true position, which may lie outside
+        the image.
 
     Raises:
         ValueError: if the header or a line is malformed; the message names the line.
@@ -66,12 +113,17 @@ def read_visibility(path: str | PathLike[str]) -> dict[str, NDArray[np.bool_]]:
     Raises:
         ValueError: as in `read_market_annotations`.
     """
-    return {name: seen.astype(bool) if seen is not None else (y >= 0) & (x >= 0) for name, y, x, seen in _rows(path)}
+    return {
+        name: seen.astype(bool) if seen is not None else (y >= 0) & (x >= 0)
+        for name, y, x, seen in _rows(path)
+    }
 
 
-def write_market_annotations(path: str | PathLike[str], poses: Mapping[str, ArrayLike],
-                             visible: Mapping[str, ArrayLike] | None = None) -> None:
-    """Write an annotation file that `read_market_annotations` reads back; an existing file is replaced at once.
+def write_market_annotations(
+    path: str | PathLike[str], poses: Mapping[str, ArrayLike], visible: Mapping[str, ArrayLike] | None = None
+) -> None:
+    """Write an annotation file that `read_market_annotations` reads back; an existing file is replaced at
+    once.
 
     Args:
         path: file to write.
@@ -82,7 +134,10 @@ def write_market_annotations(path: str | PathLike[str], poses: Mapping[str, Arra
         ValueError: if a pose is not (18, 2).
     """
     header = _HEADER if visible is None else _HEADER + ":visible"
-    lines = [header, *(_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items())]
+    lines = [
+        header,
+        *(_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items()),
+    ]
     part = f"{os.fspath(path)}.{os.getpid()}.part"
     with open(part, "w", encoding="utf-8", newline="\n") as file:
         file.write("\n".join(lines) + "\n")
@@ -136,9 +191,13 @@ def draw_skeleton(pose: ArrayLike, size: tuple[int, int], *, thickness: int | No
     present = (points != -1).all(axis=1)
     for (start, end), colour in zip(LIMBS, COLOURS):
         if present[start] and present[end]:
-            draw.polygon(_lens(points[start], points[end], thick / 2), tuple(int(_LIMB_BRIGHTNESS * c) for c in colour))
+            draw.polygon(
+                _lens(points[start], points[end], thick / 2), tuple(int(_LIMB_BRIGHTNESS * c) for c in colour)
+            )
     for (y, x), colour in zip(points[present], np.asarray(COLOURS)[present]):
-        draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), tuple(int(c) for c in colour))
+        draw.ellipse(
+            (x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), tuple(int(c) for c in colour)
+        )
     return image
 
 
@@ -197,4 +256,6 @@ def _lens(start: np.ndarray, end: np.ndarray, half: float) -> list[tuple[float, 
     length, angle = math.hypot(x1 - x0, y1 - y0) / 2, math.atan2(y1 - y0, x1 - x0)
     cos, sin, turns = math.cos(angle), math.sin(angle), [2 * math.pi * i / 24 for i in range(24)]
     along, aside = [length * math.cos(t) for t in turns], [half * math.sin(t) for t in turns]
-    return [((x0 + x1) / 2 + u * cos - v * sin, (y0 + y1) / 2 + u * sin + v * cos) for u, v in zip(along, aside)]
+    return [
+        ((x0 + x1) / 2 + u * cos - v * sin, (y0 + y1) / 2 + u * sin + v * cos) for u, v in zip(along, aside)
+    ]

@@ -1,7 +1,8 @@
 """The jointed body: where the 18 OpenPose joints of a walking or standing person are, in three dimensions.
 
-Body coordinates are metres: *left* (towards the person's own left), *up* (from the ground) and *ahead* (where the
-person faces). A `Projection` turns them by the view's yaw and the camera's pitch and drops the depth, so that
+Body coordinates are metres: *left* (towards the person's own left), *up* (from the ground) and *ahead*
+    (where the person faces). A `Projection` turns them by the view's yaw and the camera's pitch and drops
+    the depth, so that
 what is near stays as large as what is far: at the distance of a surveillance camera the difference is small.
 """
 
@@ -27,7 +28,8 @@ class Pose:
     Attributes:
         phase: place in the walking cycle, 0..1; the right heel strikes at 0, the left one at 0.5.
         stride: 0 stands still, 1 walks briskly.
-        left_arm, right_arm: how far the forearm is lifted towards the chest, 0 (hanging) .. 1 (looking at a phone).
+        left_arm, right_arm: how far the forearm is lifted towards the chest, 0 (hanging) .. 1 (looking at a
+            phone).
         lean: how far the trunk bends forward, in degrees.
         head_turn: where the head looks, in degrees to the person's left.
     """
@@ -72,8 +74,10 @@ class Skeleton:
 class Projection:
     """Maps body coordinates to (x, y) on the canvas and a depth that grows towards the camera."""
 
-    def __init__(self, yaw: float, pitch: float, origin: tuple[float, float], scale: tuple[float, float]) -> None:
-        """Args: yaw, pitch in degrees; origin: canvas point of the ground under the body; scale: pixels per metre (x, y)."""
+    def __init__(
+        self, yaw: float, pitch: float, origin: tuple[float, float], scale: tuple[float, float]
+    ) -> None:
+        """Args: yaw, pitch: degrees; origin: canvas point under the body; scale: (x, y) pixels per metre."""
         self.yaw = math.radians(yaw)
         self._cos, self._sin = math.cos(self.yaw), math.sin(self.yaw)
         self._tilt_cos, self._tilt_sin = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
@@ -107,7 +111,9 @@ def skeleton(body: Body, pose: Pose) -> Skeleton:
     """
     height = body.height
     right_leg, left_leg = (_leg(body, pose, side) for side in (-1, 1))
-    sink = min(right_leg[3][1], left_leg[3][1], right_leg[2][1] - _ANKLE * height, left_leg[2][1] - _ANKLE * height)
+    sink = min(
+        right_leg[3][1], left_leg[3][1], right_leg[2][1] - _ANKLE * height, left_leg[2][1] - _ANKLE * height
+    )
     right_leg, left_leg = (tuple(_raised(p, -sink) for p in leg) for leg in (right_leg, left_leg))
     hip = (0.0, _HIP * height * body.legs - sink, 0.0)
     trunk = (_SHOULDER - _HIP) * height
@@ -118,8 +124,16 @@ def skeleton(body: Body, pose: Pose) -> Skeleton:
     turn = math.radians(pose.head_turn)
     face = _face(head, body, turn)
     joints = (face[0], chest, *right_arm[:3], *left_arm[:3], *right_leg[:3], *left_leg[:3], *face[1:])
-    return Skeleton(joints, head, hip, chest, (right_leg[4], left_leg[4]), (right_leg[3], left_leg[3]),
-                    (right_arm[3], left_arm[3]), turn)
+    return Skeleton(
+        joints,
+        head,
+        hip,
+        chest,
+        (right_leg[4], left_leg[4]),
+        (right_leg[3], left_leg[3]),
+        (right_arm[3], left_arm[3]),
+        turn,
+    )
 
 
 def head_radii(body: Body) -> Point:
@@ -157,8 +171,11 @@ def _leg(body: Body, pose: Pose, side: int) -> tuple[Point, Point, Point, Point,
 
 def _foot(ankle: Point, ahead: float, tip: float, splay: float, height: float) -> Point:
     drop = 0.028 * height
-    return (ankle[0] + splay, ankle[1] - drop * math.cos(tip) + ahead * math.sin(tip),
-            ankle[2] + ahead * math.cos(tip) + drop * math.sin(tip))
+    return (
+        ankle[0] + splay,
+        ankle[1] - drop * math.cos(tip) + ahead * math.sin(tip),
+        ankle[2] + ahead * math.cos(tip) + drop * math.sin(tip),
+    )
 
 
 def _arm(body: Body, pose: Pose, chest: Point, side: int) -> tuple[Point, Point, Point, Point]:
@@ -183,9 +200,19 @@ def _face(head: Point, body: Body, turn: float) -> tuple[Point, Point, Point, Po
 
     def at(angle: float, height: float, out: float) -> Point:
         angle += turn
-        return head[0] + out * across * math.sin(angle), head[1] + height * up, head[2] + out * ahead * math.cos(angle)
+        return (
+            head[0] + out * across * math.sin(angle),
+            head[1] + height * up,
+            head[2] + out * ahead * math.cos(angle),
+        )
 
-    return at(0, -0.12, 1.05), at(-0.5, 0.1, 0.95), at(0.5, 0.1, 0.95), at(-1.65, 0.0, 1.0), at(1.65, 0.0, 1.0)
+    return (
+        at(0, -0.12, 1.05),
+        at(-0.5, 0.1, 0.95),
+        at(0.5, 0.1, 0.95),
+        at(-1.65, 0.0, 1.0),
+        at(1.65, 0.0, 1.0),
+    )
 
 
 def _bump(phase: float, centre: float, width: float) -> float:

@@ -1,7 +1,8 @@
 """Drawing in three layers at once: colour, shade, and which part covers each pixel.
 
-Colour is drawn flat; the shade layer (dark towards a shape's edge, light on the side of the lamp) is blurred and
-multiplied in at the end, which rounds every shape and its pattern alike. The parts layer tells, for any pixel, what
+Colour is drawn flat; the shade layer (dark towards a shape's edge, light on the side of the lamp) is
+blurred and multiplied in at the end, which rounds every shape and its pattern alike. The parts layer tells,
+for any pixel, what
 is on top there: that is how joints know whether something hides them.
 """
 
@@ -17,7 +18,9 @@ from torchreid_genext.data.synthetic.body import Point, Projection
 from torchreid_genext.data.synthetic.people import Colour, Material
 
 Spot = tuple[float, float]
-Section = tuple[float, Point, float, float]  # place 0..1 along the tube, centre, half width across, half depth ahead
+Section = tuple[
+    float, Point, float, float
+]  # place 0..1 along the tube, centre, half width across, half depth ahead
 
 _EDGE, _BODY, _SHINE = 150, 206, 238
 
@@ -26,10 +29,12 @@ class Canvas:
     """The three layers, `width` x `height` pixels, and the brushes that draw on all of them."""
 
     def __init__(self, width: int, height: int, ink: Callable[[Material], Colour], light: float) -> None:
-        """Args: ink: the colour a material has for this camera; light: where the lamp is, -1 (left) .. 1 (right)."""
+        """Args: ink: colour of a material; light: where the lamp is, -1 (left) .. 1 (right)."""
         self.size, self.ink, self.light = (width, height), ink, light
         self.dim = 1.0  # shade factor of what is drawn next; far limbs get less light
-        self._layers = [Image.new(mode, self.size, fill) for mode, fill in (("RGB", 0), ("L", _BODY), ("L", 0))]
+        self._layers = [
+            Image.new(mode, self.size, fill) for mode, fill in (("RGB", 0), ("L", _BODY), ("L", 0))
+        ]
         self._colour, self._shade, self._parts = (ImageDraw.Draw(layer) for layer in self._layers)
 
     def shape(self, part: int, outline: Sequence[Spot], material: Material) -> None:
@@ -54,24 +59,43 @@ class Canvas:
         if len(outline) > 2:
             self._shade.polygon(outline, int((_EDGE + (_SHINE - _EDGE) * level) * self.dim))
 
-    def limb(self, part: int, start: Point, end: Point, radii: tuple[float, float], material: Material, hem: bool = False) -> None:
-        """A tapered limb with round ends, or cut straight at its end like a sleeve (`hem`); radii in pixels."""
+    def limb(
+        self,
+        part: int,
+        start: Point,
+        end: Point,
+        radii: tuple[float, float],
+        material: Material,
+        hem: bool = False,
+    ) -> None:
+        """A tapered limb, round at both ends or cut straight at the far one (`hem`); radii in pixels."""
         thick, thin = radii
-        for layer, fill in ((self._colour, self.ink(material)), (self._shade, int(_EDGE * self.dim)), (self._parts, part)):
+        for layer, fill in (
+            (self._colour, self.ink(material)),
+            (self._shade, int(_EDGE * self.dim)),
+            (self._parts, part),
+        ):
             _taper(layer, start, end, thick, thin, fill, hem)
         push = 0.22 * self.light
         lit_start, lit_end = (start[0] + push * thick, start[1]), (end[0] + push * thin, end[1])
         _taper(self._shade, lit_start, lit_end, 0.64 * thick, 0.64 * thin, int(_BODY * self.dim), hem)
         _taper(self._shade, lit_start, lit_end, 0.3 * thick, 0.3 * thin, int(_SHINE * self.dim), hem)
 
-    def band(self, start: Point, end: Point, radii: tuple[float, float], span: tuple[float, float], material: Material) -> None:
+    def band(
+        self,
+        start: Point,
+        end: Point,
+        radii: tuple[float, float],
+        span: tuple[float, float],
+        material: Material,
+    ) -> None:
         """A stripe across a limb, from one share of its length to another."""
         ends = [_between(start, end, t) for t in span]
         wide = [radii[0] + t * (radii[1] - radii[0]) for t in span]
         self._colour.polygon(_slab(*ends, *wide), self.ink(material))
 
     def mark(self, outline: Sequence[Spot], material: Material) -> None:
-        """Paint on what is already there: a stripe, a print, an eye. Takes over the shade and the part below it."""
+        """Paint on what is there: a stripe, a print, an eye; shade and part stay."""
         if len(outline) > 2:
             self._colour.polygon(outline, self.ink(material))
 
@@ -89,18 +113,21 @@ class Canvas:
         return self._layers[2].getpixel((int(x), int(y))) if inside else -1
 
     def flatten(self, reduce: int) -> tuple[np.ndarray, np.ndarray]:
-        """Colour times alpha (H, W, 3) and alpha (H, W, 1), float32 in 0..255 and 0..1, `reduce` times smaller."""
+        """Colour times alpha (H, W, 3), 0..255, and alpha (H, W, 1), 0..1; `reduce` times smaller."""
         colour, shade, parts = self._layers
         shade = shade.filter(ImageFilter.BoxBlur(0.8 * reduce))
         alpha = parts.point([0] + [255] * 255)
         lit = ImageChops.multiply(colour, Image.merge("RGB", (shade, shade, shade))).reduce(reduce)
-        return np.asarray(lit, np.float32) * (255 / _BODY), np.asarray(alpha.reduce(reduce), np.float32)[..., None] / 255
+        return np.asarray(lit, np.float32) * (255 / _BODY), np.asarray(alpha.reduce(reduce), np.float32)[
+            ..., None
+        ] / 255
 
 
 class Tube:
     """A body part of elliptic cross-sections, along which patterns are laid by angle and place.
 
-    Angles are radians around the body: 0 ahead, positive to the person's left. Only what faces the camera is returned.
+    Angles are radians around the body: 0 ahead, positive to the person's left. Only what faces the camera
+        is returned.
     """
 
     def __init__(self, view: Projection, sections: Sequence[Section]) -> None:
@@ -161,11 +188,16 @@ class _Ring:
     def __init__(self, view: Projection, centre: Point, across: float, ahead: float) -> None:
         self._x, self._y, _ = view(*centre)
         self._across, self._ahead = view.vector(across, 0.0), view.vector(0.0, ahead)
-        self.front = math.atan2(-math.sin(view.yaw) * max(ahead, 1e-6), math.cos(view.yaw) * max(across, 1e-6))
+        self.front = math.atan2(
+            -math.sin(view.yaw) * max(ahead, 1e-6), math.cos(view.yaw) * max(across, 1e-6)
+        )
 
     def spot(self, angle: float) -> Spot:
         sin, cos = math.sin(angle), math.cos(angle)
-        return (self._x + sin * self._across[0] + cos * self._ahead[0], self._y + sin * self._across[1] + cos * self._ahead[1])
+        return (
+            self._x + sin * self._across[0] + cos * self._ahead[0],
+            self._y + sin * self._across[1] + cos * self._ahead[1],
+        )
 
 
 def _box(centre: Spot, across: float, up: float) -> tuple[float, float, float, float]:
@@ -181,12 +213,17 @@ def _slab(start: Sequence[float], end: Sequence[float], thick: float, thin: floa
     dx, dy = end[0] - start[0], end[1] - start[1]
     length = math.hypot(dx, dy) or 1.0
     nx, ny = -dy / length, dx / length
-    return [(start[0] + thick * nx, start[1] + thick * ny), (end[0] + thin * nx, end[1] + thin * ny),
-            (end[0] - thin * nx, end[1] - thin * ny), (start[0] - thick * nx, start[1] - thick * ny)]
+    return [
+        (start[0] + thick * nx, start[1] + thick * ny),
+        (end[0] + thin * nx, end[1] + thin * ny),
+        (end[0] - thin * nx, end[1] - thin * ny),
+        (start[0] - thick * nx, start[1] - thick * ny),
+    ]
 
 
-def _taper(draw: ImageDraw.ImageDraw, start: Point, end: Point, thick: float, thin: float, fill: object,
-           hem: bool) -> None:
+def _taper(
+    draw: ImageDraw.ImageDraw, start: Point, end: Point, thick: float, thin: float, fill: object, hem: bool
+) -> None:
     draw.polygon(_slab(start, end, thick, thin), fill)
     draw.ellipse(_box(start, thick, thick), fill)
     if not hem:

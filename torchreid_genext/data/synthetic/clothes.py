@@ -1,6 +1,7 @@
-"""Clothes, hair and bags: what hangs on the skeleton and the patterns that are laid over it.
+"""Clothes: what hangs on the skeleton, and the patterns that are laid over it.
 
-Lengths are metres on the body. Shares such as 0.047 are of the person's height, after the proportions tailors use.
+Lengths are metres on the body. Shares such as 0.047 are of the person's height, after the proportions
+tailors use.
 """
 
 from __future__ import annotations
@@ -8,20 +9,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torchreid_genext.data.synthetic import bags
 from torchreid_genext.data.synthetic.body import Point, Projection, Skeleton
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
+from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, LINEN, mix, wrap
 from torchreid_genext.data.synthetic.people import Garment, Identity, Material, Print
 
 if TYPE_CHECKING:
     from torchreid_genext.data.synthetic.figure import Person
 
-ALL_ROUND = 2 * math.pi
-_INK = Material((30, 26, 26), 0.2)
-_LIPS = Material((150, 82, 76), 0.5)
-_LINEN = Material((214, 214, 212), 0.7)
-
-
-# --- trunk -----------------------------------------------------------------------------------------------------------
 
 def trunk_tube(view: Projection, identity: Identity, bones: Skeleton) -> Tube:
     """The trunk in its top, from the neck (0) to the hem (1)."""
@@ -30,11 +26,18 @@ def trunk_tube(view: Projection, identity: Identity, bones: Skeleton) -> Tube:
     low = bones.pelvis[1] - top.length
     high = bones.chest[1] + 0.022 * tall
     profile = (  # share of the way from neck to pelvis, half width, half depth
-        (0.0, 0.034, 0.032), (0.05, 0.078, 0.045), (0.12, 0.112 * body.shoulders, 0.054), (0.3, 0.098 * body.shoulders, 0.066),
-        (0.68, 0.084 * body.girth, 0.06 * body.girth), (0.9, 0.096 * body.hips, 0.066 * body.girth),
-        (1.0, 0.1 * body.hips, 0.068 * body.girth))
+        (0.0, 0.034, 0.032),
+        (0.05, 0.078, 0.045),
+        (0.12, 0.112 * body.shoulders, 0.054),
+        (0.3, 0.098 * body.shoulders, 0.066),
+        (0.68, 0.084 * body.girth, 0.06 * body.girth),
+        (0.9, 0.096 * body.hips, 0.066 * body.girth),
+        (1.0, 0.1 * body.hips, 0.068 * body.girth),
+    )
     drop = (high - bones.pelvis[1]) / (high - low)
-    sections = [(t * drop, _along(bones, high, t), tall * a + ease * t, tall * b + ease * t) for t, a, b in profile]
+    sections = [
+        (t * drop, _along(bones, high, t), tall * a + ease * t, tall * b + ease * t) for t, a, b in profile
+    ]
     hem = (1.0, (0.0, low, bones.pelvis[2]), sections[-1][2] + 0.004, sections[-1][3] + 0.004)
     return Tube(view, [*sections, hem])
 
@@ -42,14 +45,16 @@ def trunk_tube(view: Projection, identity: Identity, bones: Skeleton) -> Tube:
 def draw_top(person: Person, part: int) -> None:
     """The trunk: garment, pattern, neckline, print, and the straps of whatever bag is carried."""
     top, tube = person.identity.top, person.trunk
-    _cloth(person.canvas, tube, part, top.main)
+    wrap(person.canvas, tube, part, top.main)
     _pattern(person.canvas, tube, top, 0.03, 1.0)
     _front(person.canvas, tube, person.identity)
     if person.identity.badge is not None:
         _print(person.canvas, tube, person.identity.badge)
-    _straps(person)
+    bags.draw_straps(person)
     for place in (0.62, 0.72):
-        person.canvas.crease(tube.spot(-0.8 - person.view.yaw, place), tube.spot(-0.3 - person.view.yaw, place + 0.03))
+        person.canvas.crease(
+            tube.spot(-0.8 - person.view.yaw, place), tube.spot(-0.3 - person.view.yaw, place + 0.03)
+        )
 
 
 def draw_sleeve(person: Person, parts: tuple[int, int], points: tuple[Point, ...]) -> None:
@@ -57,19 +62,17 @@ def draw_sleeve(person: Person, parts: tuple[int, int], points: tuple[Point, ...
     top = person.identity.top
     tall, girth = person.height, person.identity.body.girth
     material = top.second if top.pattern == "block" else top.main
-    radii = (0.028 * tall * girth + 0.3 * top.ease, 0.025 * tall * girth + 0.7 * top.ease, 0.019 * tall + 0.6 * top.ease)
+    radii = (
+        0.028 * tall * girth + 0.3 * top.ease,
+        0.025 * tall * girth + 0.7 * top.ease,
+        0.019 * tall + 0.6 * top.ease,
+    )
     _covered(person, parts, points, radii, top, material)
 
 
 def _along(bones: Skeleton, high: float, share: float) -> Point:
     low = bones.pelvis
     return 0.0, high + share * (low[1] - high), bones.chest[2] + share * (low[2] - bones.chest[2])
-
-
-def _cloth(canvas: Canvas, tube: Tube, part: int, material: Material) -> None:
-    canvas.shape(part, tube.outline(), material)
-    canvas.shine(tube.lit(canvas.light, 0.8, 0.02, 1.0), 0.6)
-    canvas.shine(tube.lit(canvas.light, 0.42, 0.06, 0.96), 1.0)
 
 
 def _pattern(canvas: Canvas, tube: Tube, garment: Garment, start: float, end: float) -> None:
@@ -84,7 +87,9 @@ def _steps(start: float, end: float, step: float) -> list[float]:
 
 def _stripes(canvas: Canvas, tube: Tube, garment: Garment, start: float, end: float) -> None:
     for place in _steps(start + 0.08, end, garment.scale):
-        canvas.mark(tube.patch(-ALL_ROUND, ALL_ROUND, place, min(end, place + 0.45 * garment.scale)), garment.second)
+        canvas.mark(
+            tube.patch(-ALL_ROUND, ALL_ROUND, place, min(end, place + 0.45 * garment.scale)), garment.second
+        )
 
 
 def _pinstripes(canvas: Canvas, tube: Tube, garment: Garment, start: float, end: float) -> None:
@@ -101,7 +106,10 @@ def _checks(canvas: Canvas, tube: Tube, garment: Garment, start: float, end: flo
     for angle in _steps(-math.pi, math.pi - step, step):
         canvas.mark(tube.patch(angle, angle + 0.4 * step, start, end), blend)
         for place in _steps(start, end, garment.scale):
-            canvas.mark(tube.patch(angle, angle + 0.4 * step, place, min(end, place + 0.4 * garment.scale)), garment.second)
+            canvas.mark(
+                tube.patch(angle, angle + 0.4 * step, place, min(end, place + 0.4 * garment.scale)),
+                garment.second,
+            )
 
 
 def _dots(canvas: Canvas, tube: Tube, garment: Garment, start: float, end: float) -> None:
@@ -124,8 +132,8 @@ def _front(canvas: Canvas, tube: Tube, identity: Identity) -> None:
         canvas.mark(tube.patch(-wide, wide, 0.0, 1.0), top.second)
         canvas.mark(tube.patch(-0.18, 0.18, 0.0, 0.05), identity.skin)
     elif top.cut == "shirt":
-        canvas.mark(tube.patch(-0.06, 0.06, 0.05, 1.0), mix(top.main, _INK, 0.4))
-        canvas.mark(tube.patch(-1.1, 1.1, 0.0, 0.045), mix(top.main, _LINEN, 0.5))
+        canvas.mark(tube.patch(-0.06, 0.06, 0.05, 1.0), mix(top.main, INK, 0.4))
+        canvas.mark(tube.patch(-1.1, 1.1, 0.0, 0.045), mix(top.main, LINEN, 0.5))
         canvas.mark(tube.patch(-0.3, 0.3, 0.0, 0.06), identity.skin)
     else:
         canvas.mark(tube.patch(-0.9, 0.9, 0.0, 0.06 if top.cut == "sweater" else 0.085), identity.skin)
@@ -143,24 +151,29 @@ def _stamp(canvas: Canvas, tube: Tube, badge: Print, angle: float) -> None:
     if badge.shape == "disc":
         rows = [(math.sin(t), math.cos(t)) for t in (0.3, 0.8, 1.57, 2.34, 2.84)]
         for (w0, h0), (w1, h1) in zip(rows, rows[1:]):
-            canvas.mark(tube.patch(angle - wide * (w0 + w1) / 2, angle + wide * (w0 + w1) / 2, 0.33 - tall * h0, 0.33 - tall * h1),
-                        badge.material)
+            canvas.mark(
+                tube.patch(
+                    angle - wide * (w0 + w1) / 2,
+                    angle + wide * (w0 + w1) / 2,
+                    0.33 - tall * h0,
+                    0.33 - tall * h1,
+                ),
+                badge.material,
+            )
     elif badge.shape == "wedge":
         for i in range(4):
             half = wide * (i + 1) / 4
-            canvas.mark(tube.patch(angle - half, angle + half, 0.24 + tall * i / 2, 0.24 + tall * (i + 1) / 2), badge.material)
+            canvas.mark(
+                tube.patch(angle - half, angle + half, 0.24 + tall * i / 2, 0.24 + tall * (i + 1) / 2),
+                badge.material,
+            )
     else:
         flat = 0.4 if badge.shape == "bar" else 1.0
-        canvas.mark(tube.patch(angle - wide / flat, angle + wide / flat, 0.33 - tall * flat, 0.33 + tall * flat), badge.material)
+        canvas.mark(
+            tube.patch(angle - wide / flat, angle + wide / flat, 0.33 - tall * flat, 0.33 + tall * flat),
+            badge.material,
+        )
 
-
-def mix(first: Material, second: Material, share: float) -> Material:
-    """`share` of the second material woven into the first."""
-    colour = tuple(round(a + share * (b - a)) for a, b in zip(first.colour, second.colour))
-    return Material(colour, first.infrared + share * (second.infrared - first.infrared))
-
-
-# --- legs ------------------------------------------------------------------------------------------------------------
 
 def draw_leg(person: Person, parts: tuple[int, int], points: tuple[Point, ...]) -> None:
     """The trouser leg over a leg whose hip, knee and ankle are given; nothing under a skirt."""
@@ -168,7 +181,11 @@ def draw_leg(person: Person, parts: tuple[int, int], points: tuple[Point, ...]) 
     if bottom.cut == "skirt":
         return
     tall, girth = person.height, person.identity.body.girth
-    radii = (0.05 * tall * girth + 0.4 * bottom.ease, 0.036 * tall * girth + 0.7 * bottom.ease, 0.025 * tall + bottom.ease)
+    radii = (
+        0.05 * tall * girth + 0.4 * bottom.ease,
+        0.036 * tall * girth + 0.7 * bottom.ease,
+        0.025 * tall + bottom.ease,
+    )
     _covered(person, parts, points, radii, bottom, bottom.main)
     if bottom.pattern == "side":
         _side_stripe(person, points, radii)
@@ -178,26 +195,50 @@ def draw_seat(person: Person, part: int) -> None:
     """Hips and crotch in trousers, or the whole skirt."""
     bottom = person.identity.bottom
     tube = _skirt_tube(person) if bottom.cut == "skirt" else _seat_tube(person)
-    _cloth(person.canvas, tube, part, bottom.main)
+    wrap(person.canvas, tube, part, bottom.main)
     if bottom.pattern == "checks":
         _pattern(person.canvas, tube, bottom, 0.0, 1.0)
 
 
-def _covered(person: Person, parts: tuple[int, int], points: tuple[Point, ...], radii: tuple[float, ...],
-             garment: Garment, material: Material) -> None:
+def _covered(
+    person: Person,
+    parts: tuple[int, int],
+    points: tuple[Point, ...],
+    radii: tuple[float, ...],
+    garment: Garment,
+    material: Material,
+) -> None:
     """Cloth over the first `cover` of a two-bone limb."""
     first, last, middle = points[0], points[2], points[1]
     upper, lower = min(1.0, 2 * garment.cover), max(0.0, 2 * garment.cover - 1)
     if lower > 0:
-        _sleeve(person, parts[1], (middle, _towards(middle, last, lower)),
-                (radii[1], radii[1] + lower * (radii[2] - radii[1])), garment, material)
+        _sleeve(
+            person,
+            parts[1],
+            (middle, _towards(middle, last, lower)),
+            (radii[1], radii[1] + lower * (radii[2] - radii[1])),
+            garment,
+            material,
+        )
     if upper > 0:
-        _sleeve(person, parts[0], (first, _towards(first, middle, upper)),
-                (radii[0], radii[0] + upper * (radii[1] - radii[0])), garment, material)
+        _sleeve(
+            person,
+            parts[0],
+            (first, _towards(first, middle, upper)),
+            (radii[0], radii[0] + upper * (radii[1] - radii[0])),
+            garment,
+            material,
+        )
 
 
-def _sleeve(person: Person, part: int, ends: tuple[Point, Point], radii: tuple[float, float], garment: Garment,
-            material: Material) -> None:
+def _sleeve(
+    person: Person,
+    part: int,
+    ends: tuple[Point, Point],
+    radii: tuple[float, float],
+    garment: Garment,
+    material: Material,
+) -> None:
     person.limb(part, ends, radii, material, hem=True)
     if garment.pattern not in ("stripes", "checks"):
         return
@@ -205,7 +246,9 @@ def _sleeve(person: Person, part: int, ends: tuple[Point, Point], radii: tuple[f
     step = 0.55 * garment.scale / max(math.dist(*ends), 0.05)
     second = garment.second if garment.pattern == "stripes" else mix(garment.main, garment.second, 0.6)
     for share in _steps(0.3 * step, 1.0 - 0.4 * step, step):
-        person.canvas.band(start, end, tuple(r * person.pixels for r in radii), (share, share + 0.45 * step), second)
+        person.canvas.band(
+            start, end, tuple(r * person.pixels for r in radii), (share, share + 0.45 * step), second
+        )
 
 
 def _towards(start: Point, end: Point, share: float) -> Point:
@@ -228,8 +271,13 @@ def _seat_tube(person: Person) -> Tube:
     body, tall, ease = person.identity.body, person.height, person.identity.bottom.ease
     top, across, ahead = person.bones.pelvis, 0.097 * tall * body.hips, 0.066 * tall * body.girth
     rows = ((0.0, 0.07, 0.92, 0.95), (0.5, 0.0, 1.0, 1.0), (0.8, -0.05, 0.9, 0.9), (1.0, -0.09, 0.5, 0.7))
-    return Tube(person.view, [(p, (0.0, top[1] + up * tall / 1.7, 0.0), across * a + 0.4 * ease, ahead * b + 0.4 * ease)
-                              for p, up, a, b in rows])
+    return Tube(
+        person.view,
+        [
+            (p, (0.0, top[1] + up * tall / 1.7, 0.0), across * a + 0.4 * ease, ahead * b + 0.4 * ease)
+            for p, up, a, b in rows
+        ],
+    )
 
 
 def _skirt_tube(person: Person) -> Tube:
@@ -239,148 +287,9 @@ def _skirt_tube(person: Person) -> Tube:
     long = bottom.cover * 0.47 * tall
     # the hem is as wide as the step
     hem = max(ahead, 0.05 + max(abs(k[2]) for k in knees)) * (0.8 + 0.2 * bottom.cover)
-    rows = ((0.0, 0.06, 0.85, ahead * 0.9), (0.3, -0.25 * long, 1.06, ahead * 1.05), (1.0, -long, 1.1 + 8 * bottom.ease, hem + bottom.ease))
+    rows = (
+        (0.0, 0.06, 0.85, ahead * 0.9),
+        (0.3, -0.25 * long, 1.06, ahead * 1.05),
+        (1.0, -long, 1.1 + 8 * bottom.ease, hem + bottom.ease),
+    )
     return Tube(person.view, [(p, (0.0, hips[1] + up, 0.0), across * a, b) for p, up, a, b in rows])
-
-
-# --- head ------------------------------------------------------------------------------------------------------------
-
-def draw_head(person: Person, part: int) -> None:
-    """Face, short hair and hat; the face is only there where it looks towards the camera."""
-    head, canvas, tube = person.identity.head, person.canvas, person.head_tube()
-    middle = person.view(*person.bones.head)
-    left, right = (tube.spot(tube.front(0.5) + s * math.pi / 2, 0.5)[0] for s in (-1, 1))
-    tall = (tube.spot(0, 1.0)[1] - tube.spot(0, 0.0)[1]) / 2
-    canvas.disc(part, middle[:2], (right - left) / 2, tall, person.identity.skin)
-    if head.hair not in ("bob", "long"):
-        _ears(person, part)
-    _face(canvas, tube, head.glasses)
-    if head.hair != "bald":
-        _hair(canvas, tube, head.hair, head.hair_material)
-    if head.hat != "none":
-        _hat(person, part)
-
-
-def draw_long_hair(person: Person, part: int) -> None:
-    """Hair that hangs down the back, a tail, or a bun."""
-    head, bones, tall = person.identity.head, person.bones, person.height
-    behind = (-math.sin(bones.head_turn), -math.cos(bones.head_turn))
-    if head.hair == "bun":
-        at = (bones.head[0] + 0.03 * tall * behind[0], bones.head[1] + 0.055 * tall, bones.head[2] + 0.03 * tall * behind[1])
-        person.canvas.disc(part, person.view(*at)[:2], 0.022 * tall * person.pixels, 0.022 * tall * person.pixels, head.hair_material)
-        return
-    root = (bones.head[0] + 0.042 * tall * behind[0], bones.head[1] + 0.015 * tall, bones.head[2] + 0.045 * tall * behind[1])
-    if head.hair == "ponytail":
-        tip = (root[0], root[1] - 0.1 * tall, root[2] - 0.03)
-        person.limb(part, (root, tip), (0.016 * tall, 0.008 * tall), head.hair_material)
-        return
-    rows = ((0.0, 0.03, 0.046, 0.04), (0.4, -0.05, 0.052, 0.034), (0.8, -0.13, 0.06, 0.024), (1.0, -0.17, 0.05, 0.02))
-    tube = Tube(person.view, [(p, (root[0], bones.head[1] + up * tall, root[2]), a * tall, b * tall) for p, up, a, b in rows])
-    _cloth(person.canvas, tube, part, head.hair_material)
-
-
-def _ears(person: Person, part: int) -> None:
-    for ear in person.bones.joints[16:]:
-        if person.view.near(ear[0], 0.0, ear[2] - person.bones.head[2]) > -0.03:
-            person.canvas.disc(part, person.view(*ear)[:2], 0.009 * person.pixels, 0.017 * person.pixels, person.identity.skin)
-
-
-def _face(canvas: Canvas, tube: Tube, glasses: bool) -> None:
-    for angle in (-0.5, 0.5):
-        canvas.mark(tube.patch(angle - 0.16, angle + 0.16, 0.45, 0.5), _INK)
-        canvas.mark(tube.patch(angle - 0.22, angle + 0.22, 0.39, 0.41), _INK)
-    canvas.mark(tube.patch(-0.26, 0.26, 0.73, 0.76), _LIPS)
-    if glasses:
-        canvas.mark(tube.patch(-0.75, -0.1, 0.43, 0.53), _INK)
-        canvas.mark(tube.patch(0.1, 0.75, 0.43, 0.53), _INK)
-        for angle in (-1.1, 1.1):
-            canvas.mark(tube.patch(angle - 0.5, angle + 0.5, 0.45, 0.475), _INK)
-
-
-def _hair(canvas: Canvas, tube: Tube, style: str, material: Material) -> None:
-    fringe = {"short": 0.26, "bob": 0.33, "long": 0.3, "ponytail": 0.25, "bun": 0.24}[style]
-    edge, nape = {"short": (1.45, 0.72), "bob": (1.0, 0.97), "long": (1.1, 1.0), "ponytail": (1.35, 0.72), "bun": (1.35, 0.7)}[style]
-    canvas.mark(tube.patch(-ALL_ROUND, ALL_ROUND, 0.0, fringe), material)
-    canvas.mark(tube.patch(edge, math.pi, 0.1, nape), material)
-    canvas.mark(tube.patch(math.pi, ALL_ROUND - edge, 0.1, nape), material)
-    canvas.mark(tube.patch(edge - 0.35, edge, 0.1, 0.45), material)
-    canvas.mark(tube.patch(-edge, 0.35 - edge, 0.1, 0.45), material)
-
-
-def _hat(person: Person, part: int) -> None:
-    head, canvas = person.identity.head, person.canvas
-    tube = person.head_tube(1.12)
-    low = 0.34 if head.hat == "cap" else 0.4
-    canvas.shape(part, tube.outline(0.0, low), head.hat_material)
-    canvas.shine(tube.lit(canvas.light, 0.7, 0.03, low), 0.7)
-    if head.hat == "cap":
-        wide = person.head_tube(1.85)
-        angles = [-0.9 + 0.3 * i for i in range(7)]
-        brim = [tube.spot(a, low) for a in angles] + [_level(wide, a, tube, low) for a in reversed(angles)]
-        canvas.shape(part, brim, head.hat_material)
-
-
-def _level(wide: Tube, angle: float, tube: Tube, place: float) -> tuple[float, float]:
-    """A point further out at the same height, a little lower at the tip."""
-    return wide.spot(angle, place)[0], tube.spot(angle, place + 0.04)[1]
-
-
-# --- bags ------------------------------------------------------------------------------------------------------------
-
-def bag_centre(person: Person) -> Point:
-    """Where the carried bag is, in body coordinates."""
-    bag, bones, tall = person.identity.bag, person.bones, person.height
-    if bag.kind == "backpack":
-        return 0.0, bones.chest[1] - 0.12 * tall, bones.chest[2] - (0.075 + 0.03 * bag.size) * tall
-    return bag.side * 0.115 * tall, bones.pelvis[1] - 0.02 * tall, -0.02 * tall
-
-
-def draw_backpack(person: Person, part: int) -> None:
-    """The pack on the back; its straps belong to the trunk."""
-    bag, tall = person.identity.bag, person.height
-    centre, size = bag_centre(person), tall * bag.size
-    rows = ((0.0, 0.125, 0.045, 0.02), (0.12, 0.105, 0.075, 0.038), (0.5, 0.0, 0.086, 0.048), (0.9, -0.1, 0.082, 0.048), (1.0, -0.12, 0.066, 0.036))
-    tube = Tube(person.view, [(p, (0.0, centre[1] + up * size, centre[2]), a * size, b * size) for p, up, a, b in rows])
-    _cloth(person.canvas, tube, part, bag.material)
-    trim = mix(bag.material, _LINEN, 0.45)
-    person.canvas.mark(tube.patch(math.pi - 0.8, math.pi + 0.8, 0.55, 0.58), trim)
-    person.canvas.mark(tube.patch(math.pi - 1.0, math.pi + 1.0, 0.2, 0.22), trim)
-
-
-def draw_messenger(person: Person, part: int) -> None:
-    """The bag at the hip; its strap belongs to the trunk."""
-    bag, tall = person.identity.bag, person.height
-    centre, size = bag_centre(person), tall * bag.size
-    rows = ((0.0, 0.05, 0.022, 0.075), (0.9, -0.05, 0.028, 0.08), (1.0, -0.06, 0.024, 0.07))
-    tube = Tube(person.view, [(p, (centre[0], centre[1] + up * size, centre[2]), a * size, b * size) for p, up, a, b in rows])
-    _cloth(person.canvas, tube, part, bag.material)
-    person.canvas.mark(tube.patch(-ALL_ROUND, ALL_ROUND, 0.42, 0.5), mix(bag.material, _INK, 0.5))
-
-
-def draw_handbag(person: Person, hand: Point, part: int) -> None:
-    """A bag that hangs from the hand."""
-    bag, size = person.identity.bag, person.height * person.identity.bag.size
-    rows = ((0.0, -0.05, 0.018, 0.05), (1.0, -0.145, 0.026, 0.068))
-    for ahead in (-0.025, 0.025):
-        person.limb(part, (hand, (hand[0], hand[1] - 0.05 * size, hand[2] + ahead * size)), (0.006, 0.006), bag.material)
-    tube = Tube(person.view, [(p, (hand[0], hand[1] + up * size, hand[2]), a * size, b * size) for p, up, a, b in rows])
-    _cloth(person.canvas, tube, part, bag.material)
-
-
-def _straps(person: Person) -> None:
-    bag = person.identity.bag
-    if bag is None or bag.kind == "handbag":
-        return
-    if bag.kind == "backpack":
-        for angle in (-0.75, 0.75):
-            person.canvas.mark(person.trunk.patch(angle - 0.13, angle + 0.13, 0.05, 0.55), bag.material)
-        return
-    for start, end in ((-0.7, 1.3), (-math.pi + 0.7, -math.pi - 1.3)):
-        _sling(person, bag.side * start, bag.side * end)
-
-
-def _sling(person: Person, start: float, end: float) -> None:
-    """A strap across the trunk from one shoulder to the other hip."""
-    for i in range(8):
-        angle = start + (end - start) * (i + 0.5) / 8
-        person.canvas.mark(person.trunk.patch(angle - 0.16, angle + 0.16, 0.04 + 0.11 * i, 0.155 + 0.11 * i), person.identity.bag.material)

@@ -9,15 +9,21 @@ from PIL import Image, ImageDraw
 
 from torchreid_genext.data.synthetic.body import Pose, View
 from torchreid_genext.data.synthetic.cameras import CAMERAS, Camera
+from torchreid_genext.data.synthetic.obstacles import OCCLUDERS, Occluder
 from torchreid_genext.data.synthetic.people import Identity, random_identity
 from torchreid_genext.data.synthetic.render import render
-from torchreid_genext.data.synthetic.scenes import OCCLUDERS, Occluder
 
 _GAP, _HEADER = 2, 13
 
 
-def contact_sheet(identities: int | Sequence[Identity] = 8, *, cameras: Sequence[Camera] = CAMERAS, seed: int = 0,
-                  size: tuple[int, int] = (128, 64), labels: bool = True) -> Image.Image:
+def contact_sheet(
+    identities: int | Sequence[Identity] = 8,
+    *,
+    cameras: Sequence[Camera] = CAMERAS,
+    seed: int = 0,
+    size: tuple[int, int] = (128, 64),
+    labels: bool = True,
+) -> Image.Image:
     """Identities in rows; in columns every camera, then once in infrared and once occluded.
 
     Args:
@@ -33,12 +39,18 @@ def contact_sheet(identities: int | Sequence[Identity] = 8, *, cameras: Sequence
     Raises:
         ValueError: if there is nobody to show.
     """
-    people = [random_identity((4, seed, i)) for i in range(identities)] if isinstance(identities, int) else list(identities)
+    people = (
+        [random_identity((4, seed, i)) for i in range(identities)]
+        if isinstance(identities, int)
+        else list(identities)
+    )
     if not people:
         raise ValueError("expected at least one identity, got none")
     header = _HEADER if labels else 0
     columns = [*(camera.scene for camera in cameras), "infrared", "occluded"]
-    sheet = Image.new("RGB", (len(columns) * (size[1] + _GAP), header + len(people) * (size[0] + _GAP)), "white")
+    sheet = Image.new(
+        "RGB", (len(columns) * (size[1] + _GAP), header + len(people) * (size[0] + _GAP)), "white"
+    )
     for row, person in enumerate(people):
         for column, image in enumerate(_row(person, cameras, row, seed, size)):
             sheet.paste(image, (column * (size[1] + _GAP), header + row * (size[0] + _GAP)))
@@ -47,15 +59,22 @@ def contact_sheet(identities: int | Sequence[Identity] = 8, *, cameras: Sequence
     return sheet
 
 
-def _row(person: Identity, cameras: Sequence[Camera], row: int, seed: int, size: tuple[int, int]) -> list[Image.Image]:
+def _row(
+    person: Identity, cameras: Sequence[Camera], row: int, seed: int, size: tuple[int, int]
+) -> list[Image.Image]:
     rng = np.random.default_rng([8, seed, row])
     hidden = Occluder(OCCLUDERS[row % len(OCCLUDERS)], 0.5 * (-1) ** row, 0.5, row)
-    extras = [(cameras[(row + 2) % len(cameras)], {"infrared": True}), (cameras[row % len(cameras)], {"occluder": hidden})]
+    extras = [
+        (cameras[(row + 2) % len(cameras)], {"infrared": True}),
+        (cameras[row % len(cameras)], {"occluder": hidden}),
+    ]
     images = []
     for column, (camera, options) in enumerate([(camera, {}) for camera in cameras] + extras):
         yaw = 180 * (column % 2) + 75 * (column % 3) * (-1) ** row + 15 * rng.standard_normal()
         pose = Pose(float(rng.random()), stride=0.1 if column % 4 == 3 else 0.95)
-        images.append(render(person, pose, View(yaw), camera, seed=(9, seed, row, column), size=size, **options))
+        images.append(
+            render(person, pose, View(yaw), camera, seed=(9, seed, row, column), size=size, **options)
+        )
     return images
 
 

@@ -16,8 +16,9 @@ Item = tuple[str, int, int]  # path, person, camera from 0
 class SynthReID(ImageDataset):
     """The `small` world: about 150 people to train on and 150 others to find.
 
-    The protocol is Market-1501's: one query per identity and camera, distractors with pid 0 in the gallery, junk (pid -1)
-    left out. Training identities are numbered 0, 1, ... in the order of their pids, on every machine the same.
+    The protocol is Market-1501's: one query per identity and camera, distractors with pid 0 in the gallery,
+    junk (pid -1) left out. Training identities are numbered 0, 1, ... in the order of their pids, on every
+    machine the same.
     """
 
     _junk_pids = [0, -1]
@@ -25,11 +26,13 @@ class SynthReID(ImageDataset):
     size, world = "small", "visible"
 
     def __init__(self, root: str = "", **kwargs: Any) -> None:
-        """Args: root: data root, the dataset lies in root/<name>; kwargs: torchreid's own (transform, mode, ...)."""
+        """Args: root: holds the dataset's own folder; kwargs: torchreid's own (transform, mode, ...)."""
         self.root = os.path.abspath(os.path.expanduser(root))
         folder = Path(self.root) / self.dataset_dir
         write_dataset(folder, size=self.size, mode=self.world)
-        train, query, gallery = (_items(folder / name) for name in ("bounding_box_train", "query", "bounding_box_test"))
+        train, query, gallery = (
+            _items(folder / name) for name in ("bounding_box_train", "query", "bounding_box_test")
+        )
         super().__init__(_relabelled(train), query, gallery, **kwargs)
 
 
@@ -46,7 +49,7 @@ class SynthReIDFull(SynthReID):
 
 
 class SynthReIDInfrared(SynthReID):
-    """Visible-infrared: queries from the two infrared cameras, gallery from the four others, both in training."""
+    """Visible-infrared: queries from two infrared cameras, gallery from the four others, training with all."""
 
     dataset_dir, world = "synthreid_ir", "ir"
 

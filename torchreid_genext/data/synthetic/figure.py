@@ -1,7 +1,7 @@
 """A dressed person on a canvas: parts drawn from far to near for the view, clothes hung on the skeleton.
 
-The order is decided by depth alone, so a far arm goes behind the trunk and a near one before it, a backpack covers
-the back and its straps the chest, long hair falls over the back or behind the shoulders.
+The order is decided by depth alone, so a far arm goes behind the trunk and a near one before it, a backpack
+covers the back and its straps the chest, long hair falls over the back or behind the shoulders.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 from enum import IntEnum
 
-from torchreid_genext.data.synthetic import clothes
+from torchreid_genext.data.synthetic import bags, clothes, head
 from torchreid_genext.data.synthetic.body import Point, Projection, Skeleton, head_radii
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
 from torchreid_genext.data.synthetic.people import Identity, Material
 
 
 class Part(IntEnum):
-    """What the parts layer of a canvas tells apart; everything from `OTHER` on does not belong to the person."""
+    """What the parts layer of a canvas tells apart; `OTHER` does not belong to the person."""
 
     HEAD, NECK, TRUNK, SEAT = 1, 2, 3, 4
     RIGHT_UPPER_ARM, RIGHT_FOREARM, LEFT_UPPER_ARM, LEFT_FOREARM = 5, 6, 7, 8
@@ -27,19 +27,33 @@ class Part(IntEnum):
 
 # which parts may be on top of a joint that still counts as seen
 _CARRIERS = (
-    {Part.HEAD}, {Part.NECK, Part.TRUNK, Part.HEAD},
-    {Part.TRUNK, Part.RIGHT_UPPER_ARM}, {Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM}, {Part.RIGHT_FOREARM},
-    {Part.TRUNK, Part.LEFT_UPPER_ARM}, {Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM}, {Part.LEFT_FOREARM},
-    {Part.TRUNK, Part.SEAT, Part.RIGHT_THIGH}, {Part.SEAT, Part.RIGHT_THIGH, Part.RIGHT_SHANK}, {Part.SEAT, Part.RIGHT_SHANK},
-    {Part.TRUNK, Part.SEAT, Part.LEFT_THIGH}, {Part.SEAT, Part.LEFT_THIGH, Part.LEFT_SHANK}, {Part.SEAT, Part.LEFT_SHANK},
-    {Part.HEAD}, {Part.HEAD}, {Part.HEAD}, {Part.HEAD},
+    {Part.HEAD},
+    {Part.NECK, Part.TRUNK, Part.HEAD},
+    {Part.TRUNK, Part.RIGHT_UPPER_ARM},
+    {Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM},
+    {Part.RIGHT_FOREARM},
+    {Part.TRUNK, Part.LEFT_UPPER_ARM},
+    {Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM},
+    {Part.LEFT_FOREARM},
+    {Part.TRUNK, Part.SEAT, Part.RIGHT_THIGH},
+    {Part.SEAT, Part.RIGHT_THIGH, Part.RIGHT_SHANK},
+    {Part.SEAT, Part.RIGHT_SHANK},
+    {Part.TRUNK, Part.SEAT, Part.LEFT_THIGH},
+    {Part.SEAT, Part.LEFT_THIGH, Part.LEFT_SHANK},
+    {Part.SEAT, Part.LEFT_SHANK},
+    {Part.HEAD},
+    {Part.HEAD},
+    {Part.HEAD},
+    {Part.HEAD},
 )
 # how far a joint of the head may turn away (cosine to the camera) before the head itself hides it
 _TURNED_AWAY = {0: -0.2, 14: -0.1, 15: -0.1, 16: -0.45, 17: -0.45}
 _FACE = {0: 0.0, 14: -0.5, 15: 0.5, 16: -1.65, 17: 1.65}
 
 
-def draw_person(canvas: Canvas, view: Projection, identity: Identity, bones: Skeleton, *, other: bool = False) -> None:
+def draw_person(
+    canvas: Canvas, view: Projection, identity: Identity, bones: Skeleton, *, other: bool = False
+) -> None:
     """Draw one person.
 
     Args:
@@ -56,7 +70,7 @@ def draw_person(canvas: Canvas, view: Projection, identity: Identity, bones: Ske
 
 
 def visible_joints(canvas: Canvas, view: Projection, bones: Skeleton) -> list[bool]:
-    """For each of the 18 joints: is it inside the canvas, and neither behind the body nor behind anything else?"""
+    """For each of the 18 joints: is it on the canvas, with neither the body nor a thing in front of it?"""
     return [_seen(canvas, view, bones, index) for index in range(len(bones.joints))]
 
 
@@ -70,7 +84,9 @@ def _seen(canvas: Canvas, view: Projection, bones: Skeleton, index: int) -> bool
 class Person:
     """The pieces of one person, each with its depth and the strokes that draw it."""
 
-    def __init__(self, canvas: Canvas, view: Projection, identity: Identity, bones: Skeleton, other: bool) -> None:
+    def __init__(
+        self, canvas: Canvas, view: Projection, identity: Identity, bones: Skeleton, other: bool
+    ) -> None:
         self.canvas, self.view, self.identity, self.bones, self.other = canvas, view, identity, bones, other
         self.height = identity.body.height
         self.pixels = sum(view.scale) / 2  # per metre
@@ -78,8 +94,18 @@ class Person:
 
     def parts(self) -> list[tuple[float, Callable[[], None]]]:
         """(depth, draw) of each piece; the trunk lies at 0."""
-        pieces = [self._leg_part(-1), self._leg_part(1), (-0.02, self._neck), (-0.01, self._seat), (0.0, self._trunk),
-                  self._arm_part(-1), self._arm_part(1), (0.3, self._head), *self._hair_parts(), *self._bag_parts()]
+        pieces = [
+            self._leg_part(-1),
+            self._leg_part(1),
+            (-0.02, self._neck),
+            (-0.01, self._seat),
+            (0.0, self._trunk),
+            self._arm_part(-1),
+            self._arm_part(1),
+            (0.3, self._head),
+            *self._hair_parts(),
+            *self._bag_parts(),
+        ]
         return pieces
 
     def _leg_part(self, side: int) -> tuple[float, Callable[[], None]]:
@@ -90,20 +116,30 @@ class Person:
     def _arm_part(self, side: int) -> tuple[float, Callable[[], None]]:
         points = self._joints(2, 5, side)
         depth = sum(self.view.near(*p) for p in points) / 3
-        return (0.1 if depth > 0.03 else -0.015 if depth > -0.05 else -0.9) + 0.1 * depth, lambda: self._arm(side, points, depth)
+        return (0.1 if depth > 0.03 else -0.015 if depth > -0.05 else -0.9) + 0.1 * depth, lambda: self._arm(
+            side, points, depth
+        )
 
     def _joints(self, right: int, left: int, side: int) -> tuple[Point, ...]:
         first = left if side > 0 else right
-        return self.bones.joints[first:first + 3]
+        return self.bones.joints[first : first + 3]
 
     def part(self, part: Part) -> int:
         return int(Part.OTHER if self.other else part)
 
-    def limb(self, part: Part, ends: tuple[Point, Point], radii: tuple[float, float], material: Material,
-             hem: bool = False) -> None:
+    def limb(
+        self,
+        part: Part,
+        ends: tuple[Point, Point],
+        radii: tuple[float, float],
+        material: Material,
+        hem: bool = False,
+    ) -> None:
         """Draw a limb between two points of the body; radii in metres."""
         start, end = (self.view(*p) for p in ends)
-        self.canvas.limb(self.part(part), start, end, (radii[0] * self.pixels, radii[1] * self.pixels), material, hem)
+        self.canvas.limb(
+            self.part(part), start, end, (radii[0] * self.pixels, radii[1] * self.pixels), material, hem
+        )
 
     def _leg(self, side: int, points: tuple[Point, ...], depth: float) -> None:
         hip, knee, ankle = points
@@ -126,12 +162,14 @@ class Person:
     def _arm(self, side: int, points: tuple[Point, ...], depth: float) -> None:
         shoulder, elbow, wrist = points
         left = side > 0
-        upper, fore = (Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM) if left else (Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM)
+        upper, fore = (
+            (Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM) if left else (Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM)
+        )
         self.canvas.dim = 0.85 if depth < -0.05 else 1.0
         girth, tall = self.identity.body.girth, self.height
         bag = self.identity.bag
         if bag is not None and bag.kind == "handbag" and bag.side == side:
-            clothes.draw_handbag(self, self.bones.hands[left], self.part(Part.BAG))
+            bags.draw_handbag(self, self.bones.hands[left], self.part(Part.BAG))
         self.limb(fore, (wrist, self.bones.hands[left]), (0.018 * tall, 0.02 * tall), self.identity.skin)
         self.limb(upper, (shoulder, elbow), (0.029 * tall * girth, 0.023 * tall * girth), self.identity.skin)
         self.limb(fore, (elbow, wrist), (0.023 * tall * girth, 0.016 * tall), self.identity.skin)
@@ -139,8 +177,13 @@ class Person:
         self.canvas.dim = 1.0
 
     def _neck(self) -> None:
-        head = self.bones.head
-        self.limb(Part.NECK, (self.bones.chest, (head[0], head[1] - 0.03, head[2])), (0.042, 0.036), self.identity.skin)
+        skull = self.bones.head
+        self.limb(
+            Part.NECK,
+            (self.bones.chest, (skull[0], skull[1] - 0.03, skull[2])),
+            (0.042, 0.036),
+            self.identity.skin,
+        )
 
     def _seat(self) -> None:
         clothes.draw_seat(self, self.part(Part.SEAT))
@@ -155,25 +198,40 @@ class Person:
         rings = [(i / 8, math.cos(math.pi * i / 8), math.sin(math.pi * i / 8)) for i in range(9)]
         turned = _Turned(self.view, middle, self.bones.head_turn)
         # the jaw is narrower than the skull
-        return Tube(turned, [(place, (0.0, middle[1] + up * rise, 0.0), across * wide * (1 - 0.16 * max(0.0, -rise)),
-                              ahead * wide) for place, rise, wide in rings])
+        return Tube(
+            turned,
+            [
+                (
+                    place,
+                    (0.0, middle[1] + up * rise, 0.0),
+                    across * wide * (1 - 0.16 * max(0.0, -rise)),
+                    ahead * wide,
+                )
+                for place, rise, wide in rings
+            ],
+        )
 
     def _head(self) -> None:
-        clothes.draw_head(self, self.part(Part.HEAD))
+        head.draw_head(self, self.part(Part.HEAD))
 
     def _hair_parts(self) -> list[tuple[float, Callable[[], None]]]:
         style = self.identity.head.hair
         if style not in ("long", "ponytail", "bun"):
             return []
         depth = -math.cos(self.view.yaw + self.bones.head_turn)
-        return [(0.2 + 0.25 * depth if depth > -0.35 else -0.55, lambda: clothes.draw_long_hair(self, self.part(Part.HEAD)))]
+        return [
+            (
+                0.2 + 0.25 * depth if depth > -0.35 else -0.55,
+                lambda: head.draw_long_hair(self, self.part(Part.HEAD)),
+            )
+        ]
 
     def _bag_parts(self) -> list[tuple[float, Callable[[], None]]]:
         bag = self.identity.bag
         if bag is None or bag.kind == "handbag":
             return []
-        draw = {"backpack": clothes.draw_backpack, "messenger": clothes.draw_messenger}[bag.kind]
-        depth = self.view.near(*clothes.bag_centre(self))
+        draw = {"backpack": bags.draw_backpack, "messenger": bags.draw_messenger}[bag.kind]
+        depth = self.view.near(*bags.bag_centre(self))
         return [(0.25 * depth + (0.05 if depth > -0.06 else -0.8), lambda: draw(self, self.part(Part.BAG)))]
 
 

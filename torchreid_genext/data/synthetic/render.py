@@ -7,17 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from torchreid_genext.data.synthetic.body import Pose, Projection, Skeleton, View, skeleton
+from torchreid_genext.data.synthetic.body import Pose, Projection, View, skeleton
 from torchreid_genext.data.synthetic.cameras import Camera, expose
 from torchreid_genext.data.synthetic.canvas import Canvas
 from torchreid_genext.data.synthetic.figure import Part, draw_person, visible_joints
-from torchreid_genext.data.synthetic.people import Colour, Identity, Material, random_identity
-from torchreid_genext.data.synthetic.scenes import Occluder, draw_occluder, scene, window
+from torchreid_genext.data.synthetic.obstacles import Occluder, draw_occluder
+from torchreid_genext.data.synthetic.people import (
+    Colour,
+    Identity,
+    Material,
+    random_identity,
+)
+from torchreid_genext.data.synthetic.scenes import scene, window
 
 SUPERSAMPLING = 2
-_MARGIN = 1.13  # height of the crop, in heights of the person
-_FEET = 0.955  # where the feet stand, from the crop's top
-_PASSER_BY = 0.1  # share of pictures with somebody else in the background
+_MARGIN = 1.1  # height of the crop, in heights of the person
+_FEET = 0.96  # where the feet stand, from the crop's top
+_PASSER_BY = 0.08  # share of pictures with somebody else in the background
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Rendering:
 
     Attributes:
         image: RGB.
-        joints: (18, 2) float64, exact (y, x) in pixels of the image, pixel centres at whole numbers; may lie outside.
+        joints: (18, 2) float64, exact (y, x) in pixels of the image, pixel centres at whole numbers; may
+            lie outside.
         visible: (18,) bool, false where the body, an occluder or the border hides the joint.
     """
 
@@ -35,8 +42,17 @@ class Rendering:
     visible: np.ndarray
 
 
-def render(identity: Identity, pose: Pose, view: View, camera: Camera, *, occluder: Occluder | None = None,
-           infrared: bool = False, seed: int | tuple[int, ...] = 0, size: tuple[int, int] = (128, 64)) -> Image.Image:
+def render(
+    identity: Identity,
+    pose: Pose,
+    view: View,
+    camera: Camera,
+    *,
+    occluder: Occluder | None = None,
+    infrared: bool = False,
+    seed: int | tuple[int, ...] = 0,
+    size: tuple[int, int] = (128, 64),
+) -> Image.Image:
     """Draw a person as a camera's crop.
 
     Args:
@@ -46,17 +62,29 @@ def render(identity: Identity, pose: Pose, view: View, camera: Camera, *, occlud
         camera: one of `CAMERAS`, or any other.
         occluder: what stands before the person.
         infrared: the picture under an infrared lamp, grey in three equal channels.
-        seed: everything accidental: background window, detector jitter, exposure, noise. Equal arguments give equal pixels.
+        seed: everything accidental: background window, detector jitter, exposure, noise. Equal arguments
+            give equal pixels.
         size: (height, width) in pixels.
 
     Returns:
         An RGB image of that size.
     """
-    return render_with_joints(identity, pose, view, camera, occluder=occluder, infrared=infrared, seed=seed, size=size).image
+    return render_with_joints(
+        identity, pose, view, camera, occluder=occluder, infrared=infrared, seed=seed, size=size
+    ).image
 
 
-def render_with_joints(identity: Identity, pose: Pose, view: View, camera: Camera, *, occluder: Occluder | None = None,
-                       infrared: bool = False, seed: int | tuple[int, ...] = 0, size: tuple[int, int] = (128, 64)) -> Rendering:
+def render_with_joints(
+    identity: Identity,
+    pose: Pose,
+    view: View,
+    camera: Camera,
+    *,
+    occluder: Occluder | None = None,
+    infrared: bool = False,
+    seed: int | tuple[int, ...] = 0,
+    size: tuple[int, int] = (128, 64),
+) -> Rendering:
     """As `render`, with the 18 joints and their visibility."""
     rng = np.random.default_rng(seed)
     canvas = _canvas(camera, infrared, size)
@@ -71,8 +99,14 @@ def render_with_joints(identity: Identity, pose: Pose, view: View, camera: Camer
     return Rendering(image, spots / SUPERSAMPLING - 0.5, np.array(visible_joints(canvas, projection, bones)))
 
 
-def render_scene(camera: Camera, *, occluder: Occluder | None = None, infrared: bool = False,
-                 seed: int | tuple[int, ...] = 0, size: tuple[int, int] = (128, 64)) -> Image.Image:
+def render_scene(
+    camera: Camera,
+    *,
+    occluder: Occluder | None = None,
+    infrared: bool = False,
+    seed: int | tuple[int, ...] = 0,
+    size: tuple[int, int] = (128, 64),
+) -> Image.Image:
     """A crop without a person, as a detector that errs would cut it: a distractor."""
     rng = np.random.default_rng(seed)
     canvas = _canvas(camera, infrared, size)
@@ -111,7 +145,10 @@ def _pass_by(canvas: Canvas, projection: Projection, rng: np.random.Generator) -
     chance, who, place, yaw, phase = rng.random(5)
     if chance < _PASSER_BY:
         side = 1 if place > 0.5 else -1
-        origin = projection.origin[0] + side * (0.3 + 0.35 * place) * canvas.size[0], projection.origin[1] - 0.05 * canvas.size[1]
+        origin = (
+            projection.origin[0] + side * (0.3 + 0.35 * place) * canvas.size[0],
+            projection.origin[1] - 0.05 * canvas.size[1],
+        )
         _stranger(canvas, projection, int(who * 1e6), origin, 0.86, 360 * yaw, phase)
 
 
@@ -124,24 +161,46 @@ def _stand_before(canvas: Canvas, projection: Projection, occluder: Occluder) ->
     _stranger(canvas, projection, occluder.seed, origin, 1.08, 360 * rng.random(), rng.random())
 
 
-def _stranger(canvas: Canvas, projection: Projection, who: int, origin: tuple[float, float], size: float, yaw: float,
-              phase: float) -> None:
+def _stranger(
+    canvas: Canvas,
+    projection: Projection,
+    who: int,
+    origin: tuple[float, float],
+    size: float,
+    yaw: float,
+    phase: float,
+) -> None:
     identity = random_identity((13, who))
     scale = tuple(size * s for s in projection.scale)
-    draw_person(canvas, Projection(yaw, 10, origin, scale), identity, skeleton(identity.body, Pose(phase, 0.9)), other=True)
+    draw_person(
+        canvas,
+        Projection(yaw, 10, origin, scale),
+        identity,
+        skeleton(identity.body, Pose(phase, 0.9)),
+        other=True,
+    )
 
 
 def _shadow(projection: Projection, size: tuple[int, int]) -> np.ndarray:
     """How dark the ground is under the feet: a factor per pixel, (H, W, 1)."""
     x, y = (o / SUPERSAMPLING for o in projection.origin)
     reach = 0.32 * projection.scale[0] / SUPERSAMPLING
-    down, across = np.arange(size[0], dtype=np.float32)[:, None], np.arange(size[1], dtype=np.float32)[None, :]
+    down, across = (
+        np.arange(size[0], dtype=np.float32)[:, None],
+        np.arange(size[1], dtype=np.float32)[None, :],
+    )
     away = ((across - x) / reach) ** 2 + ((down - y) / (0.22 * reach)) ** 2
     return (1 - 0.45 * np.exp(-away))[..., None]
 
 
-def _develop(canvas: Canvas, camera: Camera, rng: np.random.Generator, infrared: bool, size: tuple[int, int],
-             shadow: np.ndarray | None) -> Image.Image:
+def _develop(
+    canvas: Canvas,
+    camera: Camera,
+    rng: np.random.Generator,
+    infrared: bool,
+    size: tuple[int, int],
+    shadow: np.ndarray | None,
+) -> Image.Image:
     behind = window(scene(camera.scene, size, infrared), size, rng)
     if shadow is not None:
         behind = behind * shadow

@@ -1,44 +1,19 @@
-"""What stands behind and before the people: six places drawn once per camera, and the things that get in the way.
+"""The six places: what is behind the people, drawn once per camera.
 
 A scene is a wide picture of one fixed place; every crop takes another window of it, as a detector would.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from torchreid_genext.data.synthetic.canvas import Canvas
-from torchreid_genext.data.synthetic.people import Colour, Material
+from torchreid_genext.data.synthetic.people import Colour
 
-OCCLUDERS = ("pole", "bush", "car", "barrier", "sign", "pedestrian")
 _WIDE, _TALL = 7.0, 1.35  # the scene in units of the crop's width and height
-
-
-@dataclass(frozen=True)
-class Occluder:
-    """Something between the camera and the person.
-
-    Attributes:
-        kind: one of `OCCLUDERS`.
-        place: where, from -1 (left edge of the crop) to 1 (right edge).
-        cover: how much of the crop it reaches over, 0..1.
-        seed: its own look (and who the passing pedestrian is).
-    """
-
-    kind: str
-    place: float = 0.0
-    cover: float = 0.4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in OCCLUDERS:
-            raise ValueError(f"unknown occluder {self.kind!r}; choose from {', '.join(OCCLUDERS)}")
 
 
 @lru_cache(maxsize=32)
@@ -60,11 +35,6 @@ def window(picture: Image.Image, size: tuple[int, int], rng: np.random.Generator
     return np.asarray(picture.crop((left, top, left + size[1], top + size[0])), np.float32)
 
 
-def draw_occluder(canvas: Canvas, occluder: Occluder, part: int) -> None:
-    """Draw a thing (not a pedestrian) over what is on the canvas."""
-    _THINGS[occluder.kind](canvas, occluder, part, np.random.default_rng([11, occluder.seed]))
-
-
 class _Sheet:
     """A drawing surface in units of its own size: x and y run from 0 to 1, the ground begins at `ground`."""
 
@@ -74,7 +44,9 @@ class _Sheet:
         self.width, self.height = width, height
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
-        self.draw.rectangle((left * self.width, top * self.height, right * self.width, bottom * self.height), colour)
+        self.draw.rectangle(
+            (left * self.width, top * self.height, right * self.width, bottom * self.height), colour
+        )
 
     def poly(self, spots: list[tuple[float, float]], colour: Colour) -> None:
         self.draw.polygon([(x * self.width, y * self.height) for x, y in spots], colour)
@@ -82,11 +54,18 @@ class _Sheet:
     def ball(self, x: float, y: float, radius: float, colour: Colour, flat: float = 1.0) -> None:
         """A disc whose radius is a share of the height."""
         r = radius * self.height
-        self.draw.ellipse((x * self.width - r, y * self.height - flat * r, x * self.width + r, y * self.height + flat * r), colour)
+        self.draw.ellipse(
+            (x * self.width - r, y * self.height - flat * r, x * self.width + r, y * self.height + flat * r),
+            colour,
+        )
 
     def ring(self, x: float, y: float, radius: float, colour: Colour) -> None:
         r = radius * self.height
-        self.draw.ellipse((x * self.width - r, y * self.height - r, x * self.width + r, y * self.height + r), outline=colour, width=3)
+        self.draw.ellipse(
+            (x * self.width - r, y * self.height - r, x * self.width + r, y * self.height + r),
+            outline=colour,
+            width=3,
+        )
 
     def line(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: int = 2) -> None:
         self.draw.line((x0 * self.width, y0 * self.height, x1 * self.width, y1 * self.height), colour, width)
@@ -109,7 +88,12 @@ class _Sheet:
     def foliage(self, x: float, y: float, radius: float, colour: Colour, count: int = 40) -> None:
         for _ in range(count):
             dx, dy = self.rng.normal(0, 0.5, 2) * radius
-            self.ball(x + dx * self.height / self.width, y + 0.7 * dy, radius * self.rng.uniform(0.15, 0.4), self.tone(colour, 0.2))
+            self.ball(
+                x + dx * self.height / self.width,
+                y + 0.7 * dy,
+                radius * self.rng.uniform(0.15, 0.4),
+                self.tone(colour, 0.2),
+            )
 
     def bicycle(self, x: float, y: float, size: float, colour: Colour) -> None:
         step = 1.2 * size * self.height / self.width
@@ -121,8 +105,15 @@ class _Sheet:
 
     def car(self, x: float, y: float, size: float, colour: Colour) -> None:
         wide = size * self.height / self.width
-        self.poly([(x - 1.1 * wide, y - 0.9 * size), (x - 0.7 * wide, y - 1.5 * size), (x + 0.7 * wide, y - 1.5 * size),
-                   (x + 1.2 * wide, y - 0.9 * size)], (70, 82, 92))
+        self.poly(
+            [
+                (x - 1.1 * wide, y - 0.9 * size),
+                (x - 0.7 * wide, y - 1.5 * size),
+                (x + 0.7 * wide, y - 1.5 * size),
+                (x + 1.2 * wide, y - 0.9 * size),
+            ],
+            (70, 82, 92),
+        )
         self.box(x - 2 * wide, y - 0.95 * size, x + 2 * wide, y - 0.15 * size, colour)
         for wheel in (x - 1.2 * wide, x + 1.2 * wide):
             self.ball(wheel, y - 0.15 * size, 0.32 * size, (34, 34, 36))
@@ -135,7 +126,9 @@ def _plaza(sheet: _Sheet) -> None:
     sheet.box(0, 0.36, 1, 0.44, (156, 74, 66))
     sheet.paving(0.44, (166, 164, 158), (140, 138, 132), 9, 22)
     for _ in range(16):
-        sheet.bicycle(sheet.rng.random(), 0.47 + 0.05 * sheet.rng.random(), 0.07, sheet.tone((120, 124, 130), 0.3))
+        sheet.bicycle(
+            sheet.rng.random(), 0.47 + 0.05 * sheet.rng.random(), 0.07, sheet.tone((120, 124, 130), 0.3)
+        )
 
 
 def _shop(sheet: _Sheet) -> None:
@@ -154,12 +147,25 @@ def _street(sheet: _Sheet) -> None:
     for i in range(8):
         sheet.box(i / 8, 0.0, i / 8 + 0.11, 0.38, sheet.tone((150, 138, 126), 0.15))
         for j in range(6):
-            sheet.box(i / 8 + 0.01 + 0.03 * (j % 3), 0.05 + 0.15 * (j // 3), i / 8 + 0.028 + 0.03 * (j % 3), 0.15 + 0.15 * (j // 3), (84, 94, 106))
+            sheet.box(
+                i / 8 + 0.01 + 0.03 * (j % 3),
+                0.05 + 0.15 * (j // 3),
+                i / 8 + 0.028 + 0.03 * (j % 3),
+                0.15 + 0.15 * (j // 3),
+                (84, 94, 106),
+            )
     sheet.box(0, 0.38, 1, 1, (104, 106, 110))
     for i in range(7):
-        sheet.car(sheet.rng.random(), 0.5, 0.09, sheet.tone(((170, 172, 176), (120, 40, 42), (52, 62, 88))[i % 3], 0.15))
+        sheet.car(
+            sheet.rng.random(),
+            0.5,
+            0.09,
+            sheet.tone(((170, 172, 176), (120, 40, 42), (52, 62, 88))[i % 3], 0.15),
+        )
     for i in range(14):
-        sheet.poly([(i / 14, 0.8), (i / 14 + 0.03, 0.8), (i / 14 + 0.02, 1), (i / 14 - 0.02, 1)], (196, 196, 190))
+        sheet.poly(
+            [(i / 14, 0.8), (i / 14 + 0.03, 0.8), (i / 14 + 0.02, 1), (i / 14 - 0.02, 1)], (196, 196, 190)
+        )
     sheet.box(0, 0.52, 1, 0.56, (148, 146, 142))
 
 
@@ -194,22 +200,38 @@ def _hall(sheet: _Sheet) -> None:
     sheet.box(0, 0, 1, 0.55, (206, 202, 190))
     for i in range(6):
         sheet.box(i / 6 + 0.02, 0.0, i / 6 + 0.045, 0.6, sheet.tone((172, 168, 160), 0.05))
-        sheet.box(i / 6 + 0.065, 0.1, i / 6 + 0.14, 0.42, sheet.tone(((70, 116, 160), (190, 96, 60), (96, 140, 98))[i % 3], 0.15))
+        sheet.box(
+            i / 6 + 0.065,
+            0.1,
+            i / 6 + 0.14,
+            0.42,
+            sheet.tone(((70, 116, 160), (190, 96, 60), (96, 140, 98))[i % 3], 0.15),
+        )
     sheet.paving(0.55, (188, 184, 176), (156, 152, 146), 7, 18)
     for _ in range(10):
         sheet.ball(sheet.rng.random(), 0.62 + 0.3 * sheet.rng.random(), 0.12, (206, 203, 196), 0.2)
 
 
 _SCENES: dict[str, Callable[[_Sheet], None]] = {
-    "plaza": _plaza, "shop": _shop, "street": _street, "park": _park, "brick": _brick, "hall": _hall}
+    "plaza": _plaza,
+    "shop": _shop,
+    "street": _street,
+    "park": _park,
+    "brick": _brick,
+    "hall": _hall,
+}
 
 
 def _grained(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Uneven light and dirt: noise of two scales multiplied in."""
     for cell, strength in ((20, 0.12), (3, 0.06)):
         coarse = rng.normal(1.0, strength, (picture.height // cell + 2, picture.width // cell + 2))
-        field = Image.fromarray(np.clip(coarse * 200, 0, 255).astype(np.uint8)).resize(picture.size, Image.Resampling.BICUBIC)
-        picture = ImageChops.multiply(picture, Image.merge("RGB", (field,) * 3)).point(lambda v: min(255, v * 255 // 200))
+        field = Image.fromarray(np.clip(coarse * 200, 0, 255).astype(np.uint8)).resize(
+            picture.size, Image.Resampling.BICUBIC
+        )
+        picture = ImageChops.multiply(picture, Image.merge("RGB", (field,) * 3)).point(
+            lambda v: min(255, v * 255 // 200)
+        )
     return picture
 
 
@@ -219,64 +241,3 @@ def _seen_in_infrared(picture: Image.Image) -> Image.Image:
     leaf = np.clip(2 * green - red - blue, 0, 80)
     grey = np.clip(0.5 * red + 0.4 * green + 1.2 * leaf, 0, 255).astype(np.uint8)
     return Image.merge("RGB", (Image.fromarray(grey),) * 3)
-
-
-def _pole(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
-    width, height = canvas.size
-    x, half = _across(canvas, thing), width * (0.04 + 0.14 * thing.cover)
-    grey = int(rng.integers(70, 170))
-    canvas.shape(part, [(x - half, 0), (x + half, 0), (x + half, height), (x - half, height)], Material((grey, grey, grey + 4), 0.5))
-    canvas.shine([(x - half / 2, 0), (x + half / 3, 0), (x + half / 3, height), (x - half / 2, height)])
-
-
-def _bush(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
-    width, height = canvas.size
-    top = height * (1 - 0.85 * thing.cover)
-    for _ in range(70):
-        y = rng.uniform(top, height * 1.03)
-        radius = width * rng.uniform(0.05, 0.12)
-        x = _across(canvas, thing) + width * rng.uniform(-0.75, 0.75)
-        green = Material(tuple(int(c * rng.uniform(0.7, 1.25)) for c in (62, 92, 48)), float(rng.uniform(0.6, 0.85)))
-        canvas.disc(part, (x, y + 0.25 * abs(x - _across(canvas, thing))), radius, radius, green)
-
-
-def _car(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
-    width, height = canvas.size
-    x, top = _across(canvas, thing), height * (1 - 0.7 * thing.cover)
-    paint = Material(tuple(int(c) for c in ((176, 178, 182), (132, 36, 40), (44, 56, 92), (40, 40, 44))[rng.integers(4)]), float(rng.uniform(0.3, 0.8)))
-    glass = Material((72, 84, 96), 0.3)
-    canvas.shape(part, [(x - width, top), (x - 0.5 * width, top - 0.12 * height), (x + 0.6 * width, top - 0.12 * height), (x + width, top)], glass)
-    canvas.shape(part, [(x - 1.4 * width, top), (x + 1.4 * width, top), (x + 1.4 * width, height), (x - 1.4 * width, height)], paint)
-    canvas.shine([(x - 1.4 * width, top + 3), (x + 1.4 * width, top + 3), (x + 1.4 * width, top + 0.12 * height), (x - 1.4 * width, top + 0.12 * height)])
-
-
-def _barrier(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
-    width, height = canvas.size
-    white, red = Material((214, 212, 206), 0.8), Material((176, 52, 46), 0.6)
-    top = height * (1 - 0.75 * thing.cover)
-    for row in range(2):
-        y = top + row * 0.16 * height
-        canvas.shape(part, [(0, y), (width, y), (width, y + 0.09 * height), (0, y + 0.09 * height)], white)
-        canvas.shine([(0, y + 2), (width, y + 2), (width, y + 0.07 * height), (0, y + 0.07 * height)], 0.8)
-        for i in range(4):
-            x = (i - thing.place * 0.5) * 0.3 * width
-            canvas.mark([(x, y), (x + 0.14 * width, y), (x + 0.24 * width, y + 0.09 * height), (x + 0.1 * width, y + 0.09 * height)], red)
-
-
-def _sign(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
-    width, height = canvas.size
-    x, half = _across(canvas, thing), width * (0.18 + 0.2 * thing.cover)
-    top = height * rng.uniform(0.2, 0.5)
-    board = Material(((196, 190, 176), (52, 84, 140), (170, 140, 60))[rng.integers(3)], float(rng.uniform(0.3, 0.8)))
-    canvas.shape(part, [(x - half, top), (x + half, top), (x + half, top + 0.3 * height), (x - half, top + 0.3 * height)], board)
-    canvas.shine([(x - 0.9 * half, top + 3), (x + 0.9 * half, top + 3), (x + 0.9 * half, top + 0.28 * height), (x - 0.9 * half, top + 0.28 * height)])
-    post = 0.03 * width
-    canvas.shape(part, [(x - post, top + 0.3 * height), (x + post, top + 0.3 * height), (x + post, height), (x - post, height)], Material((96, 96, 98), 0.5))
-
-
-def _across(canvas: Canvas, thing: Occluder) -> float:
-    return canvas.size[0] * (0.5 + 0.5 * thing.place)
-
-
-_THINGS: dict[str, Callable[[Canvas, Occluder, int, np.random.Generator], None]] = {
-    "pole": _pole, "bush": _bush, "car": _car, "barrier": _barrier, "sign": _sign}

@@ -1,39 +1,33 @@
-"""Time in SynthReID: people walk along a floor plan past six cameras, and every picture has its place and moment.
+"""Which pictures a dataset holds: the split of the people, the test protocol, and everything each picture
+needs.
 
-The plan is a small campus. A walk goes from camera to neighbouring camera at the walker's own speed, so the time between
-two cameras is peaked for each pair, and later along one direction than along the other where the way back is longer.
-Cameras film at 25 frames a second for five hours, in sequences as Market-1501 has them: frame numbers restart with each.
+The protocol is Market-1501's: identities of training and test are disjoint; every identity has one query
+per camera; the gallery holds the rest, pictures that show nobody in particular (pid 0) and badly cut ones
+(pid -1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from torchreid_genext.data.filenames import SYNTHREID_SEQUENCES, split_frame
+from torchreid_genext.data.filenames import split_frame
 from torchreid_genext.data.synthetic.body import Pose, View
 from torchreid_genext.data.synthetic.cameras import CAMERAS
-from torchreid_genext.data.synthetic.people import pick
-from torchreid_genext.data.synthetic.scenes import OCCLUDERS, Occluder
+from torchreid_genext.data.synthetic.obstacles import OCCLUDERS, Occluder
+from torchreid_genext.data.synthetic.walking import Sighting, chance_sighting, walks
 
-FRAMES_PER_SECOND = 25
-LAST_FRAME = sum(SYNTHREID_SEQUENCES[0])
 MODES = ("visible", "ir", "occluded")
-INFRARED_CAMERAS = (2, 5)  # in mode "ir": these two have an infrared lamp and no colour
+INFRARED_CAMERAS = frozenset({2, 5})  # in mode "ir" these two have an infrared lamp and no colour
+TRAIN, GALLERY, QUERY = "bounding_box_train", "bounding_box_test", "query"
 
-# metres east and north of the gate, and the compass direction each camera looks in (degrees, 0 = east, 90 = north)
-_PLACES = ((0, 0), (140, 60), (60, -260), (330, 120), (420, -90), (250, -330))
-_LOOKS = (90, 200, 20, 150, 260, 310)
-# where one can walk from each camera, and how willingly
-_WAYS = (
-    {1: 5, 2: 3}, {0: 3, 3: 5, 4: 2}, {0: 2, 5: 5, 1: 1}, {1: 3, 4: 5}, {3: 3, 5: 4, 1: 1}, {2: 4, 4: 4},
-)
-# seconds people stay about a place: some queue at the shop, some sit down in the park
-_STAYS = (4.0, 60.0, 6.0, 40.0, 8.0, 25.0)
-_CAMERAS_PER_WALK = {2: 7, 3: 14, 4: 28, 5: 38, 6: 13}
+_OCCLUDED = 0.1  # share of pictures with something in front
+_OCCLUDED_TRAINING = 0.3  # the same for training in mode "occluded"
+Plan = TypeVar("Plan")
 
 
 @dataclass(frozen=True)
@@ -42,22 +36,23 @@ class Size:
 
     Attributes:
         train, test: number of identities in each part.
-        images: mean number of pictures of one identity in one camera.
-        distractors: gallery pictures that show nobody in particular (pid 0).
-        junk: gallery pictures cut so badly that they count neither way (pid -1).
+        train_images, test_images: mean number of pictures of one passage before one camera.
+        distractors: gallery pictures of nobody in particular.
+        junk: gallery pictures cut so badly that they count neither way.
     """
 
     train: int
     test: int
-    images: float
+    train_images: float
+    test_images: float
     distractors: int
     junk: int
 
 
 SIZES = {
-    "tiny": Size(12, 12, 1.6, 16, 4),
-    "small": Size(150, 150, 3.4, 300, 60),
-    "full": Size(751, 750, 3.97, 2798, 3819),
+    "tiny": Size(12, 12, 1.6, 1.8, 16, 4),
+    "small": Size(150, 150, 3.0, 3.1, 250, 60),
+    "full": Size(751, 750, 3.43, 4.25, 2798, 3819),
 }
 
 
@@ -65,7 +60,7 @@ SIZES = {
 class Shot:
     """One picture to draw: where it goes, and all that decides its pixels."""
 
-    folder: str  # bounding_box_train, bounding_box_test or query
+    folder: str
     name: str
     person: tuple[int, ...] | None  # seed of the identity; None shows an empty scene
     pose: Pose
@@ -76,25 +71,14 @@ class Shot:
     seed: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Sighting:
-    """One moment of one person before a camera, before it has a file name."""
-
-    pid: int
-    camera: int
-    frame: int
-    pose: Pose
-    view: View
-
-
 def shots(size: str, seed: int, mode: str = "visible") -> list[Shot]:
     """Everything a dataset of this size shows, in the order it is drawn.
 
     Args:
         size: a name in `SIZES`.
         seed: the world; another seed has other people at other times.
-        mode: ``visible``; ``ir`` (two infrared cameras film the queries, the others the gallery); ``occluded``
-            (something stands before every query, nothing before the gallery).
+        mode: ``visible``; ``ir`` (two infrared cameras film the queries, the others the gallery);
+            ``occluded`` (something stands before every query, nothing before the gallery).
 
     Returns:
         Train, query and gallery shots with unique file names.
@@ -102,18 +86,18 @@ def shots(size: str, seed: int, mode: str = "visible") -> list[Shot]:
     Raises:
         ValueError: if the size or the mode is unknown.
     """
-    plan = _known(size, SIZES, "size")
-    _known(mode, dict.fromkeys(MODES), "mode")
+    plan = _chosen(size, SIZES, "size")
+    director = _Director(size, seed, _chosen(mode, {name: name for name in MODES}, "mode"))
     rng = np.random.default_rng([1, seed])
     train, test = _split(plan, rng)
-    namer = _Namer(seed, mode)
-    drawn = [namer.shot("bounding_box_train", s) for pid in train for s in _walks(pid, plan, seed, mode)]
-    queries, gallery = _query_and_gallery([s for pid in test for s in _walks(pid, plan, seed, mode)], rng, mode)
-    drawn += [namer.shot("query", s) for s in queries] + [namer.shot("bounding_box_test", s) for s in gallery]
-    return drawn + list(_clutter(plan, test, rng, namer, mode))
+    drawn = [director.shot(TRAIN, s) for pid in train for s in director.sightings(pid, plan.train_images)]
+    seen = [s for pid in test for s in director.sightings(pid, plan.test_images)]
+    queries, gallery = _infrared_protocol(seen) if mode == "ir" else _market_protocol(seen, rng)
+    drawn += [director.shot(QUERY, s) for s in queries] + [director.shot(GALLERY, s) for s in gallery]
+    return drawn + list(_clutter(plan, test, rng, director))
 
 
-def _known(name: str, choices: dict, what: str) -> object:
+def _chosen(name: str, choices: Mapping[str, Plan], what: str) -> Plan:
     if name not in choices:
         raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(choices)}")
     return choices[name]
@@ -122,157 +106,102 @@ def _known(name: str, choices: dict, what: str) -> object:
 def _split(plan: Size, rng: np.random.Generator) -> tuple[list[int], list[int]]:
     """Which person numbers train and which test, mixed as in Market-1501."""
     pids = 1 + rng.permutation(plan.train + plan.test)
-    return sorted(pids[:plan.train].tolist()), sorted(pids[plan.train:].tolist())
+    return sorted(pids[: plan.train].tolist()), sorted(pids[plan.train :].tolist())
 
 
-# --- walking ---------------------------------------------------------------------------------------------------------
-
-def _walks(pid: int, plan: Size, seed: int, mode: str) -> list[_Sighting]:
-    """All sightings of one person: one walk, and for some a second one later in the day."""
-    rng = np.random.default_rng([2, seed, pid])
-    speed = 1.35 * math.exp(0.13 * rng.standard_normal())
-    seen = _walk(pid, rng, plan, speed, _route(rng, mode))
-    if rng.random() < 0.12:
-        seen += _walk(pid, rng, plan, speed, _route(rng, mode))
-    return seen
-
-
-def _route(rng: np.random.Generator, mode: str) -> list[int]:
-    """Cameras in the order they are passed; in mode "ir" at least one of each kind."""
-    while True:
-        wanted, route = pick(rng, _CAMERAS_PER_WALK), [int(rng.integers(len(CAMERAS)))]
-        while len(set(route)) < wanted and len(route) < 12:
-            # people seldom turn on their heels
-            ways = {n: w * (0.15 if n in route[-2:] else 1.0) for n, w in _WAYS[route[-1]].items()}
-            route.append(pick(rng, ways))
-        kinds = {camera in INFRARED_CAMERAS for camera in route}
-        if len(set(route)) > 1 and (mode != "ir" or len(kinds) == 2):
-            return route
-
-
-def _walk(pid: int, rng: np.random.Generator, plan: Size, speed: float, route: list[int]) -> list[_Sighting]:
-    second = rng.uniform(0, LAST_FRAME / FRAMES_PER_SECOND - 3600)
-    seen: list[_Sighting] = []
-    for step, camera in enumerate(route):
-        # one who passes a camera again within a walk is mostly missed there the second time
-        if camera not in route[:step] or rng.random() < 0.3:
-            seen += _tracklet(pid, rng, plan, camera, second, _heading(route, step))
-        if step + 1 < len(route):
-            metres = 1.15 * math.dist(_PLACES[camera], _PLACES[route[step + 1]])
-            second += metres / speed * math.exp(0.06 * rng.standard_normal()) + rng.gamma(2.0, _STAYS[camera] / 2)
-    return seen
-
-
-def _heading(route: list[int], step: int) -> float:
-    """Compass direction of the walker at a camera: from the place before to the place after."""
-    start, end = _PLACES[route[max(step - 1, 0)]], _PLACES[route[min(step + 1, len(route) - 1)]]
-    return math.degrees(math.atan2(end[1] - start[1], end[0] - start[0]))
-
-
-def _tracklet(pid: int, rng: np.random.Generator, plan: Size, camera: int, second: float, heading: float) -> list[_Sighting]:
-    """A few moments, mostly a second or two apart, of one passage."""
-    count = 1 + int(rng.poisson(plan.images - 1))
-    # the camera sees one who walks against its direction from the front
-    yaw = heading - _LOOKS[camera] + 180 + 22 * rng.standard_normal()
-    standing, cadence, phase = rng.random() < 0.2, 0.95 + 0.1 * rng.standard_normal(), rng.random()
-    frame, seen = int(second * FRAMES_PER_SECOND), []
-    for _ in range(count):
-        pose = _pose(rng, standing, phase)
-        seen.append(_Sighting(pid, camera, frame, pose, View(yaw=round(yaw, 2))))
-        gap = 25 * int(rng.integers(1, 4))
-        frame, phase = frame + gap, (phase + cadence * gap / FRAMES_PER_SECOND + 0.1 * rng.standard_normal()) % 1.0
-        yaw += (35 if standing else 9) * rng.standard_normal()
-    return seen
-
-
-def _pose(rng: np.random.Generator, standing: bool, phase: float) -> Pose:
-    arms = [float(rng.uniform(0.6, 1.0)) if rng.random() < (0.25 if standing else 0.08) else 0.0 for _ in range(2)]
-    stride = float(rng.uniform(0.0, 0.12)) if standing else float(rng.uniform(0.75, 1.05))
-    return Pose(round(float(phase), 4), round(stride, 3), round(arms[0], 3), round(arms[1], 3),
-                lean=round(float(2 + 2 * rng.standard_normal()), 2), head_turn=round(float(14 * rng.standard_normal()), 1))
-
-
-# --- the test protocol -----------------------------------------------------------------------------------------------
-
-def _query_and_gallery(seen: list[_Sighting], rng: np.random.Generator, mode: str) -> tuple[list[_Sighting], list[_Sighting]]:
-    """One query per identity and camera that leaves a match in another camera of the gallery; the rest is gallery."""
-    groups: dict[tuple[int, int], list[_Sighting]] = {}
-    for sighting in seen:
-        groups.setdefault((sighting.pid, sighting.camera), []).append(sighting)
+def _market_protocol(seen: list[Sighting], rng: np.random.Generator) -> tuple[list[Sighting], list[Sighting]]:
+    """One query per identity and camera; the rest is gallery."""
     queries, gallery = [], []
-    for (_, camera), sightings in groups.items():
-        if mode == "ir":
-            (queries if camera in INFRARED_CAMERAS else gallery).extend(sightings)
-            continue
-        # a single picture of a camera is the query of every second one, else the gallery would lose too many matches
-        if len(sightings) > 1 or rng.random() < 0.5:
-            queries.append(sightings.pop(int(rng.integers(len(sightings)))))
-        gallery += sightings
-    if mode == "ir":
-        queries = list({(s.pid, s.camera): s for s in queries}.values())
+    for group in _by_camera(seen):
+        # a lone picture is the query every second time, else the gallery would lose too many matches
+        if len(group) > 1 or rng.random() < 0.5:
+            queries.append(group.pop(int(rng.integers(len(group)))))
+        gallery += group
     return _matched(queries, gallery), gallery
 
 
-def _matched(queries: list[_Sighting], gallery: list[_Sighting]) -> list[_Sighting]:
+def _infrared_protocol(seen: list[Sighting]) -> tuple[list[Sighting], list[Sighting]]:
+    """One query per identity and infrared camera; the gallery is what the other cameras saw."""
+    gallery = [sighting for sighting in seen if sighting.camera not in INFRARED_CAMERAS]
+    queries = [group[0] for group in _by_camera(seen) if group[0].camera in INFRARED_CAMERAS]
+    return _matched(queries, gallery), gallery
+
+
+def _by_camera(seen: list[Sighting]) -> list[list[Sighting]]:
+    groups: dict[tuple[int, int], list[Sighting]] = {}
+    for sighting in seen:
+        groups.setdefault((sighting.pid, sighting.camera), []).append(sighting)
+    return list(groups.values())
+
+
+def _matched(queries: list[Sighting], gallery: list[Sighting]) -> list[Sighting]:
+    """The queries whose person another camera has in the gallery."""
     cameras: dict[int, set[int]] = {}
     for sighting in gallery:
         cameras.setdefault(sighting.pid, set()).add(sighting.camera)
-    return [q for q in queries if cameras.get(q.pid, set()) - {q.camera}]
+    return [query for query in queries if cameras.get(query.pid, set()) - {query.camera}]
 
 
-def _clutter(plan: Size, test: list[int], rng: np.random.Generator, namer: _Namer, mode: str) -> Iterator[Shot]:
-    """Distractors (nobody, a fragment, or a stranger who never comes back) and junk (badly cut test people)."""
-    cameras = [c for c in range(len(CAMERAS)) if mode != "ir" or c not in INFRARED_CAMERAS]
+def _clutter(plan: Size, test: list[int], rng: np.random.Generator, director: _Director) -> Iterator[Shot]:
+    """Distractors (nobody, a fragment, a stranger who never comes back) and junk (badly cut people)."""
+    cameras = [c for c in range(len(CAMERAS)) if not director.infrared(c)]
     for _ in range(plan.distractors):
-        yield namer.distractor(_sighting(0, cameras, rng), int(rng.integers(1 << 30)), float(rng.random()))
+        sighting = chance_sighting(0, cameras, rng)
+        yield director.distractor(sighting, int(rng.integers(1 << 30)), float(rng.random()))
     for _ in range(plan.junk):
-        sighting = _sighting(-1, cameras, rng)
-        view = replace(sighting.view, zoom=float(rng.uniform(1.5, 2.2)), shift=tuple(rng.uniform(-0.5, 0.5, 2).tolist()))
-        yield namer.shot("bounding_box_test", replace(sighting, view=view), person=int(rng.choice(test)))
+        sighting = chance_sighting(-1, cameras, rng)
+        aside = tuple(rng.uniform(-0.5, 0.5, 2).tolist())
+        cut = replace(sighting.view, zoom=float(rng.uniform(1.5, 2.2)), shift=aside)
+        yield director.shot(GALLERY, replace(sighting, view=cut), person=int(rng.choice(test)))
 
 
-def _sighting(pid: int, cameras: list[int], rng: np.random.Generator) -> _Sighting:
-    camera, frame = int(rng.choice(cameras)), int(rng.integers(1, LAST_FRAME))
-    return _Sighting(pid, camera, frame, _pose(rng, rng.random() < 0.3, rng.random()), View(yaw=float(rng.uniform(0, 360))))
+class _Director:
+    """Turns sightings into shots: who it is, a unique name, an occluder by chance, a seed of its own."""
 
-
-class _Namer:
-    """Turns sightings into shots: a unique Market-style name, an occluder by chance, a seed of its own."""
-
-    def __init__(self, seed: int, mode: str) -> None:
+    def __init__(self, size: str, seed: int, mode: str) -> None:
         self._seed, self._mode = seed, mode
+        # other sizes have other people, so that no size leaks into the test of another
+        self._cast = (seed, *size.encode())
         self._taken: dict[str, int] = {}
 
-    def shot(self, folder: str, sighting: _Sighting, person: int | None = None) -> Shot:
-        name = self._name(sighting)
+    def sightings(self, pid: int, images: float) -> list[Sighting]:
+        everywhere = frozenset(range(len(CAMERAS)))
+        kinds = (INFRARED_CAMERAS, everywhere - INFRARED_CAMERAS) if self._mode == "ir" else (everywhere,)
+        return walks(pid, images, (2, pid, *self._cast), kinds)
+
+    def shot(self, folder: str, sighting: Sighting, person: int | None = None) -> Shot:
+        """The picture of a sighting; `person` where it shows another one than its pid says."""
+        name, camera = self._name(sighting), sighting.camera
         seed = (3, self._seed, *name.encode())
-        who = sighting.pid if person is None else person
-        return Shot(folder, name, (4, self._seed, who), sighting.pose, sighting.view, sighting.camera,
-                    self._occluder(folder, np.random.default_rng([5, *seed])), self._infrared(sighting.camera), seed)
+        who = (4, sighting.pid if person is None else person, *self._cast)
+        occluder = self._occluder(folder, np.random.default_rng([5, *seed]))
+        return Shot(
+            folder, name, who, sighting.pose, sighting.view, camera, occluder, self.infrared(camera), seed
+        )
 
-    def distractor(self, sighting: _Sighting, stranger: int, kind: float) -> Shot:
+    def distractor(self, sighting: Sighting, stranger: int, kind: float) -> Shot:
         """`kind`: below 0.45 an empty scene, below 0.8 a fragment of somebody, else a whole stranger."""
-        shot = self.shot("bounding_box_test", sighting)
-        view = shot.view
+        shot, view = self.shot(GALLERY, sighting), sighting.view
         if 0.45 <= kind < 0.8:
-            view = replace(view, zoom=1.3 + kind, shift=(0.35 * math.sin(stranger), 0.35 * math.cos(stranger)))
-        return replace(shot, person=None if kind < 0.45 else (6, self._seed, stranger), view=view)
+            view = replace(
+                view, zoom=1.3 + kind, shift=(0.35 * math.sin(stranger), 0.35 * math.cos(stranger))
+            )
+        return replace(shot, person=None if kind < 0.45 else (6, stranger, *self._cast), view=view)
 
-    def _name(self, sighting: _Sighting) -> str:
+    def infrared(self, camera: int) -> bool:
+        return self._mode == "ir" and camera in INFRARED_CAMERAS
+
+    def _name(self, sighting: Sighting) -> str:
         sequence, frame = split_frame(sighting.frame, sighting.camera)
         pid = "-1" if sighting.pid < 0 else f"{sighting.pid:04d}"
         stem = f"{pid}_c{sighting.camera + 1}s{sequence}_{frame:06d}"
         self._taken[stem] = self._taken.get(stem, -1) + 1
         return f"{stem}_{self._taken[stem]:02d}.jpg"
 
-    def _infrared(self, camera: int) -> bool:
-        return self._mode == "ir" and camera in INFRARED_CAMERAS
-
     def _occluder(self, folder: str, rng: np.random.Generator) -> Occluder | None:
-        share = {"query": 1.0, "bounding_box_test": 0.0}.get(folder, 0.3) if self._mode == "occluded" else 0.12
-        if rng.random() >= share:
+        whole = {QUERY: 1.0, GALLERY: 0.0, TRAIN: _OCCLUDED_TRAINING}
+        if rng.random() >= (whole[folder] if self._mode == "occluded" else _OCCLUDED):
             return None
-        kind = OCCLUDERS[int(rng.integers(len(OCCLUDERS)))]
-        side = -1 if rng.random() < 0.5 else 1
-        return Occluder(kind, round(float(side * rng.uniform(0.15, 0.85)), 3), round(float(rng.uniform(0.3, 0.7)), 3),
-                        int(rng.integers(1 << 30)))
+        kind, side = OCCLUDERS[int(rng.integers(len(OCCLUDERS)))], (-1, 1)[int(rng.integers(2))]
+        place, cover = side * rng.uniform(0.15, 0.85), rng.uniform(0.3, 0.7)
+        return Occluder(kind, round(float(place), 3), round(float(cover), 3), int(rng.integers(1 << 30)))

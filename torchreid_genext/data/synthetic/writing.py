@@ -1,8 +1,8 @@
 """SynthReID on disk, in Market-1501's layout: all of it or nothing.
 
-Images are written into a hidden folder beside the target, which gets its name in one step when the last file and the
-manifest are in it. Whatever is interrupted leaves the target untouched, and two writers cannot disturb each other: each has
-a folder of its own, and the first to finish wins.
+Images are written into a hidden folder beside the target, which gets its name in one step when the last
+file and the manifest are in it. Whatever is interrupted leaves the target untouched, and two writers cannot
+disturb each other: each has a folder of its own, and the first to finish wins.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from tqdm import tqdm
 from torchreid_genext.data.poses import write_market_annotations
 from torchreid_genext.data.synthetic.cameras import CAMERAS
 from torchreid_genext.data.synthetic.people import random_identity
-from torchreid_genext.data.synthetic.render import Rendering, render_scene, render_with_joints
-from torchreid_genext.data.synthetic.world import Shot, shots
+from torchreid_genext.data.synthetic.render import (
+    Rendering,
+    render_scene,
+    render_with_joints,
+)
+from torchreid_genext.data.synthetic.world import GALLERY, QUERY, TRAIN, Shot, shots
 
 VERSION = "1"  # of the pixels: any change to what is drawn needs another
-FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
+FOLDERS = (TRAIN, GALLERY, QUERY)
 MANIFEST = "manifest.json"
 
 _IMAGES_PER_SECOND = 150  # a careful guess for the announcement
@@ -60,12 +64,19 @@ class Manifest:
     names: str
 
 
-def write_dataset(folder: str | PathLike[str], *, size: str = "small", seed: int = 0, mode: str = "visible",
-                  progress: bool | Callable[[int, int], None] = True) -> Manifest:
+def write_dataset(
+    folder: str | PathLike[str],
+    *,
+    size: str = "small",
+    seed: int = 0,
+    mode: str = "visible",
+    progress: bool | Callable[[int, int], None] = True,
+) -> Manifest:
     """Draw a whole dataset into a folder, unless it is there already.
 
-    Beside the three image folders it holds ``poses.csv`` (18 joints in the Market annotation format, -1 where hidden),
-    ``poses_full.csv`` (the same with the true position of hidden joints and a fourth list, 1 where visible) and the manifest.
+    Beside the three image folders it holds ``poses.csv`` (18 joints in the Market annotation format, -1
+    where hidden), ``poses_full.csv`` (the same with the true position of hidden joints and a fourth list, 1
+    where visible) and the manifest.
 
     Args:
         folder: becomes the dataset; must not exist, be empty, or hold the same dataset complete.
@@ -78,7 +89,8 @@ def write_dataset(folder: str | PathLike[str], *, size: str = "small", seed: int
         The manifest of the folder.
 
     Raises:
-        ValueError: if size or mode are unknown, or the folder holds something else or a dataset without a manifest.
+        ValueError: if size or mode are unknown, or the folder holds something else or a dataset without a
+            manifest.
         OSError: if the folder cannot be written.
     """
     target = Path(folder)
@@ -86,8 +98,15 @@ def write_dataset(folder: str | PathLike[str], *, size: str = "small", seed: int
     wanted = _manifest_of(plan, size, seed, mode)
     if _present(target, wanted):
         return wanted
-    _logger.info("Drawing SynthReID %s (%s, seed %d): %d images into %s, about %d s", size, mode, seed, len(plan), target,
-                 1 + len(plan) // _IMAGES_PER_SECOND)
+    _logger.info(
+        "Drawing SynthReID %s (%s, seed %d): %d images into %s, about %d s",
+        size,
+        mode,
+        seed,
+        len(plan),
+        target,
+        1 + len(plan) // _IMAGES_PER_SECOND,
+    )
     workplace = _make_room(target)
     try:
         _draw_all(plan, workplace, progress)
@@ -112,15 +131,23 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise ValueError(f"expected a complete SynthReID in {folder}, got a folder without {MANIFEST}; delete it and write it anew")
+        raise ValueError(
+            f"expected a complete SynthReID in {folder}, got no {MANIFEST} there; delete it and write anew"
+        )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"expected a SynthReID manifest in {path}, got {error}") from error
-    found = [(name, entry.name) for name in FOLDERS for entry in os.scandir(Path(folder) / name) if entry.name.endswith(".jpg")]
+    found = [
+        (name, path.name)
+        for name in FOLDERS
+        for path in (Path(folder) / name).glob("*.jpg")
+    ]
     if _digest(found) != manifest.names:
-        raise ValueError(f"expected the {sum(manifest.counts.values())} images of the manifest in {folder}, "
-                         f"got {len(found)} that differ; delete the folder and write it anew")
+        raise ValueError(
+            f"expected the {sum(manifest.counts.values())} images of the manifest in {folder}, "
+            f"got {len(found)} that differ; delete the folder and write it anew"
+        )
     return manifest
 
 
@@ -132,7 +159,10 @@ def _present(target: Path, wanted: Manifest) -> bool:
         raise ValueError(f"expected a folder, got the file {target}")
     found = read_manifest(target)
     if found != wanted:
-        raise ValueError(f"expected SynthReID {_label(wanted)} in {target}, got {_label(found)}; choose another folder or delete it")
+        raise ValueError(
+            f"expected SynthReID {_label(wanted)} in {target}, got {_label(found)}; "
+            "choose another folder or delete it"
+        )
     return True
 
 
@@ -146,7 +176,9 @@ def _manifest_of(plan: Sequence[Shot], size: str, seed: int, mode: str) -> Manif
 
 
 def _digest(files: Iterable[tuple[str, str]]) -> str:
-    return hashlib.sha256("\n".join(sorted(f"{folder}/{name}" for folder, name in files)).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(sorted(f"{folder}/{name}" for folder, name in files)).encode()
+    ).hexdigest()
 
 
 def _make_room(target: Path) -> Path:
@@ -176,7 +208,9 @@ def _last_touched(folder: Path) -> float:
 def _draw_all(plan: Sequence[Shot], workplace: Path, progress: bool | Callable[[int, int], None]) -> None:
     joints, visible = {}, {}
     report = progress if callable(progress) else None
-    for done, shot in enumerate(tqdm(plan, desc="SynthReID", unit="img", disable=progress is not True), start=1):
+    for done, shot in enumerate(
+        tqdm(plan, desc="SynthReID", unit="img", disable=progress is not True), start=1
+    ):
         joints[shot.name], visible[shot.name] = _draw(shot, workplace)
         if report is not None:
             report(done, len(plan))
@@ -196,7 +230,10 @@ def _draw(shot: Shot, workplace: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def draw_shot(shot: Shot) -> Rendering:
     """The picture of one shot; an empty scene has no joints (all -1)."""
-    camera, options = CAMERAS[shot.camera], {"occluder": shot.occluder, "infrared": shot.infrared, "seed": shot.seed}
+    camera, options = (
+        CAMERAS[shot.camera],
+        {"occluder": shot.occluder, "infrared": shot.infrared, "seed": shot.seed},
+    )
     if shot.person is None:
         return Rendering(render_scene(camera, **options), np.full((18, 2), -1.0), np.zeros(18, bool))
     return render_with_joints(_person(shot.person), shot.pose, shot.view, camera, **options)
@@ -213,6 +250,7 @@ def _move_into_place(workplace: Path, target: Path, wanted: Manifest) -> None:
     try:
         os.replace(workplace, target)
     except OSError:
-        # another writer was faster; its dataset is as good, since the pixels depend on size, seed and mode alone
+        # another writer was faster; its dataset is as good, since the pixels depend on size, seed and mode
+        # alone
         if not _present(target, wanted):
             raise

@@ -1,0 +1,99 @@
+"""File names of Market-1501, DukeMTMC-reID and SynthReID, and the clock behind them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from torchreid_genext.data.filenames import (
+    MARKET_SEQUENCES,
+    SYNTHREID_SEQUENCES,
+    Record,
+    global_frame,
+    parse,
+    split_frame,
+)
+
+
+def recorded(name: str) -> dict:
+    """A recording of the official code, or the small copy of it in this folder."""
+    folder = Path(os.environ.get("GENEXT_VECTORS", ROOT.parent / "shared" / "vectors")) / "systems"
+    file = folder / name
+    return json.loads((file if file.is_file() else Path(__file__).parent / "vectors" / name).read_text())
+
+
+OFFICIAL = recorded("streid_parse.json")
+
+
+@pytest.mark.parametrize("case", OFFICIAL["market"], ids=lambda case: case["name"])
+def test_market_names_give_the_official_camera_label_and_global_frame(case: dict) -> None:
+    record = parse(case["name"], "market1501")
+    assert (record.camid + 1, record.pid, global_frame(record)) == (case["cam"], case["label"], case["frame"])
+
+
+@pytest.mark.parametrize("case", OFFICIAL["duke"], ids=lambda case: case["name"])
+def test_duke_names_give_the_official_camera_label_and_frame(case: dict) -> None:
+    record = parse(case["name"], "dukemtmcreid")
+    frame = global_frame(record, "dukemtmcreid")
+    assert (record.camid + 1, record.pid, frame) == (case["cam"], case["label"], case["frame"])
+
+
+def test_folders_before_the_name_do_not_matter() -> None:
+    path = Path("some") / "0009_c3s2_000001" / "0002_c1s1_000451_03.jpg"
+    assert parse(path) == Record(str(path), pid=2, camid=0, sequence=1, frame=451)
+
+
+def test_generated_name_keeps_the_record_of_its_source() -> None:
+    assert parse("0002_c4s1_000451_03_fake_4to2.jpg").camid == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Thumbs.db", "002_c1s1_000451_03.jpg", "0002_c1_f0000451.jpg", "x_c1s1_1_1.jpg"]
+)
+def test_name_that_does_not_parse_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a market1501 name such as 0002_c1s1_000451_03\.jpg"):
+        parse(name)
+
+
+def test_unknown_dataset_lists_the_choices() -> None:
+    with pytest.raises(ValueError, match="choose from market1501, dukemtmcreid, synthreid"):
+        parse("0002_c1s1_000451_03.jpg", "msmt17")
+
+
+def test_variants_of_synthreid_share_one_clock() -> None:
+    record = parse("0002_c1s2_000451_03.jpg", "synthreid_full")
+    assert global_frame(record, "synthreid_tiny") == SYNTHREID_SEQUENCES[0][0] + 451
+
+
+@pytest.mark.parametrize("frame", [1, 75000, 75001, 150000, 150001, 449999, 450000])
+@pytest.mark.parametrize("camid", range(6))
+def test_split_frame_is_undone_by_global_frame(frame: int, camid: int) -> None:
+    sequence, rest = split_frame(frame, camid)
+    assert global_frame(Record("", 1, camid, sequence, rest), "synthreid") == frame
+    assert 1 <= rest <= SYNTHREID_SEQUENCES[camid][sequence - 1]
+
+
+@pytest.mark.parametrize("frame", [0, -5, 450001])
+def test_frame_outside_the_recording_is_refused(frame: int) -> None:
+    with pytest.raises(ValueError, match=rf"expected a frame in 1..450000, got {frame}"):
+        split_frame(frame, 0)
+
+
+def test_synthetic_cameras_stop_together() -> None:
+    assert {sum(lengths) for lengths in SYNTHREID_SEQUENCES} == {450_000}
+
+
+@pytest.mark.parametrize("record", [Record("", 1, 6, 1, 1), Record("", 1, -1, 1, 1)])
+def test_unknown_camera_is_refused(record: Record) -> None:
+    with pytest.raises(ValueError, match="expected a camera in 0..5"):
+        global_frame(record)
+
+
+@pytest.mark.parametrize("sequence", [0, 7])
+def test_unknown_sequence_is_refused(sequence: int) -> None:
+    with pytest.raises(ValueError, match=f"expected a sequence in 1..{len(MARKET_SEQUENCES[0])}"):
+        global_frame(Record("", 1, 0, sequence, 1))
