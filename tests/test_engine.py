@@ -262,6 +262,19 @@ def test_results_are_logged_in_the_form_of_torchreid(
     assert results in caplog.text
 
 
+def test_results_reach_the_console_of_a_script_that_never_set_up_logging(
+    engine: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("torchreid_genext")
+    monkeypatch.setattr(logger, "propagate", False)  # as if no handler stood above it
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    measure(hooks.attach(engine, tiny_config(*NFC)))
+    assert "** Results **" in capsys.readouterr().out
+    hooks.attach(engine, tiny_config(*NFC))
+    assert len(logger.handlers) == 1
+
+
 def test_ranks_beyond_the_gallery_do_not_stop_the_run(engine: Any) -> None:
     rank1, _ = measure(hooks.attach(engine, tiny_config(*EVALUATOR)), ranks=[1, 5, 100])
     assert 0 <= rank1 <= 1

@@ -54,6 +54,7 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
     detach(engine)
     genext = _genext(cfg)
     if genext.evaluation.enabled or not build_chain(genext).is_identity:
+        _show_results()
         engine._evaluate = _Evaluation(engine, cfg)
     return engine
 
@@ -83,6 +84,21 @@ def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
         arguments["memory_limit"] = genext.evaluation.memory_limit or None
         steps.append("nfc(" + ",".join(f"{name}={value}" for name, value in arguments.items()) + ")")
     return Chain.parse("+".join(steps) or "base")
+
+
+def _show_results() -> None:
+    """Let results reach the console, as torchreid's own do, in scripts that never set up logging."""
+    logger = logging.getLogger(__package__)
+    if not logger.hasHandlers():
+        logger.addHandler(_Stdout())
+        logger.setLevel(logging.INFO)
+
+
+class _Stdout(logging.Handler):
+    """Writes to what is the standard output now; torchreid's scripts replace it by a log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(self.format(record) + "\n")
 
 
 def _genext(cfg: CfgNode) -> CfgNode:
