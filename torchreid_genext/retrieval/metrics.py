@@ -163,19 +163,25 @@ def _rank_query(row: NDArray, own: NDArray[np.int64], g_camids: NDArray, camid: 
     matches, left_out = own[~same_camera], own[same_camera]
     if not len(matches):
         return _WITHOUT_MATCH
-    by_distance = np.argsort(row[matches], kind="stable")
-    matches = matches[by_distance]
-    values = row[matches]
-    nearer = _count(np.less, row, values) - _count_pairs(np.less, row[left_out], values)
-    not_farther = _count(np.less_equal, row, values) - _count_pairs(np.less_equal, row[left_out], values)
-    place = np.arange(1, len(matches) + 1)
+    matches = matches[np.argsort(row[matches], kind="stable")]
+    values, place = row[matches], np.arange(1, len(matches) + 1)
+    near = row[row <= values[-1]]  # all that can be ranked before the last match
+    nearer = _count(np.less, near, values) - _count_pairs(np.less, row[left_out], values)
+    not_farther = _count(np.less_equal, near, values) - _count_pairs(np.less_equal, row[left_out], values)
     optimistic = nearer - np.searchsorted(values, values, "left") + place
     pessimistic = not_farther - np.searchsorted(values, values, "right") + place
-    ranks = optimistic
-    if (pessimistic != optimistic).any():
-        ranks = optimistic + _tied_non_matches_before(row, matches, values, own)
-    precision = [(place / r).mean() for r in (ranks, pessimistic, optimistic)]
-    return (*precision, ranks[0], pessimistic[0], optimistic[0], len(matches) / ranks[-1])
+    if (pessimistic == optimistic).all():
+        precision, first = _precision(place, optimistic), optimistic[0]
+        return precision, precision, precision, first, first, first, len(matches) / optimistic[-1]
+    ranks = optimistic + _tied_non_matches_before(row, matches, values, own)
+    readings = ranks, pessimistic, optimistic
+    precisions = (_precision(place, reading) for reading in readings)
+    return (*precisions, *(reading[0] for reading in readings), len(matches) / ranks[-1])
+
+
+def _precision(place: NDArray[np.int64], ranks: NDArray[np.int64]) -> float:
+    """Average precision of the first, second, ... match at these ranks."""
+    return (place / ranks).sum() / len(ranks)
 
 
 def _count(compare: np.ufunc, row: NDArray, values: NDArray) -> NDArray[np.int64]:
