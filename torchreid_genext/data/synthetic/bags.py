@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from torchreid_genext.data.synthetic.body import Point
-from torchreid_genext.data.synthetic.canvas import Tube
-from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, LINEN, mix, wrap
+from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, LINEN, mix, upright, wrap
 
 if TYPE_CHECKING:
     from torchreid_genext.data.synthetic.figure import Person
@@ -32,10 +31,7 @@ def draw_backpack(person: Person, part: int) -> None:
         (0.9, -0.1, 0.082, 0.048),
         (1.0, -0.12, 0.066, 0.036),
     )
-    tube = Tube(
-        person.view,
-        [(p, (0.0, centre[1] + up * size, centre[2]), a * size, b * size) for p, up, a, b in rows],
-    )
+    tube = upright(person.view, centre, rows, size)
     wrap(person.canvas, tube, part, bag.material)
     trim = mix(bag.material, LINEN, 0.45)
     person.canvas.mark(tube.patch(math.pi - 0.8, math.pi + 0.8, 0.55, 0.58), trim)
@@ -47,10 +43,7 @@ def draw_messenger(person: Person, part: int) -> None:
     bag, tall = person.identity.bag, person.height
     centre, size = bag_centre(person), tall * bag.size
     rows = ((0.0, 0.05, 0.022, 0.075), (0.9, -0.05, 0.028, 0.08), (1.0, -0.06, 0.024, 0.07))
-    tube = Tube(
-        person.view,
-        [(p, (centre[0], centre[1] + up * size, centre[2]), a * size, b * size) for p, up, a, b in rows],
-    )
+    tube = upright(person.view, centre, rows, size)
     wrap(person.canvas, tube, part, bag.material)
     person.canvas.mark(tube.patch(-ALL_ROUND, ALL_ROUND, 0.42, 0.5), mix(bag.material, INK, 0.5))
 
@@ -60,16 +53,9 @@ def draw_handbag(person: Person, hand: Point, part: int) -> None:
     bag, size = person.identity.bag, person.height * person.identity.bag.size
     rows = ((0.0, -0.05, 0.018, 0.05), (1.0, -0.145, 0.026, 0.068))
     for ahead in (-0.025, 0.025):
-        person.limb(
-            part,
-            (hand, (hand[0], hand[1] - 0.05 * size, hand[2] + ahead * size)),
-            (0.006, 0.006),
-            bag.material,
-        )
-    tube = Tube(
-        person.view,
-        [(p, (hand[0], hand[1] + up * size, hand[2]), a * size, b * size) for p, up, a, b in rows],
-    )
+        end = (hand[0], hand[1] - 0.05 * size, hand[2] + ahead * size)
+        person.limb(part, (hand, end), (0.006, 0.006), bag.material)
+    tube = upright(person.view, hand, rows, size)
     wrap(person.canvas, tube, part, bag.material)
 
 
@@ -89,8 +75,6 @@ def draw_straps(person: Person) -> None:
 def _sling(person: Person, start: float, end: float) -> None:
     """A strap across the trunk from one shoulder to the other hip."""
     for i in range(8):
-        angle = start + (end - start) * (i + 0.5) / 8
-        person.canvas.mark(
-            person.trunk.patch(angle - 0.16, angle + 0.16, 0.04 + 0.11 * i, 0.155 + 0.11 * i),
-            person.identity.bag.material,
-        )
+        angle, place = start + (end - start) * (i + 0.5) / 8, 0.04 + 0.11 * i
+        strap = person.trunk.patch(angle - 0.16, angle + 0.16, place, place + 0.115)
+        person.canvas.mark(strap, person.identity.bag.material)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from torchreid_genext.data.synthetic.body import Point, Projection
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
 from torchreid_genext.data.synthetic.people import Material
 
@@ -17,6 +19,19 @@ def wrap(canvas: Canvas, tube: Tube, part: int, material: Material) -> None:
     canvas.shape(part, tube.outline(), material)
     canvas.shine(tube.lit(canvas.light, 0.8, 0.02, 1.0), 0.6)
     canvas.shine(tube.lit(canvas.light, 0.42, 0.06, 0.96), 1.0)
+
+
+def upright(view: Projection, centre: Point, rows: Sequence[tuple[float, ...]], size: float) -> Tube:
+    """A tube that stands upright around a centre.
+
+    Args:
+        view: from body coordinates to the canvas.
+        centre: in body coordinates.
+        rows: (place 0..1, height above the centre, half width, half depth) of each cross-section.
+        size: what the last three are multiplied with, in metres.
+    """
+    left, height, ahead = centre
+    return Tube(view, [(p, (left, height + up * size, ahead), a * size, b * size) for p, up, a, b in rows])
 
 
 def mix(first: Material, second: Material, share: float) -> Material:

@@ -6,17 +6,27 @@ tailors use.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
 from torchreid_genext.data.synthetic import bags
 from torchreid_genext.data.synthetic.body import Point, Projection, Skeleton
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
-from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, LINEN, mix, wrap
+from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, LINEN, mix, upright, wrap
 from torchreid_genext.data.synthetic.people import Garment, Identity, Material, Print
 
 if TYPE_CHECKING:
     from torchreid_genext.data.synthetic.figure import Person
+
+# prints as rows from top to bottom: half width, upper and lower edge, in units of the print
+_DISC = [(math.sin(t), -math.cos(t)) for t in (0.3, 0.8, 1.57, 2.34, 2.84)]
+_STAMPS = {
+    "disc": [((w0 + w1) / 2, h0, h1) for (w0, h0), (w1, h1) in itertools.pairwise(_DISC)],
+    "wedge": [((i + 1) / 4, i / 2 - 0.9, (i + 1) / 2 - 0.9) for i in range(4)],
+    "bar": [(2.5, -0.4, 0.4)],
+    "square": [(1.0, -1.0, 1.0)],
+}
 
 
 def trunk_tube(view: Projection, identity: Identity, bones: Skeleton) -> Tube:
@@ -148,29 +158,9 @@ def _print(canvas: Canvas, tube: Tube, badge: Print) -> None:
 
 def _stamp(canvas: Canvas, tube: Tube, badge: Print, angle: float) -> None:
     wide, tall = 0.42 * badge.size, 0.1 * badge.size
-    if badge.shape == "disc":
-        rows = [(math.sin(t), math.cos(t)) for t in (0.3, 0.8, 1.57, 2.34, 2.84)]
-        for (w0, h0), (w1, h1) in zip(rows, rows[1:]):
-            canvas.mark(
-                tube.patch(
-                    angle - wide * (w0 + w1) / 2,
-                    angle + wide * (w0 + w1) / 2,
-                    0.33 - tall * h0,
-                    0.33 - tall * h1,
-                ),
-                badge.material,
-            )
-    elif badge.shape == "wedge":
-        for i in range(4):
-            half = wide * (i + 1) / 4
-            canvas.mark(
-                tube.patch(angle - half, angle + half, 0.24 + tall * i / 2, 0.24 + tall * (i + 1) / 2),
-                badge.material,
-            )
-    else:
-        flat = 0.4 if badge.shape == "bar" else 1.0
+    for half, start, end in _STAMPS[badge.shape]:
         canvas.mark(
-            tube.patch(angle - wide / flat, angle + wide / flat, 0.33 - tall * flat, 0.33 + tall * flat),
+            tube.patch(angle - wide * half, angle + wide * half, 0.33 + tall * start, 0.33 + tall * end),
             badge.material,
         )
 
@@ -208,27 +198,13 @@ def _covered(
     garment: Garment,
     material: Material,
 ) -> None:
-    """Cloth over the first `cover` of a two-bone limb."""
-    first, last, middle = points[0], points[2], points[1]
-    upper, lower = min(1.0, 2 * garment.cover), max(0.0, 2 * garment.cover - 1)
-    if lower > 0:
-        _sleeve(
-            person,
-            parts[1],
-            (middle, _towards(middle, last, lower)),
-            (radii[1], radii[1] + lower * (radii[2] - radii[1])),
-            garment,
-            material,
-        )
-    if upper > 0:
-        _sleeve(
-            person,
-            parts[0],
-            (first, _towards(first, middle, upper)),
-            (radii[0], radii[0] + upper * (radii[1] - radii[0])),
-            garment,
-            material,
-        )
+    """Cloth over the first `cover` of a two-bone limb; the upper piece lies over the lower one."""
+    for bone in (1, 0):
+        share = min(1.0, 2 * garment.cover - bone)
+        if share > 0:
+            ends = points[bone], _towards(points[bone], points[bone + 1], share)
+            thin = radii[bone] + share * (radii[bone + 1] - radii[bone])
+            _sleeve(person, parts[bone], ends, (radii[bone], thin), garment, material)
 
 
 def _sleeve(
@@ -268,28 +244,23 @@ def _side_stripe(person: Person, points: tuple[Point, ...], radii: tuple[float, 
 
 
 def _seat_tube(person: Person) -> Tube:
-    body, tall, ease = person.identity.body, person.height, person.identity.bottom.ease
-    top, across, ahead = person.bones.pelvis, 0.097 * tall * body.hips, 0.066 * tall * body.girth
+    body, tall, ease = person.identity.body, person.height, 0.4 * person.identity.bottom.ease
+    across, ahead = 0.097 * tall * body.hips, 0.066 * tall * body.girth
     rows = ((0.0, 0.07, 0.92, 0.95), (0.5, 0.0, 1.0, 1.0), (0.8, -0.05, 0.9, 0.9), (1.0, -0.09, 0.5, 0.7))
-    return Tube(
-        person.view,
-        [
-            (p, (0.0, top[1] + up * tall / 1.7, 0.0), across * a + 0.4 * ease, ahead * b + 0.4 * ease)
-            for p, up, a, b in rows
-        ],
-    )
+    rows = [(p, up * tall / 1.7, across * a + ease, ahead * b + ease) for p, up, a, b in rows]
+    return upright(person.view, (0.0, person.bones.pelvis[1], 0.0), rows, 1.0)
 
 
 def _skirt_tube(person: Person) -> Tube:
     body, tall, bottom = person.identity.body, person.height, person.identity.bottom
-    hips, knees = person.bones.pelvis, (person.bones.joints[9], person.bones.joints[12])
+    knees = person.bones.joints[9], person.bones.joints[12]
     across, ahead = 0.097 * tall * body.hips, 0.068 * tall * body.girth
     long = bottom.cover * 0.47 * tall
     # the hem is as wide as the step
     hem = max(ahead, 0.05 + max(abs(k[2]) for k in knees)) * (0.8 + 0.2 * bottom.cover)
     rows = (
-        (0.0, 0.06, 0.85, ahead * 0.9),
-        (0.3, -0.25 * long, 1.06, ahead * 1.05),
-        (1.0, -long, 1.1 + 8 * bottom.ease, hem + bottom.ease),
+        (0.0, 0.06, across * 0.85, ahead * 0.9),
+        (0.3, -0.25 * long, across * 1.06, ahead * 1.05),
+        (1.0, -long, across * (1.1 + 8 * bottom.ease), hem + bottom.ease),
     )
-    return Tube(person.view, [(p, (0.0, hips[1] + up, 0.0), across * a, b) for p, up, a, b in rows])
+    return upright(person.view, (0.0, person.bones.pelvis[1], 0.0), rows, 1.0)

@@ -49,7 +49,7 @@ class SynthReIDFull(SynthReID):
 
 
 class SynthReIDInfrared(SynthReID):
-    """Visible-infrared: queries from two infrared cameras, gallery from the four others, training with all."""
+    """Visible-infrared: two infrared cameras film the queries, four others the gallery; all six train."""
 
     dataset_dir, world = "synthreid_ir", "ir"
 

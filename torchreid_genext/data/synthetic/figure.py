@@ -13,6 +13,7 @@ from enum import IntEnum
 from torchreid_genext.data.synthetic import bags, clothes, head
 from torchreid_genext.data.synthetic.body import Point, Projection, Skeleton, head_radii
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
+from torchreid_genext.data.synthetic.cloth import upright
 from torchreid_genext.data.synthetic.people import Identity, Material
 
 
@@ -25,6 +26,9 @@ class Part(IntEnum):
     BAG, OTHER = 13, 14
 
 
+# right and left
+_LEGS = (Part.RIGHT_THIGH, Part.RIGHT_SHANK), (Part.LEFT_THIGH, Part.LEFT_SHANK)
+_ARMS = (Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM), (Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM)
 # which parts may be on top of a joint that still counts as seen
 _CARRIERS = (
     {Part.HEAD},
@@ -94,7 +98,7 @@ class Person:
 
     def parts(self) -> list[tuple[float, Callable[[], None]]]:
         """(depth, draw) of each piece; the trunk lies at 0."""
-        pieces = [
+        return [
             self._leg_part(-1),
             self._leg_part(1),
             (-0.02, self._neck),
@@ -106,7 +110,6 @@ class Person:
             *self._hair_parts(),
             *self._bag_parts(),
         ]
-        return pieces
 
     def _leg_part(self, side: int) -> tuple[float, Callable[[], None]]:
         points = self._joints(8, 11, side)
@@ -116,9 +119,8 @@ class Person:
     def _arm_part(self, side: int) -> tuple[float, Callable[[], None]]:
         points = self._joints(2, 5, side)
         depth = sum(self.view.near(*p) for p in points) / 3
-        return (0.1 if depth > 0.03 else -0.015 if depth > -0.05 else -0.9) + 0.1 * depth, lambda: self._arm(
-            side, points, depth
-        )
+        layer = 0.1 if depth > 0.03 else -0.015 if depth > -0.05 else -0.9
+        return layer + 0.1 * depth, lambda: self._arm(side, points, depth)
 
     def _joints(self, right: int, left: int, side: int) -> tuple[Point, ...]:
         first = left if side > 0 else right
@@ -144,7 +146,7 @@ class Person:
     def _leg(self, side: int, points: tuple[Point, ...], depth: float) -> None:
         hip, knee, ankle = points
         left = side > 0
-        thigh, shank = (Part.LEFT_THIGH, Part.LEFT_SHANK) if left else (Part.RIGHT_THIGH, Part.RIGHT_SHANK)
+        thigh, shank = _LEGS[left]
         self.canvas.dim = 0.84 if depth < -0.04 else 1.0
         girth, tall = self.identity.body.girth, self.height
         self._foot(shank, self.bones.heels[left], self.bones.toes[left])
@@ -162,9 +164,7 @@ class Person:
     def _arm(self, side: int, points: tuple[Point, ...], depth: float) -> None:
         shoulder, elbow, wrist = points
         left = side > 0
-        upper, fore = (
-            (Part.LEFT_UPPER_ARM, Part.LEFT_FOREARM) if left else (Part.RIGHT_UPPER_ARM, Part.RIGHT_FOREARM)
-        )
+        upper, fore = _ARMS[left]
         self.canvas.dim = 0.85 if depth < -0.05 else 1.0
         girth, tall = self.identity.body.girth, self.height
         bag = self.identity.bag
@@ -178,12 +178,8 @@ class Person:
 
     def _neck(self) -> None:
         skull = self.bones.head
-        self.limb(
-            Part.NECK,
-            (self.bones.chest, (skull[0], skull[1] - 0.03, skull[2])),
-            (0.042, 0.036),
-            self.identity.skin,
-        )
+        ends = self.bones.chest, (skull[0], skull[1] - 0.03, skull[2])
+        self.limb(Part.NECK, ends, (0.042, 0.036), self.identity.skin)
 
     def _seat(self) -> None:
         clothes.draw_seat(self, self.part(Part.SEAT))
@@ -196,20 +192,10 @@ class Person:
         across, up, ahead = (r * grow for r in head_radii(self.identity.body))
         middle = self.bones.head
         rings = [(i / 8, math.cos(math.pi * i / 8), math.sin(math.pi * i / 8)) for i in range(9)]
-        turned = _Turned(self.view, middle, self.bones.head_turn)
         # the jaw is narrower than the skull
-        return Tube(
-            turned,
-            [
-                (
-                    place,
-                    (0.0, middle[1] + up * rise, 0.0),
-                    across * wide * (1 - 0.16 * max(0.0, -rise)),
-                    ahead * wide,
-                )
-                for place, rise, wide in rings
-            ],
-        )
+        rows = [(p, up * y, across * r * (1 - 0.16 * max(0.0, -y)), ahead * r) for p, y, r in rings]
+        turned = _Turned(self.view, middle, self.bones.head_turn)
+        return upright(turned, (0.0, middle[1], 0.0), rows, 1.0)
 
     def _head(self) -> None:
         head.draw_head(self, self.part(Part.HEAD))
@@ -219,12 +205,8 @@ class Person:
         if style not in ("long", "ponytail", "bun"):
             return []
         depth = -math.cos(self.view.yaw + self.bones.head_turn)
-        return [
-            (
-                0.2 + 0.25 * depth if depth > -0.35 else -0.55,
-                lambda: head.draw_long_hair(self, self.part(Part.HEAD)),
-            )
-        ]
+        layer = 0.2 + 0.25 * depth if depth > -0.35 else -0.55
+        return [(layer, lambda: head.draw_long_hair(self, self.part(Part.HEAD)))]
 
     def _bag_parts(self) -> list[tuple[float, Callable[[], None]]]:
         bag = self.identity.bag
@@ -240,7 +222,6 @@ class _Turned(Projection):
 
     def __init__(self, view: Projection, centre: Point, turn: float) -> None:
         self.__dict__.update(view.__dict__)
-        self._middle = centre
         self.yaw = view.yaw + turn
         self._cos, self._sin = math.cos(self.yaw), math.sin(self.yaw)
         here = view(centre[0], 0.0, centre[2])

@@ -5,14 +5,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torchreid_genext.data.synthetic.body import Point
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
-from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, wrap
+from torchreid_genext.data.synthetic.cloth import ALL_ROUND, INK, upright, wrap
 from torchreid_genext.data.synthetic.people import Material
 
 if TYPE_CHECKING:
     from torchreid_genext.data.synthetic.figure import Person
 
 _LIPS = Material((150, 82, 76), 0.5)
+# how far down the forehead, from which angle backwards, how far down the neck (crown 0, chin 1)
+_CUTS = {
+    "short": (0.26, 1.45, 0.72),
+    "bob": (0.33, 1.0, 0.97),
+    "long": (0.3, 1.1, 1.0),
+    "ponytail": (0.25, 1.35, 0.72),
+    "bun": (0.24, 1.35, 0.7),
+}
 
 
 def draw_head(person: Person, part: int) -> None:
@@ -33,54 +42,44 @@ def draw_head(person: Person, part: int) -> None:
 
 def draw_long_hair(person: Person, part: int) -> None:
     """Hair that hangs down the back, a tail, or a bun."""
-    head, bones, tall = person.identity.head, person.bones, person.height
-    behind = (-math.sin(bones.head_turn), -math.cos(bones.head_turn))
-    if head.hair == "bun":
-        at = (
-            bones.head[0] + 0.03 * tall * behind[0],
-            bones.head[1] + 0.055 * tall,
-            bones.head[2] + 0.03 * tall * behind[1],
-        )
-        person.canvas.disc(
-            part,
-            person.view(*at)[:2],
-            0.022 * tall * person.pixels,
-            0.022 * tall * person.pixels,
-            head.hair_material,
-        )
-        return
-    root = (
-        bones.head[0] + 0.042 * tall * behind[0],
-        bones.head[1] + 0.015 * tall,
-        bones.head[2] + 0.045 * tall * behind[1],
-    )
-    if head.hair == "ponytail":
-        tip = (root[0], root[1] - 0.1 * tall, root[2] - 0.03)
-        person.limb(part, (root, tip), (0.016 * tall, 0.008 * tall), head.hair_material)
-        return
+    {"long": _curtain, "ponytail": _ponytail, "bun": _bun}[person.identity.head.hair](person, part)
+
+
+def _behind(person: Person, across: float, up: float, back: float) -> Point:
+    """A point behind the middle of the head, by shares of the person's height, turned with it."""
+    x, y, z = person.bones.head
+    turn, tall = person.bones.head_turn, person.height
+    return x - across * tall * math.sin(turn), y + up * tall, z - back * tall * math.cos(turn)
+
+
+def _bun(person: Person, part: int) -> None:
+    radius = 0.022 * person.height * person.pixels
+    centre = person.view(*_behind(person, 0.03, 0.055, 0.03))
+    person.canvas.disc(part, centre[:2], radius, radius, person.identity.head.hair_material)
+
+
+def _ponytail(person: Person, part: int) -> None:
+    tall, root = person.height, _behind(person, 0.042, 0.015, 0.045)
+    tip = (root[0], root[1] - 0.1 * tall, root[2] - 0.03)
+    person.limb(part, (root, tip), (0.016 * tall, 0.008 * tall), person.identity.head.hair_material)
+
+
+def _curtain(person: Person, part: int) -> None:
     rows = (
         (0.0, 0.03, 0.046, 0.04),
         (0.4, -0.05, 0.052, 0.034),
         (0.8, -0.13, 0.06, 0.024),
         (1.0, -0.17, 0.05, 0.02),
     )
-    tube = Tube(
-        person.view,
-        [(p, (root[0], bones.head[1] + up * tall, root[2]), a * tall, b * tall) for p, up, a, b in rows],
-    )
-    wrap(person.canvas, tube, part, head.hair_material)
+    tube = upright(person.view, _behind(person, 0.042, 0.0, 0.045), rows, person.height)
+    wrap(person.canvas, tube, part, person.identity.head.hair_material)
 
 
 def _ears(person: Person, part: int) -> None:
+    across, up = 0.009 * person.pixels, 0.017 * person.pixels
     for ear in person.bones.joints[16:]:
         if person.view.near(ear[0], 0.0, ear[2] - person.bones.head[2]) > -0.03:
-            person.canvas.disc(
-                part,
-                person.view(*ear)[:2],
-                0.009 * person.pixels,
-                0.017 * person.pixels,
-                person.identity.skin,
-            )
+            person.canvas.disc(part, person.view(*ear)[:2], across, up, person.identity.skin)
 
 
 def _face(canvas: Canvas, tube: Tube, glasses: bool) -> None:
@@ -96,19 +95,15 @@ def _face(canvas: Canvas, tube: Tube, glasses: bool) -> None:
 
 
 def _hair(canvas: Canvas, tube: Tube, style: str, material: Material) -> None:
-    fringe = {"short": 0.26, "bob": 0.33, "long": 0.3, "ponytail": 0.25, "bun": 0.24}[style]
-    edge, nape = {
-        "short": (1.45, 0.72),
-        "bob": (1.0, 0.97),
-        "long": (1.1, 1.0),
-        "ponytail": (1.35, 0.72),
-        "bun": (1.35, 0.7),
-    }[style]
-    canvas.mark(tube.patch(-ALL_ROUND, ALL_ROUND, 0.0, fringe), material)
-    canvas.mark(tube.patch(edge, math.pi, 0.1, nape), material)
-    canvas.mark(tube.patch(math.pi, ALL_ROUND - edge, 0.1, nape), material)
-    canvas.mark(tube.patch(edge - 0.35, edge, 0.1, 0.45), material)
-    canvas.mark(tube.patch(-edge, 0.35 - edge, 0.1, 0.45), material)
+    fringe, edge, nape = _CUTS[style]
+    for low, high, start, end in (
+        (-ALL_ROUND, ALL_ROUND, 0.0, fringe),
+        (edge, math.pi, 0.1, nape),
+        (math.pi, ALL_ROUND - edge, 0.1, nape),
+        (edge - 0.35, edge, 0.1, 0.45),
+        (-edge, 0.35 - edge, 0.1, 0.45),
+    ):
+        canvas.mark(tube.patch(low, high, start, end), material)
 
 
 def _hat(person: Person, part: int) -> None:

@@ -38,8 +38,8 @@ _BOTTOM_COLOURS = {
     "black": 24, "navy": 21, "grey": 15, "beige": 12, "blue": 13, "white": 5, "olive": 6, "brown": 4,
 }  # fmt: skip
 _SMALL_COLOURS = {
-    "black": 22, "white": 14, "grey": 12, "brown": 10, "navy": 9, "red": 10, "blue": 8, "beige": 5, "green": 4,
-    "pink": 3, "yellow": 3,
+    "black": 22, "white": 14, "grey": 12, "brown": 10, "navy": 9, "red": 10, "blue": 8, "beige": 5,
+    "green": 4, "pink": 3, "yellow": 3,
 }  # fmt: skip
 _TOP_CUTS = {"tshirt": 40, "shirt": 18, "sweater": 16, "jacket": 20, "vest": 6}
 _TOP_PATTERNS = {"plain": 52, "stripes": 17, "pinstripes": 6, "checks": 11, "dots": 4, "block": 10}

@@ -138,11 +138,7 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"expected a SynthReID manifest in {path}, got {error}") from error
-    found = [
-        (name, path.name)
-        for name in FOLDERS
-        for path in (Path(folder) / name).glob("*.jpg")
-    ]
+    found = [(name, path.name) for name in FOLDERS for path in (Path(folder) / name).glob("*.jpg")]
     if _digest(found) != manifest.names:
         raise ValueError(
             f"expected the {sum(manifest.counts.values())} images of the manifest in {folder}, "
