@@ -28,6 +28,7 @@ from torchreid_genext.extraction.encoder import Encoder
 __all__ = ["Extraction", "Plan", "extract", "plan", "read_image"]
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # of all that Pillow reads, what people are photographed in
+_SAMPLE = 96  # images of which a duration is estimated
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
@@ -70,7 +71,7 @@ def extract(
         cache_dir: folder of cached features; None neither reads nor writes any.
         workers: processes; 0 works in this one, None takes one a core.
         strict: stop at an image that cannot be read, instead of leaving it out.
-        progress: show a progress bar when images are read.
+        progress: show a progress bar on a terminal when images are read.
 
     Raises:
         ValueError: if there are no paths, none can be read, or, with `strict`, one cannot.
@@ -112,6 +113,14 @@ class Plan:
     def to_compute(self) -> int:
         """How many images have to be read."""
         return sum(len(shard.paths) for shard in self.missing)
+
+    def estimated_seconds(self, *, workers: int | None = None) -> float:
+        """How long `run` would take, roughly, from reading a few of the missing images."""
+        paths = list(itertools.islice((path for shard in self.missing for path in shard.paths), _SAMPLE))
+        for _ in range(2 if self.encoder.compiled else 1):  # the first use of compiled code compiles it
+            start = time.perf_counter()
+            list(_computed(self.encoder, cache.shards("", paths, None), workers, strict=False, progress=False))
+        return (time.perf_counter() - start) * self.to_compute / max(len(paths), 1)
 
     def run(self, *, workers: int | None = None, strict: bool = False, progress: bool = True) -> Extraction:
         """Extract; see `extract` for the arguments and errors."""
@@ -165,7 +174,7 @@ def _computed(
     batches = [[shard.paths[i : i + size] for i in range(0, len(shard.paths), size)] for shard in shards]
     flat = list(itertools.chain.from_iterable(batches))
     results = iter(_loader(flat, encoder, workers))
-    with tqdm(total=sum(map(len, flat)), unit="img", desc="features", disable=not progress) as bar:
+    with tqdm(total=sum(map(len, flat)), unit="img", desc="features", disable=None if progress else True) as bar:
         for shard in batches:
             parts = []
             for paths in shard:

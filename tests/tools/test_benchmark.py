@@ -1,0 +1,62 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tools.benchmark import main, parse_arguments, read_config
+from torchreid_genext import config
+
+pytestmark = pytest.mark.usefixtures("registered")
+KEYS = ["use_gpu", "False", "model.name", "osnet_x0_25", "model.pretrained", "False", "data.workers", "0"]
+KEYS += ["data.height", "64", "data.width", "32", "genext.benchmark.bootstrap", "50"]
+
+
+def arguments(reid_data: Path, folder: Path, *options: str) -> list[str]:
+    return ["-t", "synthreid_tiny", "--root", str(reid_data), *options, *KEYS, "data.save_dir", str(folder)]
+
+
+def test_table_report_and_pictures(reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(arguments(reid_data, tmp_path / "run"))
+    output = capsys.readouterr().out
+    saved = json.loads((tmp_path / "run" / "report.json").read_text())
+    for chain in saved["models"][0]["chains"]:
+        assert f"{chain['mAP'] * 100:.2f}" in output
+    assert str(tmp_path / "run" / "report.md") in output
+    assert all(str(tmp_path / "run" / name) in output for name in saved["pictures"]) and saved["pictures"]
+
+
+def test_dry_run_says_what_would_be_done(reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(arguments(reid_data, tmp_path / "run", "--dry-run"))
+    output = capsys.readouterr().out
+    assert "features to extract in fp32" in output and "base, l2, nfc" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_strict_sets_the_key() -> None:
+    assert read_config(parse_arguments(["--strict"])).genext.benchmark.strict
+    assert not read_config(parse_arguments([])).genext.benchmark.strict
+
+
+def test_mistakes_end_in_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "tools/benchmark.py", "model.name", "osnet_x9", "data.save_dir", str(tmp_path / "run")]
+    process = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    assert process.stderr.strip().splitlines()[-1].startswith("error: unknown model 'osnet_x9'; choose from")
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "market1501_osnet_x0_25"])
+def test_recipes_can_be_read(name: str) -> None:
+    file = ROOT / "configs" / f"{name}.yaml"
+    assert config.load_config(str(file)).genext.benchmark.chains[0] == "base"
+    assert file.read_text().startswith("# ")

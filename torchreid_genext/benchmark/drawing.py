@@ -1,0 +1,157 @@
+"""Which pictures of a benchmark are worth looking at, and their files."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext import checkpoints, visualization
+from torchreid_genext.benchmark.results import Difference, Measurement, Result
+from torchreid_genext.retrieval.protocol import Report, RetrievalSet, distances, transform
+from torchreid_genext.visualization import Bar, Hit, RankedQuery
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw"]
+
+_IDENTITIES = 12  # in the embedding
+_QUERIES = 4  # in a picture of ranked lists
+_DEPTH = 10  # of a ranked list
+
+
+def draw(result: Result) -> tuple[str, ...]:
+    """Write all pictures of a result into its folder, each whole or not at all.
+
+    Returns:
+        Their names, in the order in which a reader wants them.
+    """
+    figures = {"chains": visualization.chain_bars({m.backbone.label: _bars(m) for m in result.measurements})}
+    for measurement in result.measurements:
+        label = re.sub(r"[^\w.-]+", "-", measurement.backbone.label)
+        figures |= {f"{name}-{label}": figure for name, figure in _comparison(measurement, result.metric)}
+    return tuple(_save(figure, result.folder / f"{name}.png") for name, figure in figures.items())
+
+
+def _save(figure: Figure, path: Path) -> str:
+    with checkpoints.atomic_path(path) as temporary:
+        figure.savefig(temporary)
+    return path.name
+
+
+def _bars(measurement: Measurement) -> list[Bar]:
+    return [_bar(*pair) for pair in zip(measurement.reports, measurement.differences)]
+
+
+def _bar(report: Report, difference: Difference | None) -> Bar:
+    """The interval of the change, laid around the value."""
+    rank1 = report.rank(1)
+    if difference is None:
+        return Bar(report.chain, report.mAP, None, rank1, None)
+    around = {
+        name: (value - change + low, value - change + high)
+        for name, value in (("mAP", report.mAP), ("rank1", rank1))
+        for change, low, high in [difference[name]]
+    }
+    return Bar(report.chain, report.mAP, around["mAP"], rank1, around["rank1"])
+
+
+def _comparison(measurement: Measurement, metric: str) -> Iterator[tuple[str, Figure]]:
+    """What a chain does to the features, against the first chain."""
+    before, after = measurement.reports[0], _most_telling(measurement.reports)
+    if after is None:
+        return
+    names = before.chain, after.chain
+    versions = [transform(measurement.query, measurement.gallery, chain) for chain in names]
+    yield "density", visualization.density_histograms(_densities(before), _densities(after), names=names)
+    yield "embedding", _embedding(versions[0][1], versions[1][1], names)
+    for name, rows in _changed_queries(before, after, measurement.query.pids).items():
+        title = f"{measurement.backbone.label}: {names[1]} has {name} rank-1 of {len(rows)} out of {before.num_query} queries"
+        chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)), metric)
+        yield name, visualization.ranked_lists(chosen, title=title)
+
+
+def _changed_queries(before: Report, after: Report, pids: Tensor) -> dict[str, list[int]]:
+    """Queries whose rank-1 a chain repaired, and those where it broke it; the largest changes of precision first."""
+    gain = np.nan_to_num(after.average_precision - before.average_precision)
+    right_before, right_after = (report.first_match_rank == 1 for report in (before, after))
+    changed = {
+        "repaired": sorted(np.flatnonzero(~right_before & right_after), key=lambda row: -gain[row]),
+        "broken": sorted(np.flatnonzero(right_before & ~right_after), key=lambda row: gain[row]),
+    }
+    return {name: _new_identities_first(rows, pids) for name, rows in changed.items() if rows}
+
+
+def _new_identities_first(rows: list[int], pids: Tensor) -> list[int]:
+    """The same rows, those of an identity that came before last, so that a few show several people."""
+    seen: Counter[int] = Counter()
+    repeats = []
+    for row in rows:
+        repeats.append(seen[int(pids[row])])
+        seen[int(pids[row])] += 1
+    return [row for _, row in sorted(zip(repeats, rows), key=lambda pair: pair[0])]
+
+
+def _most_telling(reports: list[Report]) -> Report | None:
+    """The best chain with centralization, else the best of all, without the first."""
+    others = [report for report in reports[1:] if "nfc" in report.chain] or reports[1:]
+    return max(others, key=lambda report: report.mAP, default=None)
+
+
+def _densities(report: Report) -> dict[str, np.ndarray]:
+    return {"query": report.density_query, "gallery": report.density_gallery}
+
+
+def _embedding(before: RetrievalSet, after: RetrievalSet, names: tuple[str, str]) -> Figure:
+    """Gallery images of some people; of unit length, so that both versions have one scale."""
+    rows = np.isin(before.pids, _well_seen(before))
+    features = [normalize(version.features).numpy()[rows] for version in (before, after)]
+    titles = tuple(f"{name}, normalised" for name in names)
+    return visualization.embeddings(*features, before.pids.numpy()[rows], before.camids.numpy()[rows], names=titles)
+
+
+def _well_seen(gallery: RetrievalSet) -> list[int]:
+    """Identities from all over the set that most cameras have seen; distractors are none."""
+    seen = Counter(pid for pid, _ in set(zip(gallery.pids.tolist(), gallery.camids.tolist())) if pid > 0)
+    enough = sorted(seen.values(), reverse=True)[: 4 * _IDENTITIES]
+    candidates = sorted(pid for pid, cameras in seen.items() if cameras >= min(enough, default=0))
+    places = np.linspace(0, len(candidates) - 1, min(_IDENTITIES, len(candidates)))
+    return [candidates[int(place)] for place in places]
+
+
+def _ranked_queries(
+    rows: list[int], versions: dict[str, tuple[RetrievalSet, RetrievalSet]], metric: str
+) -> list[RankedQuery]:
+    queries = next(iter(versions.values()))[0]
+    return [
+        RankedQuery(
+            queries.paths[row],
+            f"query, camera {int(queries.camids[row]) + 1}",
+            [(name, _hits(query, gallery, row, metric)) for name, (query, gallery) in versions.items()],
+        )
+        for row in rows
+    ]
+
+
+def _hits(query: RetrievalSet, gallery: RetrievalSet, row: int, metric: str) -> list[Hit]:
+    """The first of the ranked gallery, without images of the query's identity from its own camera."""
+    pid, camid = int(query.pids[row]), int(query.camids[row])
+    to_all = distances(query.features[row : row + 1], gallery.features, metric)[0]
+    ranked = to_all.argsort(stable=True).tolist()
+    shown = (i for i in ranked if int(gallery.pids[i]) != pid or int(gallery.camids[i]) != camid)
+    return [
+        Hit(
+            gallery.paths[i],
+            "match" if int(gallery.pids[i]) == pid else "distractor" if int(gallery.pids[i]) == 0 else "miss",
+            f"camera {int(gallery.camids[i]) + 1}\n{float(to_all[i]):.3g}",
+        )
+        for i in itertools.islice(shown, _DEPTH)
+    ]

@@ -1,0 +1,118 @@
+"""What a benchmark found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.retrieval.protocol import Report, RetrievalSet
+
+__all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
+
+Difference = dict[str, tuple[float, float, float]]  # "mAP", "rank1" -> change, lower and upper end of its interval
+
+
+@dataclass(frozen=True)
+class PrecisionEffect:
+    """mAP of the first chain with the features as they are, and with exact ones."""
+
+    precision: str
+    mAP: float
+    exact_mAP: float
+
+    def __str__(self) -> str:
+        change = self.mAP - self.exact_mAP
+        return f"{self.precision} changes mAP of the first chain by {change * 100:+.2f} (fp32: {self.exact_mAP:.2%})"
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One backbone under all chains.
+
+    Attributes:
+        backbone: model and weights.
+        precision: of its features.
+        computed: images that were read in this run; all others came from the cache.
+        seconds: what extraction took.
+        unreadable: image file -> why it was left out.
+        query: features before any chain. gallery: likewise.
+        reports: one a chain.
+        differences: one a chain, against the first; None for the first itself.
+        precision_effect: what the precision changed, if it is known.
+    """
+
+    backbone: Backbone
+    precision: str
+    computed: int
+    seconds: float
+    unreadable: dict[str, str]
+    query: RetrievalSet
+    gallery: RetrievalSet
+    reports: list[Report]
+    differences: list[Difference | None]
+    precision_effect: PrecisionEffect | None
+
+    def extraction(self) -> str:
+        """How the features came about, in a line."""
+        images = len(self.query) + len(self.gallery)
+        if not self.computed:
+            return f"{images} features in {self.precision} from the cache"
+        speed = f"{self.computed / self.seconds:.0f} images/s"
+        return f"{images} features in {self.precision}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python values."""
+        return {
+            "label": self.backbone.label,
+            "model": self.backbone.name,
+            "weights": self.backbone.weights,
+            "precision": self.precision,
+            "extracted": self.computed,
+            "extraction_seconds": self.seconds,
+            "unreadable": self.unreadable,
+            "precision_effect": vars(self.precision_effect) if self.precision_effect else None,
+            "chains": [
+                report.to_json() | {"difference": difference}
+                for report, difference in zip(self.reports, self.differences)
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """All backbones on one data set.
+
+    Attributes:
+        dataset: its name in torchreid.
+        metric: distance. protocol: "market1501" or "cuhk03".
+        measurements: one a backbone.
+        folder: where the report and the pictures are.
+        pictures: names of the pictures in it.
+    """
+
+    dataset: str
+    metric: str
+    protocol: str
+    measurements: list[Measurement]
+    folder: Path
+    pictures: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """The data in a line."""
+        first = self.measurements[0].reports[0]
+        return (
+            f"{self.dataset}: {first.num_query} queries, {first.num_gallery} gallery images, "
+            f"{self.metric} distance, {self.protocol} protocol"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python values."""
+        return {
+            "dataset": self.dataset,
+            "metric": self.metric,
+            "protocol": self.protocol,
+            "models": [measurement.to_json() for measurement in self.measurements],
+            "pictures": list(self.pictures),
+        }

@@ -1,0 +1,190 @@
+"""What a benchmark is asked to do, read from the configuration and checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchreid_genext import checkpoints, compat, data
+from torchreid_genext.extraction import Encoder
+from torchreid_genext.retrieval.protocol import Chain, expand_chains
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+__all__ = [
+    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours", "is_present",
+    "open_dataset",
+]  # fmt: skip
+
+_LAYOUT = (
+    "lay it out as torchreid's documentation of data sets says, "
+    "Market-1501 as <data.root>/market1501/Market-1501-v15.09.15/{bounding_box_train,bounding_box_test,query}"
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A torchreid model and its weights file, which may be none; `label` is its name in reports."""
+
+    label: str
+    name: str
+    weights: str
+
+    @classmethod
+    def parse(cls, text: str) -> Backbone:
+        """Read ``name``, ``name@weights`` or ``label=name@weights``.
+
+        Raises:
+            ValueError: if a part is empty.
+        """
+        label, equals, rest = text.partition("=") if "=" in text.partition("@")[0] else ("", "", text)
+        name, at, weights = rest.partition("@")
+        if not name or (equals and not label) or (at and not weights):
+            raise ValueError(f"expected a model as name, name@weights or label=name@weights, got {text!r}")
+        return cls(label or (f"{name}@{Path(weights).stem}" if weights else name), name, weights)
+
+
+def backbones(cfg: CfgNode) -> list[Backbone]:
+    """The models of ``genext.benchmark.models``, or the one of ``model``.
+
+    Raises:
+        ValueError: if one cannot be read, is unknown to torchreid (the choices are listed), or labels repeat.
+    """
+    texts = cfg.genext.benchmark.models
+    named = [Backbone.parse(text) for text in texts]
+    found = named or [Backbone(cfg.model.name, cfg.model.name, cfg.model.load_weights)]
+    _check_known([backbone.name for backbone in found])
+    labels = [backbone.label for backbone in found]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"expected different labels for the models, got {', '.join(labels)}")
+    return found
+
+
+def _check_known(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in compat.model_names():
+            raise ValueError(f"unknown model {name!r}; choose from {', '.join(compat.model_names())}")
+
+
+def chains(cfg: CfgNode) -> list[Chain]:
+    """The chains of ``genext.benchmark.chains``, grids spread out; the first is what the others are compared with.
+
+    Raises:
+        ValueError: if there is none, or a step or argument is unknown.
+    """
+    found = expand_chains(cfg.genext.benchmark.chains)
+    if not found:
+        raise ValueError("expected at least one chain in genext.benchmark.chains, got none")
+    return found
+
+
+def cache_dir(cfg: CfgNode) -> Path:
+    """Where features are kept."""
+    return Path(cfg.genext.benchmark.cache_dir or Path(cfg.data.save_dir, "features"))
+
+
+def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> Encoder:
+    """The model with its weights and the preprocessing of the configuration.
+
+    Args:
+        cfg: the whole tree.
+        backbone: which model and weights.
+        exact: use the defaults of ``genext.inference`` instead of its values.
+
+    Raises:
+        ValueError: if the weights are of another model, or an inference key is out of range.
+        FileNotFoundError: if there is no weights file.
+    """
+    inference = {} if exact else {name: cfg.genext.inference[name] for name in ("precision", "channels_last", "compile")}
+    return Encoder(
+        _build_model(cfg, backbone),
+        backbone.name,
+        height=cfg.data.height,
+        width=cfg.data.width,
+        norm_mean=cfg.data.norm_mean,
+        norm_std=cfg.data.norm_std,
+        device=_device(cfg),
+        **inference,
+    )
+
+
+def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
+    pretrained = cfg.model.pretrained and not backbone.weights
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.train.seed)  # what no file fills is the same in each run, and so are cached features
+        model = compat.build_model(backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained)
+    if backbone.weights:
+        checkpoints.load_weights(model, backbone.weights)
+    return model
+
+
+def _device(cfg: CfgNode) -> torch.device:
+    accelerated = cfg.use_gpu and torch.accelerator.is_available()
+    return torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split: image files with identity and camera of each."""
+
+    paths: list[str]
+    pids: list[int]
+    camids: list[int]
+
+    @classmethod
+    def of(cls, records: Sequence[tuple[Any, ...]]) -> Images:
+        """From torchreid's records (path, pid, camid, ...), by path: torchreid's order is the file system's."""
+        paths, pids, camids = zip(*(record[:3] for record in sorted(records)))
+        return cls(list(paths), list(pids), list(camids))
+
+
+def dataset_name(cfg: CfgNode) -> str:
+    """The data set that is measured.
+
+    Raises:
+        ValueError: if it is not of images.
+    """
+    if cfg.data.type != "image":
+        raise ValueError(f"expected data.type image, since features are of single images, got {cfg.data.type!r}")
+    return cfg.genext.benchmark.dataset or cfg.data.targets[0]
+
+
+def is_ours(cfg: CfgNode) -> bool:
+    """Whether the data set is one of this package, which write themselves."""
+    return dataset_name(cfg) in data.image_datasets()
+
+
+def is_present(cfg: CfgNode) -> bool:
+    """Whether the data set can be opened without being written or downloaded first, as far as its folder tells."""
+    ours = data.image_datasets().get(dataset_name(cfg))
+    return Path(cfg.data.root, ours.dataset_dir if ours else "").is_dir()
+
+
+def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
+    """Query and gallery of the data set; one of this package is written on first use.
+
+    Raises:
+        ValueError: if the data set is unknown or not there; it says how to lay it out.
+    """
+    name, root = dataset_name(cfg), cfg.data.root
+    if not is_ours(cfg) and not is_present(cfg):
+        raise ValueError(f"expected a folder of data sets, got {root!r}, which does not exist; {_LAYOUT}")
+    try:
+        dataset = compat.init_image_dataset(name, root=root, verbose=False, **_host_options(cfg))
+    except ValueError as error:
+        raise ValueError(str(error) if "choose from" in str(error) else f"{error}; {_LAYOUT}") from error
+    return Images.of(dataset.query), Images.of(dataset.gallery)
+
+
+def _host_options(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "split_id": cfg.data.split_id,
+        "cuhk03_labeled": cfg.cuhk03.labeled_images,
+        "cuhk03_classic_split": cfg.cuhk03.classic_split,
+        "market1501_500k": cfg.market1501.use_500k_distractors,
+    }

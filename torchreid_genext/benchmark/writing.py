@@ -1,0 +1,154 @@
+"""A benchmark's result as text: for the terminal, as Markdown, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from torchreid_genext import checkpoints
+from torchreid_genext.benchmark.results import Difference, Measurement, Result
+from torchreid_genext.retrieval.protocol import Report
+
+__all__ = ["table", "write"]
+
+_RANKS = (1, 5, 10)
+_LEGEND = """\
+mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the 95 % interval
+of a paired bootstrap over queries. ID2 is the mean squared distance of normalised features to their identity's centre,
+of queries / gallery; smaller is denser. Ties: mAP with all equal distances read against and for the query; where they
+differ, mAP itself ranks equal distances by gallery index. Seconds and peak memory are those of chain and ranking."""
+
+
+def write(result: Result) -> None:
+    """Write ``report.md``, ``report.json`` and ``report.csv``, each whole or not at all."""
+    checkpoints.write_text(result.folder / "report.md", _markdown(result))
+    checkpoints.write_json(result.folder / "report.json", result.to_json())
+    checkpoints.write_text(result.folder / "report.csv", _csv(result))
+
+
+def table(result: Result) -> str:
+    """The result for a terminal: a block for each backbone, a line for each chain."""
+    blocks = [result.headline()]
+    for measurement in result.measurements:
+        lines = _aligned([_HEADER, *_rows(measurement)])
+        blocks.append("\n".join([f"{measurement.backbone.label}: {measurement.extraction()}", *lines, *_notes(measurement)]))
+    return "\n\n".join(blocks)
+
+
+_HEADER = (
+    "chain", "mAP", "change", "R1", "R5", "R10", "mINP", "ID2 q / g", "ties of mAP", "s", "MB", "protocol"
+)  # fmt: skip
+
+
+def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    return [_row(*pair) for pair in zip(measurement.reports, measurement.differences)]
+
+
+def _row(report: Report, difference: Difference | None) -> tuple[str, ...]:
+    rates = [_percent(report.rank(k)) if k <= len(report.cmc) else "" for k in _RANKS]
+    low, high = map(_percent, report.map_bounds)
+    return (
+        report.chain,
+        _percent(report.mAP),
+        _change(difference["mAP"]) if difference else "",
+        *rates,
+        _percent(report.mINP),
+        f"{report.id2_query:.4f} / {report.id2_gallery:.4f}",
+        f"{low} .. {high}" if low != high else "",
+        f"{sum(report.seconds.values()):.1f}",
+        f"{max(report.peak_memory.values()) / 2**20:.0f}",
+        report.protocol,
+    )
+
+
+def _percent(rate: float) -> str:
+    return f"{rate * 100:.2f}"
+
+
+def _change(difference: tuple[float, float, float]) -> str:
+    change, low, high = (f"{value * 100:+.2f}" for value in difference)
+    return change if low == high else f"{change} [{low}, {high}]"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns of equal width, numbers to the right, the first and the last column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths)]
+        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _notes(measurement: Measurement) -> list[str]:
+    notes = [str(measurement.precision_effect)] if measurement.precision_effect else []
+    if measurement.unreadable:
+        notes.append(f"{len(measurement.unreadable)} images could not be read and were left out; the report lists them")
+    return notes
+
+
+def _markdown(result: Result) -> str:
+    parts = [f"# Benchmark on {result.dataset}", result.headline() + ".", _LEGEND]
+    for measurement in result.measurements:
+        parts += [f"## {measurement.backbone.label}", measurement.extraction() + ".", _markdown_table(measurement)]
+        parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
+        parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
+    parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
+    parts.append("Repeat it with `tools/benchmark.py --config-file config.yaml`; the file is beside this report.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(measurement: Measurement) -> str:
+    rule = ["---", *["---:"] * (len(_HEADER) - 2), "---"]
+    rows = [_HEADER, rule, *_rows(measurement)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _markdown_faults(unreadable: dict[str, str]) -> str:
+    lines = [f"- `{path}`: {reason}" for path, reason in unreadable.items()]
+    return "\n".join(["Left out, since they cannot be read:", "", *lines])
+
+
+def _csv(result: Result) -> str:
+    """A row for each backbone and chain, rates as fractions."""
+    rows = [
+        _csv_row(result, measurement, report, difference)
+        for measurement in result.measurements
+        for report, difference in zip(measurement.reports, measurement.differences)
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _csv_row(
+    result: Result, measurement: Measurement, report: Report, difference: Difference | None
+) -> dict[str, Any]:
+    changes = difference or {"mAP": ("", "", ""), "rank1": ("", "", "")}
+    ends = ("change", "change_low", "change_high")
+    return {
+        "dataset": result.dataset,
+        "label": measurement.backbone.label,
+        "model": measurement.backbone.name,
+        "weights": measurement.backbone.weights,
+        "precision": measurement.precision,
+        "chain": report.chain,
+        "protocol": report.protocol,
+        "metric": report.metric,
+        "mAP": report.mAP,
+        **{f"mAP_{end}": value for end, value in zip(ends, changes["mAP"])},
+        **{f"rank{k}": report.rank(k) if k <= len(report.cmc) else "" for k in _RANKS},
+        **{f"rank1_{end}": value for end, value in zip(ends, changes["rank1"])},
+        "mINP": report.mINP,
+        "mAP_pessimistic": report.map_bounds[0],
+        "mAP_optimistic": report.map_bounds[1],
+        "id2_query": report.id2_query,
+        "id2_gallery": report.id2_gallery,
+        "seconds": sum(report.seconds.values()),
+        "peak_memory_bytes": max(report.peak_memory.values()),
+    }

@@ -1,0 +1,232 @@
+"""Pictures of retrieval: bars, densities, embeddings and ranked lists, in one plain style.
+
+Every function returns a Matplotlib ``Figure`` that belongs to no window; ``figure.savefig(path)`` writes it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Bar", "Hit", "RankedQuery", "chain_bars", "density_histograms", "embeddings", "ranked_lists"]
+
+_BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
+_BORDERS = {"match": "#1a9850", "miss": "#d73027", "distractor": "#8c8c8c"}
+_PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps lines out of figures
+_MARKERS = "osD^vPX*<>ph"
+_STYLE = {
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+}
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in this module's style; Matplotlib is imported here and its settings are left as they were."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: Any, **options: Any) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return wrapped
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+class Bar(NamedTuple):
+    """One chain: rates in 0 .. 1, each with an interval or None."""
+
+    chain: str
+    mAP: float
+    mAP_interval: tuple[float, float] | None
+    rank1: float
+    rank1_interval: tuple[float, float] | None
+
+
+@_styled
+def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
+    """mAP and rank-1 of each chain, a row of two panels for each model.
+
+    Args:
+        models: label -> bars; the first bar is the baseline, drawn in grey and as a line through the others.
+    """
+    bars = sum(map(len, models.values()))
+    figure = _figure(10, 0.6 + 0.36 * bars + 0.8 * len(models))
+    grid = figure.subplots(
+        len(models), 2, squeeze=False, sharey="row", height_ratios=[len(rows) for rows in models.values()]
+    )
+    for axes, (label, rows) in zip(grid, models.items()):
+        _bars(axes[0], [row.chain for row in rows], [row.mAP for row in rows], [row.mAP_interval for row in rows])
+        _bars(axes[1], [row.chain for row in rows], [row.rank1 for row in rows], [row.rank1_interval for row in rows])
+        axes[0].invert_yaxis()  # of both, since they share it
+        axes[0].set_title(f"{label}\nmAP, %")
+        axes[1].set_title("rank-1, %")
+    figure.supxlabel("Dashes: the first chain. Black: 95 % interval of the change against it.", fontsize=9, x=0.01, ha="left")
+    return figure
+
+
+def _bars(
+    axes: Axes, names: Sequence[str], rates: Sequence[float], intervals: Sequence[tuple[float, float] | None]
+) -> None:
+    places, values = range(len(names)), [rate * 100 for rate in rates]
+    axes.barh(places, values, height=0.62, color=[_BEFORE] + [_AFTER] * (len(names) - 1))
+    axes.axvline(values[0], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    right = max(values)
+    for place, value, interval in zip(places, values, intervals):
+        low, high = (end * 100 for end in interval) if interval else (value, value)
+        axes.plot([low, high], [place, place], color=_INK, linewidth=1.4, solid_capstyle="butt")
+        axes.text(max(high, value) + 0.015 * right, place, f"{value:.1f}", va="center", bbox=_PLATE)
+    axes.set_xlim(0, right * 1.15)
+    axes.set_yticks(places, names)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([])
+
+
+@_styled
+def density_histograms(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], *, names: tuple[str, str]
+) -> Figure:
+    """How far images lie from the centre of their identity (ID2), before and after a chain.
+
+    Args:
+        before: set ("query", "gallery") -> squared distances (N,); after: likewise.
+        names: of the two chains.
+    """
+    figure = _figure(10, 3.4)
+    for axes, name in zip(figure.subplots(1, len(before)), before):
+        bins = np.linspace(0, max(before[name].max(), after[name].max()), 50)
+        for values, chain, colour in ((before[name], names[0], _BEFORE), (after[name], names[1], _AFTER)):
+            axes.hist(values, bins, color=colour, alpha=0.55, label=f"{chain}: mean {values.mean():.3f}")
+            axes.axvline(values.mean(), color=colour, linewidth=1.8)
+        axes.set_title(f"{name}: {len(before[name])} images")
+        axes.set_xlabel("squared distance to the identity's centre")
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.legend()
+    return figure
+
+
+@_styled
+def embeddings(
+    before: np.ndarray, after: np.ndarray, pids: np.ndarray, camids: np.ndarray, *, names: tuple[str, str]
+) -> Figure:
+    """Features of a few identities in the two directions in which both versions together vary most.
+
+    Args:
+        before: features (N, D). after: the same images after a chain, (N, D).
+        pids: identity of each, shown by colour. camids: camera of each, shown by marker.
+        names: of the two chains.
+    """
+    plane = _principal_plane(np.concatenate([before, after]))
+    width, height = np.ptp(plane, axis=0)
+    figure = _figure(10, 1.0 + 4.8 * max(0.3, min(1.5, height / width)))
+    panels, points = figure.subplots(1, 2, sharex=True, sharey=True), np.split(plane, 2)
+    for axes, name, places in zip(panels, names, points):
+        for colour, pid in zip(_colours(len(set(pids))), sorted(set(pids))):
+            for camid in sorted(set(camids[pids == pid])):
+                x, y = places[(pids == pid) & (camids == camid)].T
+                axes.scatter(x, y, s=34, color=colour, marker=_marker(camid), alpha=0.85, linewidths=0)
+        axes.set_title(name)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_aspect("equal", "box")
+    handles = [panels[0].scatter([], [], color=_INK, marker=_marker(c), label=f"camera {c + 1}") for c in sorted(set(camids))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _principal_plane(features: np.ndarray) -> np.ndarray:
+    """Coordinates (N, 2) along the first two principal components, of a sign that does not change between runs."""
+    centred = features - features.mean(0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    plane = directions[:2]
+    signs = np.sign(plane[range(len(plane)), np.abs(plane).argmax(1)])
+    return centred @ (plane * signs[:, None]).T
+
+
+def _colours(count: int) -> list[Any]:
+    """Hues around the circle, every other one darker, so that neighbours differ."""
+    from matplotlib.colors import hsv_to_rgb
+
+    return [hsv_to_rgb((i / count, 0.85, 0.5 if i % 2 else 0.85)) for i in range(count)]
+
+
+def _marker(camid: int) -> str:
+    return _MARKERS[int(camid) % len(_MARKERS)]
+
+
+class Hit(NamedTuple):
+    """One image of a ranked list; `kind` is "match", "miss" or "distractor", the caption stands below it."""
+
+    path: str
+    kind: str
+    caption: str
+
+
+class RankedQuery(NamedTuple):
+    """A query image, its caption, and its ranked lists: (name of the chain, hits) each."""
+
+    path: str
+    caption: str
+    lists: Sequence[tuple[str, Sequence[Hit]]]
+
+
+@_styled
+def ranked_lists(queries: Sequence[RankedQuery], *, title: str) -> Figure:
+    """Queries with the galleries that different chains rank for them, a row for each chain.
+
+    Args:
+        queries: all with the same number of lists and hits.
+        title: stands above.
+    """
+    rows = [(query, name, hits) for query in queries for name, hits in query.lists]
+    columns = 1 + max(len(hits) for _, _, hits in rows)
+    figure = _figure(0.92 * columns + 0.6, 2.05 * len(rows) + 0.6)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.05, wspace=0.02, hspace=0.02)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, (query, name, hits) in zip(grid, rows):
+        _picture(axes[0], query.path, _INK, query.caption)
+        axes[0].set_ylabel(name)
+        for cell, hit in zip(axes[1:], hits):
+            _picture(cell, hit.path, _BORDERS[hit.kind], hit.caption)
+        for cell in axes[1 + len(hits) :]:
+            cell.set_axis_off()
+    meaning = "Green: the same person. Red: someone else. Grey: distractor. Below: camera and distance."
+    figure.suptitle(f"{title}\n{meaning}", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def _picture(axes: Axes, path: str | Path, border: str, caption: str) -> None:
+    with Image.open(path) as image:
+        axes.imshow(image.convert("RGB").resize((96, 192), Image.Resampling.BICUBIC))
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=border, linewidth=3)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(caption, fontsize=8, labelpad=4)
