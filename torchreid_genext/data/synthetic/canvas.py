@@ -18,9 +18,8 @@ from torchreid_genext.data.synthetic.body import Point, Projection
 from torchreid_genext.data.synthetic.people import Colour, Material
 
 Spot = tuple[float, float]
-Section = tuple[
-    float, Point, float, float
-]  # place 0..1 along the tube, centre, half width across, half depth ahead
+# place along the tube (0..1), centre, half width across, half depth ahead
+Section = tuple[float, Point, float, float]
 
 _EDGE, _BODY, _SHINE = 150, 206, 238
 
@@ -32,9 +31,8 @@ class Canvas:
         """Args: ink: colour of a material; light: where the lamp is, -1 (left) .. 1 (right)."""
         self.size, self.ink, self.light = (width, height), ink, light
         self.dim = 1.0  # shade factor of what is drawn next; far limbs get less light
-        self._layers = [
-            Image.new(mode, self.size, fill) for mode, fill in (("RGB", 0), ("L", _BODY), ("L", 0))
-        ]
+        blank = ("RGB", 0), ("L", _BODY), ("L", 0)
+        self._layers = [Image.new(mode, self.size, fill) for mode, fill in blank]
         self._colour, self._shade, self._parts = (ImageDraw.Draw(layer) for layer in self._layers)
 
     def shape(self, part: int, outline: Sequence[Spot], material: Material) -> None:
@@ -70,12 +68,9 @@ class Canvas:
     ) -> None:
         """A tapered limb, round at both ends or cut straight at the far one (`hem`); radii in pixels."""
         thick, thin = radii
-        for layer, fill in (
-            (self._colour, self.ink(material)),
-            (self._shade, int(_EDGE * self.dim)),
-            (self._parts, part),
-        ):
-            _taper(layer, start, end, thick, thin, fill, hem)
+        _taper(self._colour, start, end, thick, thin, self.ink(material), hem)
+        _taper(self._shade, start, end, thick, thin, int(_EDGE * self.dim), hem)
+        _taper(self._parts, start, end, thick, thin, part, hem)
         push = 0.22 * self.light
         lit_start, lit_end = (start[0] + push * thick, start[1]), (end[0] + push * thin, end[1])
         _taper(self._shade, lit_start, lit_end, 0.64 * thick, 0.64 * thin, int(_BODY * self.dim), hem)
@@ -109,18 +104,17 @@ class Canvas:
 
     def part_at(self, x: float, y: float) -> int:
         """The part drawn last at a pixel; 0 where nothing is, -1 outside the canvas."""
-        inside = 0 <= x < self.size[0] and 0 <= y < self.size[1]
-        return self._layers[2].getpixel((int(x), int(y))) if inside else -1
+        column, row = math.floor(x + 0.5), math.floor(y + 0.5)
+        inside = 0 <= column < self.size[0] and 0 <= row < self.size[1]
+        return self._layers[2].getpixel((column, row)) if inside else -1
 
     def flatten(self, reduce: int) -> tuple[np.ndarray, np.ndarray]:
         """Colour times alpha (H, W, 3), 0..255, and alpha (H, W, 1), 0..1; `reduce` times smaller."""
         colour, shade, parts = self._layers
-        shade = shade.filter(ImageFilter.BoxBlur(0.8 * reduce))
-        alpha = parts.point([0] + [255] * 255)
-        lit = ImageChops.multiply(colour, Image.merge("RGB", (shade, shade, shade))).reduce(reduce)
-        return np.asarray(lit, np.float32) * (255 / _BODY), np.asarray(alpha.reduce(reduce), np.float32)[
-            ..., None
-        ] / 255
+        soft = shade.filter(ImageFilter.BoxBlur(0.8 * reduce))
+        lit = ImageChops.multiply(colour, Image.merge("RGB", (soft, soft, soft))).reduce(reduce)
+        alpha = parts.point([0] + [255] * 255).reduce(reduce)
+        return np.asarray(lit, np.float32) * (255 / _BODY), np.asarray(alpha, np.float32)[..., None] / 255
 
 
 class Tube:

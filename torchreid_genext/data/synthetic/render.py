@@ -96,7 +96,9 @@ def render_with_joints(
         _stand_before(canvas, projection, occluder)
     image = _develop(canvas, camera, rng, infrared, size, _shadow(projection, size))
     spots = np.array([projection(*joint)[1::-1] for joint in bones.joints])
-    return Rendering(image, spots / SUPERSAMPLING - 0.5, np.array(visible_joints(canvas, projection, bones)))
+    visible = np.array(visible_joints(canvas, projection, bones))
+    # the middle of a pixel lies between the middles of those it was made of
+    return Rendering(image, (spots + 0.5) / SUPERSAMPLING - 0.5, visible)
 
 
 def render_scene(
@@ -145,10 +147,8 @@ def _pass_by(canvas: Canvas, projection: Projection, rng: np.random.Generator) -
     chance, who, place, yaw, phase = rng.random(5)
     if chance < _PASSER_BY:
         side = 1 if place > 0.5 else -1
-        origin = (
-            projection.origin[0] + side * (0.3 + 0.35 * place) * canvas.size[0],
-            projection.origin[1] - 0.05 * canvas.size[1],
-        )
+        aside, up = side * (0.3 + 0.35 * place) * canvas.size[0], 0.05 * canvas.size[1]
+        origin = projection.origin[0] + aside, projection.origin[1] - up
         _stranger(canvas, projection, int(who * 1e6), origin, 0.86, 360 * yaw, phase)
 
 
@@ -171,25 +171,16 @@ def _stranger(
     phase: float,
 ) -> None:
     identity = random_identity((13, who))
-    scale = tuple(size * s for s in projection.scale)
-    draw_person(
-        canvas,
-        Projection(yaw, 10, origin, scale),
-        identity,
-        skeleton(identity.body, Pose(phase, 0.9)),
-        other=True,
-    )
+    view = Projection(yaw, 10, origin, (size * projection.scale[0], size * projection.scale[1]))
+    draw_person(canvas, view, identity, skeleton(identity.body, Pose(phase, 0.9)), other=True)
 
 
 def _shadow(projection: Projection, size: tuple[int, int]) -> np.ndarray:
     """How dark the ground is under the feet: a factor per pixel, (H, W, 1)."""
     x, y = (o / SUPERSAMPLING for o in projection.origin)
     reach = 0.32 * projection.scale[0] / SUPERSAMPLING
-    down, across = (
-        np.arange(size[0], dtype=np.float32)[:, None],
-        np.arange(size[1], dtype=np.float32)[None, :],
-    )
-    away = ((across - x) / reach) ** 2 + ((down - y) / (0.22 * reach)) ** 2
+    down, across = (np.arange(n, dtype=np.float32) for n in size)
+    away = ((across[None, :] - x) / reach) ** 2 + ((down[:, None] - y) / (0.22 * reach)) ** 2
     return (1 - 0.45 * np.exp(-away))[..., None]
 
 
