@@ -41,6 +41,12 @@ def tolerance(start: str) -> float:
     return next(value for name, value in recorded.items() if name.startswith(start))
 
 
+def system_tolerance(name: str) -> float:
+    """The first number in the tolerance that the manifest of ``systems`` gives for a file."""
+    manifest = json.loads((vectors("systems") / "MANIFEST.json").read_text())
+    return float(re.search(r"\d+e-\d+", manifest[name]["tolerance"])[0])
+
+
 def settings(key: str) -> dict[str, int]:
     """The numbers in a recorded name: ``raw.k1=2.k2=3`` gives {k1: 2, k2: 3}."""
     return {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", key)}

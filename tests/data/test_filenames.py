@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from torchreid_genext.data.filenames import (
     MARKET_SEQUENCES,
     SYNTHREID_SEQUENCES,
@@ -17,29 +14,6 @@ from torchreid_genext.data.filenames import (
     parse,
     split_frame,
 )
-
-
-def recorded(name: str) -> dict:
-    """A recording of the official code, or the small copy of it in this folder."""
-    folder = Path(os.environ.get("GENEXT_VECTORS", ROOT.parent / "shared" / "vectors")) / "systems"
-    file = folder / name
-    return json.loads((file if file.is_file() else Path(__file__).parent / "vectors" / name).read_text())
-
-
-OFFICIAL = recorded("streid_parse.json")
-
-
-@pytest.mark.parametrize("case", OFFICIAL["market"], ids=lambda case: case["name"])
-def test_market_names_give_the_official_camera_label_and_global_frame(case: dict) -> None:
-    record = parse(case["name"], "market1501")
-    assert (record.camid + 1, record.pid, global_frame(record)) == (case["cam"], case["label"], case["frame"])
-
-
-@pytest.mark.parametrize("case", OFFICIAL["duke"], ids=lambda case: case["name"])
-def test_duke_names_give_the_official_camera_label_and_frame(case: dict) -> None:
-    record = parse(case["name"], "dukemtmcreid")
-    frame = global_frame(record, "dukemtmcreid")
-    assert (record.camid + 1, record.pid, frame) == (case["cam"], case["label"], case["frame"])
 
 
 def test_folders_before_the_name_do_not_matter() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ROOT, shared_data
+from tests.conftest import shared_data
 from torchreid_genext.data.poses import (
     COLOURS,
     JOINTS,
@@ -22,7 +22,6 @@ from torchreid_genext.data.poses import (
     write_market_annotations,
 )
 
-VECTORS = Path(os.environ.get("GENEXT_VECTORS", ROOT.parent / "shared" / "vectors")) / "systems"
 EIGHTEEN = list(range(18))
 
 
@@ -124,15 +123,6 @@ def test_heatmaps_equal_the_formula() -> None:
     maps = heatmaps(pose, (32, 16), sigma=3.0).numpy()
     for joint, found in zip(pose, maps, strict=True):
         np.testing.assert_allclose(found, naive_heatmap(joint, 32, 16, 3.0), atol=1e-6)
-
-
-def test_heatmaps_equal_the_official_ones() -> None:
-    if not (VECTORS / "posegan_pose.npz").is_file():
-        pytest.skip("recordings of the official code are not here")
-    official = np.load(VECTORS / "posegan_pose.npz")
-    wanted = official["heatmaps"].transpose(0, 3, 1, 2)
-    found = heatmaps(official["kp_from_yx"][: len(wanted)], wanted.shape[2:])
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
 def test_heatmap_is_one_at_the_joint_and_zero_without_one() -> None:
