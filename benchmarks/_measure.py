@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any, Callable, Sequence
+from typing import Any
+from collections.abc import Callable, Sequence
 
 from torchreid_genext.retrieval._memory import PeakMemory
 
@@ -31,4 +32,6 @@ def measure(work: Callable[[], Any], repeats: int = 1) -> Measurement:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows in aligned columns, the first of them the heading."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )

@@ -2,8 +2,9 @@
 
     python benchmarks/retrieval.py [--peers] [--large 100000]
 
-Peers: torchreid's Python evaluator; one blocked float32 product with top-k, the least that any exact search does; and
-NFC as published (all distances, an identity mask, a Python loop). The slow peers run with --peers only.
+Peers: torchreid's Python evaluator; one blocked float32 product with top-k, the least that any exact search
+does; and NFC as published (all distances, an identity mask, a Python loop). The slow peers run with --peers
+only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def product_and_top_k(features: Tensor, k: int = 3, rows: int = 1024) -> None:
 
 
 def published_nfc(features: Tensor, k1: int = 2, k2: int = 2) -> Tensor:
-    """NFC the way it is described: the whole matrix, a mask for the diagonal, a loop over images and neighbours."""
+    """NFC the way it is described: the whole matrix, a mask for the diagonal, a loop over neighbours."""
     squares = features.square().sum(1)
     distances = squares[:, None] + squares - 2 * features @ features.t()
     distances[torch.eye(len(features), dtype=torch.bool)] = 1000.0
@@ -66,7 +67,13 @@ def compare_evaluators(queries: int, gallery: int, width: int, peers: bool) -> l
     if peers:
         host = measure(lambda: compat.host().metrics.evaluate_rank(distances, *labels, use_cython=False))
         gap = max(abs(ours.result[1] - host.result[1]), np.abs(ours.result[0] - host.result[0]).max())
-        rows.append(_row("CMC and mAP, torchreid (Python)", host, f"{host.seconds / ours.seconds:.0f}x; differs by {gap:.0e}"))
+        rows.append(
+            _row(
+                "CMC and mAP, torchreid (Python)",
+                host,
+                f"{host.seconds / ours.seconds:.0f}x; differs by {gap:.0e}",
+            )
+        )
     return rows
 
 
@@ -82,7 +89,11 @@ def compare_nfc(images: int, width: int, peers: bool) -> list[list[str]]:
     rows = [
         _row("one float32 product + top-3 (floor)", floor),
         _row("NFC, fp32 candidates", fp32, f"{fp32.seconds / floor.seconds:.2f} of the floor"),
-        _row("NFC, bf16 candidates", bf16, f"{bf16.seconds / floor.seconds:.2f} of the floor; same result: {same}"),
+        _row(
+            "NFC, bf16 candidates",
+            bf16,
+            f"{bf16.seconds / floor.seconds:.2f} of the floor; same result: {same}",
+        ),
     ]
     if peers:
         dense = measure(lambda: published_nfc(features))
@@ -95,7 +106,9 @@ def compare_nfc(images: int, width: int, peers: bool) -> list[list[str]]:
 def measure_large(images: int, width: int) -> list[list[str]]:
     features = people(images, width)[0]
     run = measure(lambda: nfc(features))
-    return [_row(f"NFC of {images:,} x {width}", run, f"features themselves: {features.nbytes / MIB:.0f} MiB")]
+    return [
+        _row(f"NFC of {images:,} x {width}", run, f"features themselves: {features.nbytes / MIB:.0f} MiB")
+    ]
 
 
 def _row(name: str, run: Measurement, remark: str = "") -> list[str]:
@@ -103,14 +116,19 @@ def _row(name: str, run: Measurement, remark: str = "") -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=3368)
     parser.add_argument("--gallery", type=int, default=15913)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--large", type=int, default=0, help="also centralize so many images")
     parser.add_argument("--peers", action="store_true", help="also run the slow peers (minutes, 4 GiB)")
     args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, {args.queries:,} x {args.gallery:,}, {args.width}-d\n", flush=True)
+    print(
+        f"{torch.get_num_threads()} threads, {args.queries:,} x {args.gallery:,}, {args.width}-d\n",
+        flush=True,
+    )
     rows = [["", "median", "memory above start", ""]]
     rows += compare_evaluators(args.queries, args.gallery, args.width, args.peers)
     rows += compare_nfc(args.gallery, args.width, args.peers)

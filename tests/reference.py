@@ -51,7 +51,11 @@ def ranked(distances, pid, camid, g_pids, g_camids, ties: str = "stable") -> np.
     ties: ``stable`` by gallery index, ``pessimistic`` non-matches first, ``optimistic`` matches first.
     """
     kept = [g for g in range(len(g_pids)) if not (g_pids[g] == pid and g_camids[g] == camid)]
-    preference = {"stable": lambda g: g, "pessimistic": lambda g: g_pids[g] == pid, "optimistic": lambda g: g_pids[g] != pid}
+    preference = {
+        "stable": lambda g: g,
+        "pessimistic": lambda g: g_pids[g] == pid,
+        "optimistic": lambda g: g_pids[g] != pid,
+    }
     kept.sort(key=lambda g: (distances[g], preference[ties](g)))
     return np.array([g_pids[g] == pid for g in kept])
 

@@ -1,4 +1,4 @@
-"""Replays recordings of the official code: `$GENEXT_VECTORS`, else ../shared/vectors, else the copies in tests/data.
+"""Replays recordings of the official code: `$GENEXT_VECTORS`, ../shared/vectors, or tests/data/vectors.
 
 Sizes, settings and tolerances are read from the recordings.
 """

@@ -12,13 +12,23 @@ from torchreid_genext.data.filenames import global_frame, parse
 from torchreid_genext.data.poses import heatmaps
 
 NAMES = json.loads((vectors("systems") / "streid_parse.json").read_text())
-CASES = [(dataset, case) for key, dataset in (("market", "market1501"), ("duke", "dukemtmcreid")) for case in NAMES[key]]
+CASES = [
+    (dataset, case)
+    for key, dataset in (("market", "market1501"), ("duke", "dukemtmcreid"))
+    for case in NAMES[key]
+]
 
 
-@pytest.mark.parametrize(("dataset", "case"), CASES, ids=lambda value: value["name"] if "name" in value else value)
+@pytest.mark.parametrize(
+    ("dataset", "case"), CASES, ids=lambda value: value["name"] if "name" in value else value
+)
 def test_names_give_the_official_camera_label_and_global_frame(dataset: str, case: dict) -> None:
     record = parse(case["name"], dataset)
-    assert (record.camid + 1, record.pid, global_frame(record, dataset)) == (case["cam"], case["label"], case["frame"])
+    assert (record.camid + 1, record.pid, global_frame(record, dataset)) == (
+        case["cam"],
+        case["label"],
+        case["frame"],
+    )
 
 
 def test_heatmaps_equal_the_official_ones() -> None:

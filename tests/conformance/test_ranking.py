@@ -15,5 +15,7 @@ def test_market_protocol_equals_the_recorded_standard_values() -> None:
     distances = ((query[:, None] - gallery) ** 2).sum(2)
     labels = (recorded[name] for name in ("q_pid", "g_pid", "q_cam", "g_cam"))
     cmc, mean_ap = evaluate_rank(distances, *labels, max_rank=len(recorded["standard_cmc25"]))
-    np.testing.assert_allclose(cmc, recorded["standard_cmc25"], atol=1e-7)  # the curve is float32, as torchreid's
+    np.testing.assert_allclose(
+        cmc, recorded["standard_cmc25"], atol=1e-7
+    )  # the curve is float32, as torchreid's
     assert mean_ap == pytest.approx(float(recorded["standard_mAP"]), abs=system_tolerance("genreid_eval.npz"))

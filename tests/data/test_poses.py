@@ -131,7 +131,7 @@ def test_heatmap_is_one_at_the_joint_and_zero_without_one() -> None:
     assert maps.shape == (18, 128, 64) and maps.dtype == torch.float32
     assert maps[5].count_nonzero() == 0
     assert all(maps[i, y, x] == 1 for i, (y, x) in enumerate(pose) if i != 5)
-    assert 0 <= maps.min() and maps.max() <= 1
+    assert maps.min() >= 0 and maps.max() <= 1
 
 
 def test_joint_with_one_coordinate_missing_is_missing() -> None:

@@ -60,7 +60,10 @@ def test_mutual_neighbours_with_equal_k_are_symmetric() -> None:
     assert pairs and pairs == {(j, i) for i, j in pairs}
 
 
-@pytest.mark.parametrize(("k1", "k2", "message"), ((0, 2, "k1 in 1..9.*got 0"), (2, 0, "k2 in 1..9.*got 0"), (10, 2, "k1 in 1..9.*got 10")))
+@pytest.mark.parametrize(
+    ("k1", "k2", "message"),
+    ((0, 2, "k1 in 1..9.*got 0"), (2, 0, "k2 in 1..9.*got 0"), (10, 2, "k1 in 1..9.*got 10")),
+)
 def test_neighbour_counts_out_of_range_are_named(k1: int, k2: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nfc(torch.randn(10, 3), k1=k1, k2=k2)
@@ -71,7 +74,9 @@ def test_neighbour_counts_out_of_range_are_named(k1: int, k2: int, message: str)
 def test_fusion_equals_its_formula(reduce: str, eta: float) -> None:
     features, generated = torch.randn(7, 5), torch.randn(7, 3, 5)
     expected = reference.fuse_generated(features.numpy(), generated.numpy(), eta, reduce)
-    np.testing.assert_allclose(fuse_generated(features, generated, eta=eta, reduce=reduce), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        fuse_generated(features, generated, eta=eta, reduce=reduce), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +96,9 @@ def test_bad_generated_features_are_named(generated: torch.Tensor, arguments: di
 
 def test_id2_equals_its_formula() -> None:
     features, pids = torch.randn(40, 6) * 9, torch.randint(0, 7, (40,))
-    np.testing.assert_allclose(id2(features, pids), reference.id2(features.numpy(), pids.numpy()), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        id2(features, pids), reference.id2(features.numpy(), pids.numpy()), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_id2_of_a_lone_image_is_zero_and_of_two_opposites_one() -> None:

@@ -81,7 +81,10 @@ def test_query_without_match_is_left_out() -> None:
 
 def test_blocks_of_queries_concatenate() -> None:
     distances, q_pids, g_pids, q_camids, g_camids = world()
-    parts = [rank_matches(distances[s], q_pids[s], g_pids, q_camids[s], g_camids) for s in (slice(0, 7), slice(7, None))]
+    parts = [
+        rank_matches(distances[s], q_pids[s], g_pids, q_camids[s], g_camids)
+        for s in (slice(0, 7), slice(7, None))
+    ]
     np.testing.assert_array_equal(
         Ranking.concatenate(parts).average_precision, rank_matches(*world()).average_precision
     )

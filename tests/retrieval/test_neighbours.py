@@ -27,7 +27,9 @@ def test_equals_the_naive_search(precision: str, k: int, scale: float) -> None:
     expected = reference.nearest(x.numpy(), None, k)
     assert (indices.numpy() == expected).all()
     full = reference.squared_distances(x.numpy(), x.numpy())
-    np.testing.assert_allclose(distances, np.take_along_axis(full, expected, 1), rtol=1e-5, atol=1e-6 * scale**2)
+    np.testing.assert_allclose(
+        distances, np.take_along_axis(full, expected, 1), rtol=1e-5, atol=1e-6 * scale**2
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -115,7 +117,10 @@ def test_bad_arguments_are_named(arguments: dict, message: str) -> None:
         (torch.ones(3, 4, dtype=torch.int64), "floating tensor, got dtype torch.int64"),
         (torch.ones(3), r"shape \(N, D\) with N, D >= 1, got \(3,\)"),
         (torch.ones(0, 4), r"got \(0, 4\)"),
-        (torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [float("inf"), 1.0]]), r"NaN or infinity in rows 1, 2 \(2 in all\)"),
+        (
+            torch.tensor([[1.0, 2.0], [float("nan"), 0.0], [float("inf"), 1.0]]),
+            r"NaN or infinity in rows 1, 2 \(2 in all\)",
+        ),
     ),
 )
 def test_bad_features_are_named(x: torch.Tensor, message: str) -> None:

@@ -65,7 +65,9 @@ def test_nfc_step_normalises_before_and_after(query: RetrievalSet, gallery: Retr
 
 @pytest.mark.parametrize("before", (True, False))
 @pytest.mark.parametrize("after", (True, False))
-def test_each_normalisation_is_a_key(before: bool, after: bool, query: RetrievalSet, gallery: RetrievalSet) -> None:
+def test_each_normalisation_is_a_key(
+    before: bool, after: bool, query: RetrievalSet, gallery: RetrievalSet
+) -> None:
     chain = f"nfc(normalize_before={before},normalize_after={after})"
     expected = nfc(normalize(gallery.features) if before else gallery.features)
     torch.testing.assert_close(
@@ -89,7 +91,9 @@ def test_joint_mixes_the_sets_and_says_so(query: RetrievalSet, gallery: Retrieva
     assert "transductive" not in evaluate(query, gallery, "nfc").protocol
 
 
-def test_fuse_needs_generated_features_of_the_sides_it_touches(query: RetrievalSet, gallery: RetrievalSet) -> None:
+def test_fuse_needs_generated_features_of_the_sides_it_touches(
+    query: RetrievalSet, gallery: RetrievalSet
+) -> None:
     generated = torch.randn(90, 4, 12)
     with_images = RetrievalSet(gallery.features, gallery.pids, gallery.camids, generated=generated)
     result = transform(query, with_images, "fuse(eta=2,side=gallery)")
@@ -116,10 +120,16 @@ def test_report_prints_and_becomes_json(query: RetrievalSet, gallery: RetrievalS
 
 
 def test_nfc_ties_widen_the_interval(query: RetrievalSet, gallery: RetrievalSet) -> None:
-    twins = torch.cat([gallery.features, gallery.features])  # each image twice, half of them under another identity
-    double = RetrievalSet(twins, torch.cat([gallery.pids, gallery.pids + 50]), torch.cat([gallery.camids] * 2))
+    twins = torch.cat(
+        [gallery.features, gallery.features]
+    )  # each image twice, half of them under another identity
+    double = RetrievalSet(
+        twins, torch.cat([gallery.pids, gallery.pids + 50]), torch.cat([gallery.camids] * 2)
+    )
     low, high = evaluate(query, double).map_bounds
-    assert high - low > 0.05 and evaluate(query, gallery).map_bounds[0] == evaluate(query, gallery).map_bounds[1]
+    assert (
+        high - low > 0.05 and evaluate(query, gallery).map_bounds[0] == evaluate(query, gallery).map_bounds[1]
+    )
 
 
 def test_bootstrap_interval_holds_the_difference(query: RetrievalSet, gallery: RetrievalSet) -> None:
@@ -187,7 +197,10 @@ def test_too_many_neighbours_for_the_set_are_named(query: RetrievalSet, gallery:
     ("arguments", "message"),
     (
         ({"features": torch.full((3, 2), float("nan"))}, r"NaN or infinity in rows 0, 1, 2 \(3 in all\)"),
-        ({"features": torch.tensor([[1.0, 0], [0, 0], [0, 2]])}, r"other than zero vectors, got rows 1 \(1 in all\)"),
+        (
+            {"features": torch.tensor([[1.0, 0], [0, 0], [0, 2]])},
+            r"other than zero vectors, got rows 1 \(1 in all\)",
+        ),
         ({"features": torch.ones(3, 2, dtype=torch.int32)}, "floating tensor, got dtype torch.int32"),
         ({"features": torch.ones(0, 2)}, "with N, D >= 1"),
         ({"pids": torch.tensor([1, 2])}, "expected 3 pids, one for each feature, got 2"),
@@ -198,7 +211,12 @@ def test_too_many_neighbours_for_the_set_are_named(query: RetrievalSet, gallery:
     ),
 )
 def test_bad_sets_are_refused_at_the_door(arguments: dict, message: str) -> None:
-    fields = {"features": torch.rand(3, 2) + 1, "pids": torch.arange(3), "camids": torch.arange(3), **arguments}
+    fields = {
+        "features": torch.rand(3, 2) + 1,
+        "pids": torch.arange(3),
+        "camids": torch.arange(3),
+        **arguments,
+    }
     with pytest.raises(ValueError, match=message):
         RetrievalSet(**fields)
 
@@ -220,7 +238,9 @@ def test_different_widths_are_named(query: RetrievalSet) -> None:
         ({"max_rank": 0}, "expected max_rank >= 1, got 0"),
     ),
 )
-def test_bad_options_are_named(arguments: dict, message: str, query: RetrievalSet, gallery: RetrievalSet) -> None:
+def test_bad_options_are_named(
+    arguments: dict, message: str, query: RetrievalSet, gallery: RetrievalSet
+) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(query, gallery, **arguments)
 

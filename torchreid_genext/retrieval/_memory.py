@@ -17,8 +17,8 @@ __all__ = ["PeakMemory"]
 class PeakMemory:
     """Growth of the resident memory's peak since this object was made, in bytes.
 
-    On Linux the kernel's peak counter is set back first, so that earlier peaks do not hide later ones; elsewhere only
-    growth beyond the process's highest peak is seen. On a GPU its own allocator is asked too.
+    On Linux the kernel's peak counter is set back first, so that earlier peaks do not hide later ones;
+    elsewhere only growth beyond the process's highest peak is seen. On a GPU its own allocator is asked too.
     """
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
 """Feature centralization, training-free: Pose2ID (Yuan et al., CVPR 2025), sections 3.3 and 4.
 
-Features of one person scatter around a centre that nobody knows. Two ways to move a feature towards it without training:
-add the features of generated images of the same person (``fuse_generated``), or those of its mutual nearest
-neighbours, which probably show the same person (``nfc``). ``id2`` measures what was gained: how far features lie from
-the centre of their identity.
+Features of one person scatter around a centre that nobody knows. Two ways to move a feature towards it
+without training: add the features of generated images of the same person (``fuse_generated``), or those of
+its mutual nearest neighbours, which probably show the same person (``nfc``). ``id2`` measures what was
+gained: how far features lie from the centre of their identity.
 
 All functions return unnormalised features, as the formulas stand; ``protocol.Chain`` normalises around them.
 """
@@ -35,10 +35,10 @@ def nfc(
     Args:
         features: one row per image, shape (N, D), any scale.
         k1: how many neighbours of each row are considered.
-        k2: how highly the neighbour must rank the row in return; beyond ``k1`` it has no further effect, since a
-            neighbour that does not list the row cannot rank it.
-        self_distance: squared distance at which a row finds itself. The official code sets 1000 and so counts a row
-            twice where features are farther apart than that; the default leaves the row itself out.
+        k2: how highly the neighbour must rank the row in return; beyond ``k1`` it has no further effect,
+            since a neighbour that does not list the row cannot rank it.
+        self_distance: squared distance at which a row finds itself. The official code sets 1000 and so counts
+            a row twice where features are farther apart than that; the default leaves the row itself out.
         memory_limit: bytes of working memory, see ``neighbours.nearest``.
         precision: of the search for candidates, see ``neighbours.nearest``; the result does not depend on it.
 
@@ -78,12 +78,16 @@ def mutual_neighbours(
     most = len(features) - 1
     for name, value in (("k1", k1), ("k2", k2)):
         if not 1 <= value <= most:
-            raise ValueError(f"expected {name} in 1..{most} (one less than the images of the set), got {value}")
+            raise ValueError(
+                f"expected {name} in 1..{most} (one less than the images of the set), got {value}"
+            )
     distances, indices = nearest(features, k=k1, memory_limit=memory_limit, precision=precision)
     if self_distance != math.inf:
         indices = _with_self(distances, indices, self_distance)
     row = torch.arange(len(features), device=indices.device)[:, None].expand_as(indices)
-    returned = (indices[indices][:, :, :k2] == row[:, :, None]).any(2)  # (N, k1): does the neighbour list the row?
+    returned = (indices[indices][:, :, :k2] == row[:, :, None]).any(
+        2
+    )  # (N, k1): does the neighbour list the row?
     return row[returned], indices[returned]
 
 
@@ -98,8 +102,8 @@ def _with_self(distances: Tensor, indices: Tensor, self_distance: float) -> Tens
 def fuse_generated(features: Tensor, generated: Tensor, *, eta: float = 1.0, reduce: str = "mean") -> Tensor:
     """Add the features of generated images of the same person: ``f + eta * reduce_p g_p`` (Pose2ID, eq. 9).
 
-    The paper sums over the images with eta 1; the official demo takes the mean of 8 with eta 2, on features that are
-    not normalised.
+    The paper sums over the images with eta 1; the official demo takes the mean of 8 with eta 2, on features
+    that are not normalised.
 
     Args:
         features: of the real images, shape (N, D).
@@ -127,15 +131,15 @@ def fuse_generated(features: Tensor, generated: Tensor, *, eta: float = 1.0, red
 
 
 def id2(features: Tensor, pids: Tensor) -> Tensor:
-    """Identity density: squared distance of each normalised feature to the mean of its identity (Pose2ID, "ID^2").
+    """Identity density (Pose2ID, "ID^2"): squared distance of each normalised feature to its identity's mean.
 
     Args:
         features: shape (N, D), any scale, no zero rows.
         pids: identity of each row, shape (N,).
 
     Returns:
-        Density of each row (N,), in 0 .. 4, smaller is denser; its mean is the published number. The centre is the
-        mean of the normalised features and is not normalised again.
+        Density of each row (N,), in 0 .. 4, smaller is denser; its mean is the published number. The centre
+        is the mean of the normalised features and is not normalised again.
 
     Raises:
         ValueError: if the lengths differ or a value is not finite.
@@ -143,10 +147,15 @@ def id2(features: Tensor, pids: Tensor) -> Tensor:
     features = normalize(check_features(features))
     pids = torch.as_tensor(pids, device=features.device)
     if pids.shape != features.shape[:1]:
-        raise ValueError(f"expected {len(features)} pids, one for each feature, got shape {tuple(pids.shape)}")
+        raise ValueError(
+            f"expected {len(features)} pids, one for each feature, got shape {tuple(pids.shape)}"
+        )
     _, identity, counts = pids.unique(return_inverse=True, return_counts=True)
     centres = features.new_zeros(len(counts), features.shape[1]).index_add_(0, identity, features)
     centres /= counts[:, None]
     return torch.cat(
-        [(part - centres[some]).square_().sum(1) for part, some in zip(features.split(8192), identity.split(8192))]
+        [
+            (part - centres[some]).square_().sum(1)
+            for part, some in zip(features.split(8192), identity.split(8192))
+        ]
     )

@@ -1,7 +1,7 @@
 """Training-free steps and chains of them.
 
-A step takes the query and the gallery set and returns both with new features. A chain is written as its steps joined
-by ``+``, arguments in parentheses, left out where they are the default::
+A step takes the query and the gallery set and returns both with new features. A chain is written as its steps
+joined by ``+``, arguments in parentheses, left out where they are the default::
 
     base                                    no step: the features as they are
     l2                                      L2-normalised
@@ -18,7 +18,8 @@ import ast
 import itertools
 import re
 from dataclasses import dataclass, fields
-from typing import Callable, Iterable, Protocol
+from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -61,10 +62,11 @@ class Centralize:
     Attributes:
         k1: neighbours considered, in 1 .. N - 1.
         k2: how highly the neighbour must rank the image in return.
-        side: ``query`` or ``gallery`` alone, ``both`` each on its own (the paper's), ``joint`` mixes the two sets.
+        side: ``query`` or ``gallery`` alone, ``both`` each on its own (the paper's), ``joint`` mixes the two
+            sets.
         normalize_before: L2-normalise first.
-        normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root ``NFC.py``
-            make images with neighbours longer than images without, which wrecks Euclidean ranking.
+        normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
+            ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
         self_distance: see ``centralization.nfc``.
         memory_limit: bytes of working memory; None is the library's default.
     """
@@ -174,7 +176,7 @@ class Chain:
 
 
 def expand_chains(texts: Iterable[str]) -> list[Chain]:
-    """Read chains; ``|`` between values spans a grid. Repeated chains are given once, in the order of the texts.
+    """Read chains; ``|`` between values spans a grid. Repeated chains are given once, in order of the texts.
 
     Raises:
         ValueError: as ``Chain.parse``.
@@ -196,7 +198,9 @@ def _step_grid(text: str) -> list[Step]:
     known = [field.name for field in fields(step)]
     for key in arguments:
         if key not in known:
-            raise ValueError(f"unknown argument {key!r} of step {step.name}; choose from {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"unknown argument {key!r} of step {step.name}; choose from {', '.join(known) or 'none'}"
+            )
     return [step(**dict(zip(arguments, values))) for values in itertools.product(*arguments.values())]
 
 
@@ -221,7 +225,9 @@ def _value(text: str) -> object:
 
 def _step_text(step: Step) -> str:
     changed = [(field.name, getattr(step, field.name)) for field in fields(step)]
-    changed = [f"{name}={value}" for (name, value), field in zip(changed, fields(step)) if value != field.default]
+    changed = [
+        f"{name}={value}" for (name, value), field in zip(changed, fields(step)) if value != field.default
+    ]
     return f"{step.name}({','.join(changed)})" if changed else step.name
 
 

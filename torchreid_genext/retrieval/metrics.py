@@ -1,13 +1,16 @@
 """CMC, mAP and mINP without sorting the gallery.
 
-All three depend only on the ranks of a query's matches, and a rank is a count: how many gallery images are nearer. So
-each match costs one comparison with the row of distances, which no sort can beat as long as matches are few.
+All three depend only on the ranks of a query's matches, and a rank is a count: how many gallery images are
+nearer. So each match costs one comparison with the row of distances, which no sort can beat as long as
+matches are few.
 
-Ties are defined: equal distances rank by gallery index, as a stable sort would have it. How much depends on that is
-known as well: ``Ranking`` also holds the average precision when all ties are read against the query, and for it.
+Ties are defined: equal distances rank by gallery index, as a stable sort would have it. How much depends on
+that is known as well: ``Ranking`` also holds the average precision when all ties are read against the query,
+and for it.
 
-Protocols: ``market1501`` leaves out gallery images of the query's own identity and camera (Zheng et al., ICCV 2015);
-``cuhk03`` leaves out the same and computes the CMC over one random image per identity, ten times (Li et al., CVPR 2014).
+Protocols: ``market1501`` leaves out gallery images of the query's own identity and camera (Zheng et al., ICCV
+2015); ``cuhk03`` leaves out the same and computes the CMC over one random image per identity, ten times (Li
+et al., CVPR 2014).
 """
 
 from __future__ import annotations
@@ -56,11 +59,13 @@ class Ranking:
         """Share of valid queries that have a match among the first 1 .. max_rank, shape (max_rank,)."""
         if self.sampled_cmc is not None:
             return self.sampled_cmc[self.valid].mean(0, dtype=np.float64).astype(np.float32)
-        first = np.bincount(np.minimum(self.first_match_rank[self.valid], max_rank + 1), minlength=max_rank + 2)
+        first = np.bincount(
+            np.minimum(self.first_match_rank[self.valid], max_rank + 1), minlength=max_rank + 2
+        )
         return (first.cumsum()[1:-1] / max(1, self.valid.sum())).astype(np.float32)
 
     @staticmethod
-    def concatenate(parts: list["Ranking"]) -> "Ranking":
+    def concatenate(parts: list[Ranking]) -> Ranking:
         """One ranking of all queries from those of consecutive blocks."""
         columns = {name: [getattr(part, name) for part in parts] for name in Ranking.__dataclass_fields__}
         return Ranking(**{name: None if c[0] is None else np.concatenate(c) for name, c in columns.items()})
@@ -85,7 +90,8 @@ def evaluate_rank(
         q_camids: camera of each query (Q,).
         g_camids: camera of each gallery image (G,).
         max_rank: length of the CMC curve; at most G.
-        use_metric_cuhk03: the cuhk03 protocol; its random samples come from numpy's global generator, as torchreid's.
+        use_metric_cuhk03: the cuhk03 protocol; its random samples come from numpy's global generator, as
+            torchreid's.
         use_cython: accepted for torchreid's sake, without effect.
 
     Returns:
@@ -99,7 +105,9 @@ def evaluate_rank(
     max_rank = min(max_rank, distmat.shape[-1])
     ranking = rank_matches(distmat, q_pids, g_pids, q_camids, g_camids, protocol=protocol, max_rank=max_rank)
     if not ranking.valid.any():
-        raise ValueError("expected a query identity to appear in the gallery under another camera, got none that does")
+        raise ValueError(
+            "expected a query identity to appear in the gallery under another camera, got none that does"
+        )
     return ranking.cmc(max_rank), float(np.nanmean(ranking.average_precision))
 
 
@@ -140,14 +148,21 @@ _WITHOUT_MATCH = (np.nan, np.nan, np.nan, 0, 0, 0, np.nan)
 def _checked(distances: ArrayLike, *labels: ArrayLike) -> tuple[NDArray, list[NDArray]]:
     distances, labels = np.asarray(distances), [np.asarray(values) for values in labels]
     lengths = tuple(len(values) for values in labels)
-    if distances.ndim != 2 or 0 in distances.shape or lengths != (distances.shape[:1] * 2 + distances.shape[1:] * 2):
+    if (
+        distances.ndim != 2
+        or 0 in distances.shape
+        or lengths != (distances.shape[:1] * 2 + distances.shape[1:] * 2)
+    ):
         raise ValueError(
             "expected distances (Q, G) with Q, G >= 1 and as many labels, "
-            f"got {distances.shape} with {lengths[0]} and {lengths[1]} query, {lengths[2]} and {lengths[3]} gallery labels"
+            f"got {distances.shape} with {lengths[0]} and {lengths[1]} query, "
+            f"{lengths[2]} and {lengths[3]} gallery labels"
         )
     if np.isnan(distances.min()):  # NaN compares as "not nearer": every match would rank first
         bad = np.flatnonzero(np.isnan(distances).any(1))
-        raise ValueError(f"expected distances without NaN, got some for {len(bad)} queries, the first is {bad[0]}")
+        raise ValueError(
+            f"expected distances without NaN, got some for {len(bad)} queries, the first is {bad[0]}"
+        )
     return distances, labels
 
 
@@ -185,7 +200,7 @@ def _precision(place: NDArray[np.int64], ranks: NDArray[np.int64]) -> float:
 
 
 def _count(compare: np.ufunc, row: NDArray, values: NDArray) -> NDArray[np.int64]:
-    """For each value, how many entries of the row compare as true with it; a few values at a time stay in cache."""
+    """For each value, how many entries of the row it holds for; a few values at a time stay in cache."""
     blocks = (compare(row, values[start : start + 16, None]) for start in range(0, len(values), 16))
     return np.array([np.count_nonzero(hits) for block in blocks for hits in block])
 
@@ -194,7 +209,9 @@ def _count_pairs(compare: np.ufunc, few: NDArray, values: NDArray) -> NDArray[np
     return compare(few, values[:, None]).sum(1)
 
 
-def _tied_non_matches_before(row: NDArray, matches: NDArray, values: NDArray, own: NDArray) -> NDArray[np.int64]:
+def _tied_non_matches_before(
+    row: NDArray, matches: NDArray, values: NDArray, own: NDArray
+) -> NDArray[np.int64]:
     """For each match, how many images of other identities have the same distance and a smaller index."""
     before = np.zeros(len(matches), dtype=np.int64)
     for value in np.unique(values):
@@ -207,7 +224,7 @@ def _tied_non_matches_before(row: NDArray, matches: NDArray, values: NDArray, ow
 def _sampled_cmc(
     distances: NDArray, q_pids: NDArray, g_pids: NDArray, q_camids: NDArray, g_camids: NDArray, max_rank: int
 ) -> NDArray[np.float32]:
-    """CMC of each query over one random image per gallery identity, mean of ten draws, shape (Q, max_rank)."""
+    """CMC (Q, max_rank) over one random image of each gallery identity, mean of ten draws."""
     curves = np.zeros((len(distances), max_rank), dtype=np.float32)
     for curve, row, pid, camid in zip(curves, distances, q_pids, q_camids):
         order = np.argsort(row, kind="stable")
@@ -218,10 +235,14 @@ def _sampled_cmc(
 
 
 def _sample_curve(ranked_pids: NDArray, pid: int, max_rank: int) -> NDArray[np.float32]:
-    _, first, identity, counts = np.unique(ranked_pids, return_index=True, return_inverse=True, return_counts=True)
+    _, first, identity, counts = np.unique(
+        ranked_pids, return_index=True, return_inverse=True, return_counts=True
+    )
     places = np.split(np.argsort(identity, kind="stable"), counts.cumsum()[:-1])
     own = ranked_pids[first] == pid
-    appearance = np.argsort(first)  # draws are made in the order in which identities first appear in the ranking
+    appearance = np.argsort(
+        first
+    )  # draws are made in the order in which identities first appear in the ranking
     curve = np.zeros(max_rank, dtype=np.float32)
     for _ in range(_CUHK03_REPEATS):
         drawn = np.empty(len(counts), dtype=np.int64)

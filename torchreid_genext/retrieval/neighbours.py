@@ -1,20 +1,21 @@
 """Exact nearest neighbours in bounded memory.
 
-The matrix of all distances never exists: rows are scored in blocks, each block keeps a few candidates a row, and the
-candidates are scored again, exactly, from the difference of the two vectors. Two vectors that are equal therefore get
-equal distances wherever they stand, and a tie is decided by the smaller index.
+The matrix of all distances never exists: rows are scored in blocks, each block keeps a few candidates a row,
+and the candidates are scored again, exactly, from the difference of the two vectors. Two vectors that are
+equal therefore get equal distances wherever they stand, and a tie is decided by the smaller index.
 
 Keeping only candidates is made safe by a proof for each row. What is computed is an upper bound of the score
-``s = x.y - |y|^2/2`` (larger is nearer) of each pair: the product, plus all that rounding can have taken from it. What
-was left out is bounded by the last candidate, so when the exact score of the k-th neighbour lies above that, nothing
-was lost. Rows for which this cannot be shown look at every entry whose bound reaches the k-th score. The candidates may
-therefore come from bfloat16 products, which some processors compute five times as fast, and the result is the same.
+``s = x.y - |y|^2/2`` (larger is nearer) of each pair: the product, plus all that rounding can have taken from
+it. What was left out is bounded by the last candidate, so when the exact score of the k-th neighbour lies
+above that, nothing was lost. Rows for which this cannot be shown look at every entry whose bound reaches the
+k-th score. The candidates may therefore come from bfloat16 products, which some processors compute five times
+as fast, and the result is the same.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -49,14 +50,15 @@ def nearest(
         memory_limit: bytes of working memory, 96 MiB unless told; the two results and, in ``bf16``, a
             half-size copy of the features come on top.
         precision: ``fp32`` or ``bf16`` products for the candidates, or ``auto``: ``bf16`` on processors with
-            bfloat16 matrix units. The result is the same.
+            bfloat16 matrix units; accelerators always use ``fp32``. The result is the same.
 
     Returns:
-        Squared Euclidean distances (N, k), float32, and indices (N, k), int64. Equal distances are ordered by index.
+        Squared Euclidean distances (N, k), float32, and indices (N, k), int64. Equal distances are ordered by
+        index.
 
     Raises:
-        ValueError: if a shape, ``k``, ``chunk``, ``memory_limit`` or ``precision`` is out of range, or a value is
-            not finite.
+        ValueError: if a shape, ``k``, ``chunk``, ``memory_limit`` or ``precision`` is out of range, or a
+            value is not finite.
     """
     x = check_features(x, "x")
     y_set = x if y is None else check_features(y, "y")
@@ -73,14 +75,16 @@ def check_features(features: Tensor, name: str = "features") -> Tensor:
     """Return ``features`` as contiguous float32, or say what is wrong with them.
 
     Raises:
-        ValueError: unless ``features`` is a floating (N, D) tensor of finite values with N, D >= 1; names the rows.
+        ValueError: unless ``features`` is a floating (N, D) tensor of finite values with N, D >= 1; names the
+            rows.
     """
     if not isinstance(features, Tensor) or not features.is_floating_point():
         raise ValueError(f"expected {name} to be a floating tensor, got {_kind(features)}")
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected {name} of shape (N, D) with N, D >= 1, got {tuple(features.shape)}")
     features = features.detach().to(torch.float32).contiguous()
-    # One pass without a mask: a sum is finite only if every term is (overflow cannot hide a bad value, only add one).
+    # One pass without a mask: a sum is finite only if every term is (overflow cannot hide a bad value, only
+    # add one).
     suspicious = ~features.sum(1).isfinite()
     bad = suspicious.nonzero()[:, 0]
     bad = bad[~features[bad].isfinite().all(1)]
@@ -110,8 +114,10 @@ def _check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
 def _use_bf16(precision: str, x: Tensor, y: Tensor) -> bool:
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
+    if x.device.type != "cpu":
+        return False  # accelerators may also add up in bfloat16, for which the bounds do not account
     if precision == "auto":
-        return x.device.type == "cpu" and len(x) * len(y) >= _WORTH_TWO_STAGES and _has_bf16_matrix_units()
+        return len(x) * len(y) >= _WORTH_TWO_STAGES and _has_bf16_matrix_units()
     return precision == "bf16"
 
 
@@ -149,7 +155,9 @@ class _Search:
         if self.width < self.most:
             lost = self.bounds.upper(kept[:, -1].float()) >= self.bounds.lower(x, distances[:, -1])
             for part in lost.nonzero()[:, 0].split(64):
-                distances[part], indices[part] = self._settle(x[part], bounds[part].float(), distances[part, -1])
+                distances[part], indices[part] = self._settle(
+                    x[part], bounds[part].float(), distances[part, -1]
+                )
         return distances, indices
 
     def rows_within(self, memory_limit: int) -> int:
@@ -183,8 +191,8 @@ class _Search:
 class _Bounds:
     """Upper bounds of the scores of a block of rows with all of ``y``.
 
-    Distances do not change when all vectors move together, errors do: they grow with the vectors' lengths. So scores
-    are of vectors relative to the mean of ``y``, which shortens features after a ReLU several times.
+    Distances do not change when all vectors move together, errors do: they grow with the vectors' lengths. So
+    scores are of vectors relative to the mean of ``y``, which shortens features after a ReLU several times.
     """
 
     dtype: torch.dtype
@@ -199,7 +207,7 @@ class _Bounds:
         self.block: Tensor | None = None
 
     def upper(self, stored: Tensor) -> Tensor:
-        """What a score can be at most, given its stored bound (an excluded entry, -inf, stays below everything)."""
+        """What a score can be at most, given its stored bound; an excluded entry, -inf, stays below all."""
         return stored + self.storing * stored.abs().clamp(max=_LARGEST)
 
     def lower(self, x: Tensor, distance: Tensor) -> Tensor:
@@ -265,7 +273,9 @@ class _Bf16Bounds(_Bounds):
         one = torch.ones_like(error, dtype=torch.bfloat16)
         norm = norm + 1
         extra = one, one, _round_up(error + self.summation * norm), _round_up(norm)
-        return torch.mm(torch.cat([rounded, torch.stack(extra, dim=1)], dim=1), self.targets.t(), out=self._buffer(len(x)))
+        return torch.mm(
+            torch.cat([rounded, torch.stack(extra, dim=1)], dim=1), self.targets.t(), out=self._buffer(len(x))
+        )
 
 
 def _round(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -280,6 +290,6 @@ def _round_up(values: Tensor) -> Tensor:
 
 
 def _squared_distances(x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-    """Squared distance of ``x`` (..., D) to the rows ``indices`` (...) of ``y``; equal rows give equal results."""
+    """Squared distances of ``x`` (..., D) to rows ``indices`` (...) of ``y``; equal rows, equal results."""
     gathered = y.index_select(0, indices.flatten()).view(*indices.shape, y.shape[1])
     return torch.linalg.vector_norm(gathered.sub_(x), dim=-1).square_()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from typing import Iterator
+from collections.abc import Iterator
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -135,7 +135,9 @@ def _rank(
         block = slice(start, start + rows)
         matrix = distances(query.features[block], gallery.features, metric).cpu().numpy()
         pids, camids = query.pids[block].numpy(), query.camids[block].numpy()
-        parts.append(rank_matches(matrix, pids, g_pids, camids, g_camids, protocol=protocol, max_rank=max_rank))
+        parts.append(
+            rank_matches(matrix, pids, g_pids, camids, g_camids, protocol=protocol, max_rank=max_rank)
+        )
     return Ranking.concatenate(parts)
 
 

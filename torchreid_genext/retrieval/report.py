@@ -81,7 +81,10 @@ class Report:
             mAP=mean(ranking.average_precision),
             map_bounds=(mean(ranking.pessimistic_precision), mean(ranking.optimistic_precision)),
             cmc=tuple(ranking.cmc(max_rank).tolist()),
-            rank1_bounds=(mean(ranking.pessimistic_first_rank == 1), mean(ranking.optimistic_first_rank == 1)),
+            rank1_bounds=(
+                mean(ranking.pessimistic_first_rank == 1),
+                mean(ranking.optimistic_first_rank == 1),
+            ),
             mINP=mean(ranking.inverse_negative_penalty),
             id2_query=float(density_query.mean()),
             id2_gallery=float(density_gallery.mean()),
@@ -111,7 +114,9 @@ class Report:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         if not per_query:
             return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
-        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
+        }
 
     def summary(self) -> str:
         """A block of a few lines for people."""
@@ -155,5 +160,6 @@ def bootstrap_difference(
     draws = [gains[:, generator.integers(0, gains.shape[1], gains.shape[1])].mean(1) for _ in range(samples)]
     low, high = np.percentile(draws, (2.5, 97.5), axis=0)
     return {
-        name: (float(gains[row].mean()), float(low[row]), float(high[row])) for row, name in enumerate(("mAP", "rank1"))
+        name: (float(gains[row].mean()), float(low[row]), float(high[row]))
+        for row, name in enumerate(("mAP", "rank1"))
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,7 +45,9 @@ class RetrievalSet:
         for name in ("pids", "camids", "frames", "generated", "paths"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.features):
-                raise ValueError(f"expected {len(self.features)} {name}, one for each feature, got {len(value)}")
+                raise ValueError(
+                    f"expected {len(self.features)} {name}, one for each feature, got {len(value)}"
+                )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -82,8 +84,9 @@ def explain_unmatched(query: RetrievalSet, gallery: RetrievalSet) -> str | None:
         _list_queries(absent, "identity absent from the gallery"),
         _list_queries(same_camera, "identity in the gallery only under the query's own camera"),
     ]
-    return f"{len(absent) + len(same_camera)} of {len(query)} queries have no match in the gallery: " + "; ".join(
-        reason for reason in reasons if reason
+    return (
+        f"{len(absent) + len(same_camera)} of {len(query)} queries have no match in the gallery: "
+        + "; ".join(reason for reason in reasons if reason)
     )
 
 
@@ -106,5 +109,7 @@ def _without_zero_rows(features: Tensor) -> Tensor:
 def _labels(name: str, values: object) -> Tensor:
     labels = torch.as_tensor(values)
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"expected {name} to be integers of shape (N,), got {labels.dtype} {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected {name} to be integers of shape (N,), got {labels.dtype} {tuple(labels.shape)}"
+        )
     return labels.to("cpu", torch.int64)
