@@ -208,10 +208,7 @@ def command_line(root: Path, folder: Path) -> list[str]:
 def run_here(arguments: list[str]) -> None:
     from tools.main import main
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
         main(arguments)
     finally:
         genext.unregister()
-        torch.set_num_threads(threads)

@@ -22,15 +22,6 @@ from torchreid_genext import engine as hooks
 NAMES = [(pid, camid, shot) for pid in range(8) for camid in (0, 1) for shot in (0, 1)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    """Networks this small gain nothing from threads, and wait long for them on a machine with other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int, int], str]:
     """(pid, camid, shot) -> file: noise around a colour of the identity, darker in the second camera."""

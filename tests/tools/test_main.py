@@ -17,7 +17,7 @@ from tools.main import main
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.filenames import parse
 
-pytestmark = pytest.mark.usefixtures("registered", "one_thread")
+pytestmark = pytest.mark.usefixtures("registered")
 
 # Images of 32 x 16 make an epoch a matter of seconds.
 SMALL = {
@@ -25,15 +25,6 @@ SMALL = {
     "data.height": 32, "data.width": 16, "data.workers": 0,
     "train.batch_size": 16, "train.max_epoch": 1, "train.lr": 0.001,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> None:
-    """Networks this small gain nothing from threads, and wait long for them on a machine with other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_main(root: Path, folder: Path, name: str = "synthreid_tiny", **keys: Any) -> None:
