@@ -205,7 +205,7 @@ def _draw_all(plan: Sequence[Shot], workplace: Path, progress: bool | Callable[[
     joints, visible = {}, {}
     report = progress if callable(progress) else None
     for done, shot in enumerate(
-        tqdm(plan, desc="SynthReID", unit="img", disable=progress is not True), start=1
+        tqdm(plan, desc="SynthReID", unit="img", disable=None if progress is True else True), start=1
     ):
         joints[shot.name], visible[shot.name] = _draw(shot, workplace)
         if report is not None:
