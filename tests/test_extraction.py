@@ -113,8 +113,14 @@ def test_fp32_features_are_those_of_the_engine_on_synthreid(registered: None, re
     engine = compat.engine_class("image", "softmax")(manager, osnet(), None, use_gpu=False)
     engine.set_model_mode("eval")
     with torch.no_grad():
-        batches = [(engine.extract_features(batch["img"]), batch["impath"]) for batch in manager.test_loader["synthreid_tiny"]["query"]]
-    expected, paths = torch.cat([features for features, _ in batches]), [path for _, names in batches for path in names]
+        batches = [
+            (engine.extract_features(batch["img"]), batch["impath"])
+            for batch in manager.test_loader["synthreid_tiny"]["query"]
+        ]
+    expected, paths = (
+        torch.cat([features for features, _ in batches]),
+        [path for _, names in batches for path in names],
+    )
     features = extract(Encoder(engine.model, **SIZE), paths, progress=False).features
     assert (features - expected).abs().max() <= 1e-6 * expected.abs().max()
 
@@ -158,6 +164,18 @@ def test_layers_with_other_uses_are_not_folded() -> None:
     torch.testing.assert_close(fold_batch_norm(model)(x), model(x))
 
 
+def test_channels_last_serves_models_that_view_their_feature_maps() -> None:
+    torch.manual_seed(0)
+    model, images = (
+        compat.build_model("pcb_p4", 2).eval(),
+        torch.randint(0, 256, (2, 64, 32, 3), dtype=torch.uint8),
+    )
+    exact = Encoder(model, **SIZE)(images)
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 0.05)):
+        features = Encoder(model, **SIZE, precision=precision, channels_last=True)(images)
+        torch.testing.assert_close(features, exact, rtol=tolerance, atol=tolerance)
+
+
 class Brightness(nn.Module):
     """Its control flow depends on the image, so it cannot be traced."""
 
@@ -181,7 +199,9 @@ def test_model_that_cannot_be_traced_runs_under_autocast(images: list[str]) -> N
 def test_compiled_features_are_the_same(images: list[str]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     compiled = extract(Encoder(model, **SIZE, compile=True), images, progress=False)
-    torch.testing.assert_close(compiled.features, extract(Encoder(model, **SIZE), images, progress=False).features)
+    torch.testing.assert_close(
+        compiled.features, extract(Encoder(model, **SIZE), images, progress=False).features
+    )
 
 
 def test_compile_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -216,7 +236,9 @@ def damaged(images: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_images_are_left_out_and_listed(images: list[str], damaged: dict[str, str], workers: int) -> None:
+def test_unreadable_images_are_left_out_and_listed(
+    images: list[str], damaged: dict[str, str], workers: int
+) -> None:
     encoder = Encoder(Counting(), **SIZE)
     extraction = extract(encoder, images, workers=workers, progress=False)
     good = [path for path in images if path not in damaged]
@@ -235,7 +257,9 @@ def test_unreadable_images_stay_listed_when_features_come_from_the_cache(
     assert torch.equal(first.kept, second.kept) and torch.equal(first.features, second.features)
 
 
-def test_strict_stops_at_the_first_unreadable_image(images: list[str], damaged: dict[str, str], tmp_path: Path) -> None:
+def test_strict_stops_at_the_first_unreadable_image(
+    images: list[str], damaged: dict[str, str], tmp_path: Path
+) -> None:
     encoder = Encoder(Counting(), **SIZE)
     with pytest.raises(ValueError, match=r"expected only readable images, got .*03\.jpg: .*truncated"):
         extract(encoder, images, strict=True, workers=0, progress=False)
@@ -245,7 +269,9 @@ def test_strict_stops_at_the_first_unreadable_image(images: list[str], damaged: 
         extract(encoder, images, strict=True, cache_dir=tmp_path / "cache", progress=False)
 
 
-def test_picture_above_pillows_pixel_cap_is_left_out(images: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_above_pillows_pixel_cap_is_left_out(
+    images: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (200, 200)).save(images[0])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 48)
     extraction = extract(Encoder(Counting(), **SIZE), images, workers=0, progress=False)
@@ -271,7 +297,9 @@ def test_second_run_reads_no_image(images: list[str], tmp_path: Path) -> None:
     assert torch.equal(first.features, second.features)
 
 
-def test_plan_says_what_is_missing_and_writes_nothing(images: list[str], tmp_path: Path, small_shards: None) -> None:
+def test_plan_says_what_is_missing_and_writes_nothing(
+    images: list[str], tmp_path: Path, small_shards: None
+) -> None:
     encoder, folder = Encoder(Counting(), **SIZE), tmp_path / "cache"
     assert plan(encoder, images, folder).to_compute == 40
     assert not folder.exists()
@@ -295,7 +323,9 @@ def test_cache_goes_by_content_not_by_name(images: list[str], tmp_path: Path) ->
     + [{"channels_last": True}, {"name": "other"}],
     ids=str,
 )
-def test_features_depend_on_every_setting(images: list[str], tmp_path: Path, other: dict[str, object]) -> None:
+def test_features_depend_on_every_setting(
+    images: list[str], tmp_path: Path, other: dict[str, object]
+) -> None:
     extract(Encoder(Counting(), **SIZE), images, cache_dir=tmp_path, workers=0, progress=False)
     assert plan(Encoder(Counting(), **(SIZE | other)), images, tmp_path).to_compute == 40
 
@@ -308,7 +338,9 @@ def test_features_depend_on_the_weights() -> None:
     assert Encoder(model).key != key
 
 
-def test_interrupted_run_continues_where_it_was(images: list[str], tmp_path: Path, small_shards: None) -> None:
+def test_interrupted_run_continues_where_it_was(
+    images: list[str], tmp_path: Path, small_shards: None
+) -> None:
     interrupted, complete = Encoder(Counting(limit=35), **SIZE), Encoder(Counting(), **SIZE)
     with pytest.raises(KeyboardInterrupt):
         extract(interrupted, images, cache_dir=tmp_path, workers=0, progress=False)

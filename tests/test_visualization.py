@@ -66,8 +66,13 @@ def test_embedding_keeps_distances_of_features_that_lie_in_a_plane() -> None:
 
 def test_embedding_is_the_same_in_every_run() -> None:
     features = np.random.default_rng(1).normal(size=(12, 5))
-    figures = [embeddings(features, features, np.arange(12) % 3, np.arange(12) % 2, names=("a", "b")) for _ in range(2)]
-    places = [np.concatenate([group.get_offsets() for group in figure.axes[0].collections]) for figure in figures]
+    figures = [
+        embeddings(features, features, np.arange(12) % 3, np.arange(12) % 2, names=("a", "b"))
+        for _ in range(2)
+    ]
+    places = [
+        np.concatenate([group.get_offsets() for group in figure.axes[0].collections]) for figure in figures
+    ]
     np.testing.assert_array_equal(*places)
 
 

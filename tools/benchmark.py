@@ -1,6 +1,6 @@
 """Measure backbones under chains of training-free steps, with features extracted once and cached.
 
-python tools/benchmark.py --config-file configs/market1501_osnet_x0_25.yaml --root reid-data model.load_weights w.pth
+python tools/benchmark.py --config-file configs/market1501_osnet_x0_25.yaml model.load_weights weights.pth
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("-s", "--sources", nargs="+", help="accepted as in tools/main.py; a benchmark trains nothing")
+    parser.add_argument(
+        "-s", "--sources", nargs="+", help="accepted as in tools/main.py; a benchmark trains nothing"
+    )
     parser.add_argument("-t", "--targets", nargs="+", help="the first one is the data set to measure on")
     parser.add_argument("--transforms", nargs="+", help="accepted as in tools/main.py; tests have none")
     parser.add_argument("--root", default="", help="folder that holds the data sets")

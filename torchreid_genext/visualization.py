@@ -82,12 +82,27 @@ def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
         len(models), 2, squeeze=False, sharey="row", height_ratios=[len(rows) for rows in models.values()]
     )
     for axes, (label, rows) in zip(grid, models.items()):
-        _bars(axes[0], [row.chain for row in rows], [row.mAP for row in rows], [row.mAP_interval for row in rows])
-        _bars(axes[1], [row.chain for row in rows], [row.rank1 for row in rows], [row.rank1_interval for row in rows])
+        _bars(
+            axes[0],
+            [row.chain for row in rows],
+            [row.mAP for row in rows],
+            [row.mAP_interval for row in rows],
+        )
+        _bars(
+            axes[1],
+            [row.chain for row in rows],
+            [row.rank1 for row in rows],
+            [row.rank1_interval for row in rows],
+        )
         axes[0].invert_yaxis()  # of both, since they share it
         axes[0].set_title(f"{label}\nmAP, %")
         axes[1].set_title("rank-1, %")
-    figure.supxlabel("Dashes: the first chain. Black: 95 % interval of the change against it.", fontsize=9, x=0.01, ha="left")
+    figure.supxlabel(
+        "Dashes: the first chain. Black: 95 % interval of the change against it.",
+        fontsize=9,
+        x=0.01,
+        ha="left",
+    )
     return figure
 
 
@@ -156,13 +171,16 @@ def embeddings(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_aspect("equal", "box")
-    handles = [panels[0].scatter([], [], color=_INK, marker=_marker(c), label=f"camera {c + 1}") for c in sorted(set(camids))]
+    handles = [
+        panels[0].scatter([], [], color=_INK, marker=_marker(c), label=f"camera {c + 1}")
+        for c in sorted(set(camids))
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
 def _principal_plane(features: np.ndarray) -> np.ndarray:
-    """Coordinates (N, 2) along the first two principal components, of a sign that does not change between runs."""
+    """Coordinates (N, 2) along the first two principal components, with a sign that is always the same."""
     centred = features - features.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     plane = directions[:2]

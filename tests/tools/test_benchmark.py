@@ -23,7 +23,9 @@ def arguments(reid_data: Path, folder: Path, *options: str) -> list[str]:
     return ["-t", "synthreid_tiny", "--root", str(reid_data), *options, *KEYS, "data.save_dir", str(folder)]
 
 
-def test_table_report_and_pictures(reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_report_and_pictures(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(arguments(reid_data, tmp_path / "run"))
     output = capsys.readouterr().out
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -33,7 +35,9 @@ def test_table_report_and_pictures(reid_data: Path, tmp_path: Path, capsys: pyte
     assert all(str(tmp_path / "run" / name) in output for name in saved["pictures"]) and saved["pictures"]
 
 
-def test_dry_run_says_what_would_be_done(reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_says_what_would_be_done(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(arguments(reid_data, tmp_path / "run", "--dry-run"))
     output = capsys.readouterr().out
     assert "features to extract in fp32" in output and "base, l2, nfc" in output
@@ -46,7 +50,14 @@ def test_strict_sets_the_key() -> None:
 
 
 def test_mistakes_end_in_one_sentence(tmp_path: Path) -> None:
-    command = [sys.executable, "tools/benchmark.py", "model.name", "osnet_x9", "data.save_dir", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "tools/benchmark.py",
+        "model.name",
+        "osnet_x9",
+        "data.save_dir",
+        str(tmp_path / "run"),
+    ]
     process = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )

@@ -74,13 +74,14 @@ def _comparison(measurement: Measurement, metric: str) -> Iterator[tuple[str, Fi
     yield "density", visualization.density_histograms(_densities(before), _densities(after), names=names)
     yield "embedding", _embedding(versions[0][1], versions[1][1], names)
     for name, rows in _changed_queries(before, after, measurement.query.pids).items():
-        title = f"{measurement.backbone.label}: {names[1]} has {name} rank-1 of {len(rows)} out of {before.num_query} queries"
+        share = f"{len(rows)} out of {before.num_query} queries"
+        title = f"{measurement.backbone.label}: {names[1]} has {name} rank-1 of {share}"
         chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)), metric)
         yield name, visualization.ranked_lists(chosen, title=title)
 
 
 def _changed_queries(before: Report, after: Report, pids: Tensor) -> dict[str, list[int]]:
-    """Queries whose rank-1 a chain repaired, and those where it broke it; the largest changes of precision first."""
+    """Queries whose rank-1 a chain repaired, and those where it broke it; the largest changes first."""
     gain = np.nan_to_num(after.average_precision - before.average_precision)
     right_before, right_after = (report.first_match_rank == 1 for report in (before, after))
     changed = {
@@ -101,9 +102,10 @@ def _new_identities_first(rows: list[int], pids: Tensor) -> list[int]:
 
 
 def _most_telling(reports: list[Report]) -> Report | None:
-    """The best chain with centralization, else the best of all, without the first."""
-    others = [report for report in reports[1:] if "nfc" in report.chain] or reports[1:]
-    return max(others, key=lambda report: report.mAP, default=None)
+    """Plain centralization, else the best chain with centralization, else the best; never the first."""
+    others = reports[1:]
+    kinds = ([r for r in others if r.chain == "nfc"], [r for r in others if "nfc" in r.chain], others)
+    return max(next(filter(None, kinds), []), key=lambda report: report.mAP, default=None)
 
 
 def _densities(report: Report) -> dict[str, np.ndarray]:
@@ -115,7 +117,9 @@ def _embedding(before: RetrievalSet, after: RetrievalSet, names: tuple[str, str]
     rows = np.isin(before.pids, _well_seen(before))
     features = [normalize(version.features).numpy()[rows] for version in (before, after)]
     titles = tuple(f"{name}, normalised" for name in names)
-    return visualization.embeddings(*features, before.pids.numpy()[rows], before.camids.numpy()[rows], names=titles)
+    return visualization.embeddings(
+        *features, before.pids.numpy()[rows], before.camids.numpy()[rows], names=titles
+    )
 
 
 def _well_seen(gallery: RetrievalSet) -> list[int]:

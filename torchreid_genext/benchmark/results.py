@@ -11,7 +11,9 @@ from torchreid_genext.retrieval.protocol import Report, RetrievalSet
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
 
-Difference = dict[str, tuple[float, float, float]]  # "mAP", "rank1" -> change, lower and upper end of its interval
+Difference = dict[
+    str, tuple[float, float, float]
+]  # "mAP", "rank1" -> change, lower and upper end of its interval
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class PrecisionEffect:
     exact_mAP: float
 
     def __str__(self) -> str:
-        change = self.mAP - self.exact_mAP
-        return f"{self.precision} changes mAP of the first chain by {change * 100:+.2f} (fp32: {self.exact_mAP:.2%})"
+        change = f"{(self.mAP - self.exact_mAP) * 100:+.2f}"
+        return f"{self.precision} changes mAP of the first chain by {change} (fp32: {self.exact_mAP:.2%})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +58,11 @@ class Measurement:
 
     def extraction(self) -> str:
         """How the features came about, in a line."""
-        images = len(self.query) + len(self.gallery)
+        features = f"{len(self.query) + len(self.gallery)} features in {self.precision}"
         if not self.computed:
-            return f"{images} features in {self.precision} from the cache"
+            return f"{features} from the cache"
         speed = f"{self.computed / self.seconds:.0f} images/s"
-        return f"{images} features in {self.precision}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
+        return f"{features}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain Python values."""

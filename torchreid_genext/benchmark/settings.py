@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours", "is_present",
-    "open_dataset",
+    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
+    "is_present", "open_dataset",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -72,7 +72,7 @@ def _check_known(names: Sequence[str]) -> None:
 
 
 def chains(cfg: CfgNode) -> list[Chain]:
-    """The chains of ``genext.benchmark.chains``, grids spread out; the first is what the others are compared with.
+    """The chains of ``genext.benchmark.chains``, grids spread out; the others are compared with the first.
 
     Raises:
         ValueError: if there is none, or a step or argument is unknown.
@@ -100,7 +100,11 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         ValueError: if the weights are of another model, or an inference key is out of range.
         FileNotFoundError: if there is no weights file.
     """
-    inference = {} if exact else {name: cfg.genext.inference[name] for name in ("precision", "channels_last", "compile")}
+    inference = (
+        {}
+        if exact
+        else {name: cfg.genext.inference[name] for name in ("precision", "channels_last", "compile")}
+    )
     return Encoder(
         _build_model(cfg, backbone),
         backbone.name,
@@ -116,7 +120,9 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
 def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
     pretrained = cfg.model.pretrained and not backbone.weights
     with torch.random.fork_rng():
-        torch.manual_seed(cfg.train.seed)  # what no file fills is the same in each run, and so are cached features
+        torch.manual_seed(
+            cfg.train.seed
+        )  # what no file fills is the same in each run, and so are cached features
         model = compat.build_model(backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained)
     if backbone.weights:
         checkpoints.load_weights(model, backbone.weights)
@@ -138,7 +144,7 @@ class Images:
 
     @classmethod
     def of(cls, records: Sequence[tuple[Any, ...]]) -> Images:
-        """From torchreid's records (path, pid, camid, ...), by path: torchreid's order is the file system's."""
+        """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's."""
         paths, pids, camids = zip(*(record[:3] for record in sorted(records)))
         return cls(list(paths), list(pids), list(camids))
 
@@ -150,7 +156,9 @@ def dataset_name(cfg: CfgNode) -> str:
         ValueError: if it is not of images.
     """
     if cfg.data.type != "image":
-        raise ValueError(f"expected data.type image, since features are of single images, got {cfg.data.type!r}")
+        raise ValueError(
+            f"expected data.type image, since features are of single images, got {cfg.data.type!r}"
+        )
     return cfg.genext.benchmark.dataset or cfg.data.targets[0]
 
 
@@ -160,7 +168,7 @@ def is_ours(cfg: CfgNode) -> bool:
 
 
 def is_present(cfg: CfgNode) -> bool:
-    """Whether the data set can be opened without being written or downloaded first, as far as its folder tells."""
+    """Whether the data set can be opened without being written first, as far as its folder tells."""
     ours = data.image_datasets().get(dataset_name(cfg))
     return Path(cfg.data.root, ours.dataset_dir if ours else "").is_dir()
 

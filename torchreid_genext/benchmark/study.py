@@ -27,20 +27,21 @@ _log = logging.getLogger(__name__)
 def run(cfg: CfgNode) -> Result:
     """Measure all backbones under all chains, and write reports and pictures to ``cfg.data.save_dir``.
 
-    What can be wrong is checked before the first image is read. Features are cached, so a run that was interrupted,
-    or that asks for other chains, extracts nothing twice.
+    What can be wrong is checked before the first image is read. Features are cached, so a run that was
+    interrupted, or that asks for other chains, extracts nothing twice.
 
     Args:
-        cfg: the whole tree; the keys are those of ``genext.benchmark``, ``genext.inference``, ``data`` and ``test``.
+        cfg: the whole tree; of it ``genext.benchmark``, ``genext.inference``, ``model``, ``data``, ``test``.
 
     Raises:
-        ValueError: if a model, chain or data set is unknown or absent, weights are of another model, or an image
-            cannot be read and ``genext.benchmark.strict`` is on.
+        ValueError: if a model, chain or data set is unknown or absent, weights are of another model, or an
+            image cannot be read and ``genext.benchmark.strict`` is on.
         OSError: if a folder cannot be written or a file of weights is missing.
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     name = settings.dataset_name(cfg)
-    config.write_config(cfg, cfg.data.save_dir)  # also tells now, not after the work, if nothing can be written there
+    # Also tells now, not after the work, if nothing can be written there.
+    config.write_config(cfg, cfg.data.save_dir)
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
     images = settings.open_dataset(cfg)
     measurements = [_measure(cfg, *pair, images, chains) for pair in zip(backbones, encoders)]
@@ -60,7 +61,8 @@ def describe(cfg: CfgNode) -> str:
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
     if settings.is_ours(cfg) and not settings.is_present(cfg):
         labels = ", ".join(backbone.label for backbone in backbones)
-        first = f"{settings.dataset_name(cfg)} will first be drawn below {cfg.data.root}, then extracted for {labels}"
+        name, root = settings.dataset_name(cfg), cfg.data.root
+        first = f"{name} will first be drawn below {root}, then extracted for {labels}"
         return "\n".join([first, *lines])
     images = query, gallery = settings.open_dataset(cfg)
     sizes = f"{settings.dataset_name(cfg)}: {len(query.paths)} query and {len(gallery.paths)} gallery images"
@@ -74,7 +76,8 @@ def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple
     if not missing:
         return f"{backbone.label}: all {total} features are cached"
     seconds = sum(plan.estimated_seconds(workers=_workers(cfg)) for plan in plans)
-    return f"{backbone.label}: {missing} of {total} features to extract in {encoder.precision}, about {seconds:.0f} s"
+    work = f"{missing} of {total} features to extract in {encoder.precision}"
+    return f"{backbone.label}: {work}, about {seconds:.0f} s"
 
 
 def _protocol(cfg: CfgNode) -> str:
@@ -108,7 +111,7 @@ def _extract(cfg: CfgNode, encoder: Encoder, images: Images) -> Extraction:
 
 
 def _workers(cfg: CfgNode) -> int | None:
-    """One process a core, whatever their number in ``data.workers``, which is of decoding only; but 0 is none."""
+    """One process a core; ``data.workers`` counts decoders alone, but 0 is none here too."""
     return None if cfg.data.workers else 0
 
 

@@ -15,10 +15,11 @@ __all__ = ["table", "write"]
 
 _RANKS = (1, 5, 10)
 _LEGEND = """\
-mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the 95 % interval
-of a paired bootstrap over queries. ID2 is the mean squared distance of normalised features to their identity's centre,
-of queries / gallery; smaller is denser. Ties: mAP with all equal distances read against and for the query; where they
-differ, mAP itself ranks equal distances by gallery index. Seconds and peak memory are those of chain and ranking."""
+mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the
+95 % interval of a paired bootstrap over queries. ID2 is the mean squared distance of normalised features to
+their identity's centre, of queries / gallery; smaller is denser. Ties: mAP with all equal distances read
+against and for the query; where they differ, mAP itself ranks equal distances by gallery index. Seconds and
+peak memory are those of chain and ranking."""
 
 
 def write(result: Result) -> None:
@@ -33,7 +34,11 @@ def table(result: Result) -> str:
     blocks = [result.headline()]
     for measurement in result.measurements:
         lines = _aligned([_HEADER, *_rows(measurement)])
-        blocks.append("\n".join([f"{measurement.backbone.label}: {measurement.extraction()}", *lines, *_notes(measurement)]))
+        blocks.append(
+            "\n".join(
+                [f"{measurement.backbone.label}: {measurement.extraction()}", *lines, *_notes(measurement)]
+            )
+        )
     return "\n\n".join(blocks)
 
 
@@ -86,18 +91,26 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _notes(measurement: Measurement) -> list[str]:
     notes = [str(measurement.precision_effect)] if measurement.precision_effect else []
     if measurement.unreadable:
-        notes.append(f"{len(measurement.unreadable)} images could not be read and were left out; the report lists them")
+        notes.append(
+            f"left out, since they cannot be read: {len(measurement.unreadable)} (listed in the report)"
+        )
     return notes
 
 
 def _markdown(result: Result) -> str:
     parts = [f"# Benchmark on {result.dataset}", result.headline() + ".", _LEGEND]
     for measurement in result.measurements:
-        parts += [f"## {measurement.backbone.label}", measurement.extraction() + ".", _markdown_table(measurement)]
+        parts += [
+            f"## {measurement.backbone.label}",
+            measurement.extraction() + ".",
+            _markdown_table(measurement),
+        ]
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
-    parts.append("Repeat it with `tools/benchmark.py --config-file config.yaml`; the file is beside this report.")
+    parts.append(
+        "Repeat it with `tools/benchmark.py --config-file config.yaml`; the file is beside this report."
+    )
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""From image files to features: torchreid's test transform, any torchreid model, and a cache keyed by content.
+"""From image files to features: torchreid's test transform, any torchreid model, a cache keyed by content.
 
-    encoder = Encoder(model, "osnet_x0_25", precision="bf16", channels_last=True)
-    features = extract(encoder, paths, cache_dir="log/features").features
+encoder = Encoder(model, "osnet_x0_25", precision="bf16", channels_last=True)
+features = extract(encoder, paths, cache_dir="log/features").features
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Features on disk, in files named by everything that they depend on: no date or file name is ever trusted."""
+"""Features on disk, in files named by all that they depend on: no date and no name of an image is trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """What came out of some images: features (n, D) of the readable ones, and position -> reason of the others."""
+    """What came out of some images: features (n, D) of the readable, position -> reason of the others."""
 
     features: Tensor
     faults: dict[int, str]
@@ -48,7 +48,9 @@ class Shard:
     def _verified(self, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Part:
         features = tensors.get("features")
         if features is None or metadata.get("key") != self.key or metadata["sha256"] != _digest(features):
-            raise ValueError(f"expected features of these images and this model, got other content in {self.file}")
+            raise ValueError(
+                f"expected features of these images and this model, got other content in {self.file}"
+            )
         return Part(features, {int(position): reason for position, reason in metadata["unreadable"].items()})
 
     def save(self, part: Part) -> None:
@@ -91,5 +93,5 @@ def _digest(features: Tensor) -> str:
 
 
 def mark_as_cache(folder: Path) -> None:
-    """Mark the folder as a cache for backup programs; fails before the work if nothing can be written there."""
+    """Mark the folder as a cache for backup programs; fails, before the work, if it cannot be written."""
     checkpoints.write_text(folder / "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n")

@@ -1,7 +1,7 @@
 """A torchreid model with its preprocessing, exact in fp32 or fast in bf16.
 
-In fp32 the features are those of torchreid's own engine. In bf16 batch normalisation is first folded, in fp32, into
-the convolutions before it, which then run without it in bfloat16.
+In fp32 the features are those of torchreid's own engine. In bf16 batch normalisation is first folded, in
+fp32, into the convolutions before it, which then run without it in bfloat16.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(norm_mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(norm_std).view(-1, 1, 1))
         self.key = self._key(model, name)
-        self.network, self.autocast = _prepared(model, precision)
+        self.network, self.autocast = _prepared(model, precision, self.layout)
         self.to(self.device).eval()
         self.network.to(memory_format=self.layout)
         if compile:
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
         return features[: len(images)].float().cpu()
 
     def normalized(self, images: Tensor) -> Tensor:
-        """What the network sees of them: (B, 3, H, W), by torchreid's operations in its order, to the last bit."""
+        """What the network sees, (B, 3, H, W): torchreid's operations in its order, to the last bit."""
         x = images.to(self.device).permute(0, 3, 1, 2).float()
         x = x.div_(255).sub_(self.mean).div_(self.std)
         return x.to(self._input_dtype, memory_format=self.layout)
@@ -120,20 +120,21 @@ class Encoder(nn.Module):
         return self.device.type == "cpu" and not self.compiled
 
 
-def _prepared(model: nn.Module, precision: str) -> tuple[nn.Module, bool]:
+def _prepared(model: nn.Module, precision: str, layout: torch.memory_format) -> tuple[nn.Module, bool]:
     """A copy of `model` to run, and whether it needs autocasting to bfloat16."""
     model = copy.deepcopy(model).eval()
-    if precision == "fp32":
+    if precision == "fp32" and layout == torch.contiguous_format:
         return model, False
     try:
-        return fold_batch_norm(model).to(torch.bfloat16), False
+        traced = _traced(model)
     except (ValueError, RuntimeError, TypeError, NameError, AttributeError) as error:
-        _log.info("%s runs under autocast, since it cannot be traced: %s", type(model).__name__, error)
-        return model, True
+        _log.info("%s runs as it is, since it cannot be traced: %s", type(model).__name__, error)
+        return model, precision == "bf16"
+    return (traced if precision == "fp32" else _fold(traced).to(torch.bfloat16)), False
 
 
 def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
-    """Put each batch normalisation that directly follows a convolution or linear layer into that layer's weights.
+    """Put each batch normalisation that directly follows a convolution or linear layer into its weights.
 
     Args:
         model: a network in evaluation mode; its layers are not changed.
@@ -143,11 +144,22 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
         ``forward`` keep their defaults.
 
     Raises:
-        torch.fx.proxy.TraceError: if control flow depends on the input; tracing other networks may fail otherwise.
+        torch.fx.proxy.TraceError: if control flow depends on the input; tracing may fail in other ways too.
     """
+    return _fold(_traced(model))
+
+
+def _traced(model: nn.Module) -> fx.GraphModule:
     parameters = list(inspect.signature(model.forward).parameters.values())[1:]
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     traced = fx.GraphModule(model, fx.Tracer().trace(model, concrete_args=defaults))
+    for node in traced.graph.find_nodes(op="call_method", target="view"):
+        node.target = "reshape"  # the same numbers, but also for other memory orders than the author had
+    traced.recompile()
+    return traced
+
+
+def _fold(traced: fx.GraphModule) -> fx.GraphModule:
     for layer, norm in _foldable(traced):
         parent, _, name = layer.target.rpartition(".")
         folded = _folded(traced.get_submodule(layer.target), traced.get_submodule(norm.target))
@@ -159,7 +171,7 @@ def fold_batch_norm(model: nn.Module) -> fx.GraphModule:
 
 
 def _foldable(traced: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """Pairs of calls (layer, normalisation) where nobody else uses the layer, its output or the normalisation."""
+    """Calls (layer, normalisation) where nobody else uses the layer, its output or the normalisation."""
     calls = [node for node in traced.graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
     kinds = {(nn.Conv2d, nn.BatchNorm2d), (nn.Linear, nn.BatchNorm1d)}

@@ -62,8 +62,8 @@ def extract(
 ) -> Extraction:
     """Features of image files, from the cache where it has them.
 
-    The cache is written every 2,000 images, so an interrupted run loses at most those; a damaged or foreign cache
-    file is reported and replaced.
+    The cache is written every 2,000 images, so an interrupted run loses at most those; a damaged or foreign
+    cache file is reported and replaced.
 
     Args:
         encoder: the model with its preprocessing.
@@ -119,7 +119,7 @@ class Plan:
         paths = list(itertools.islice((path for shard in self.missing for path in shard.paths), _SAMPLE))
         for _ in range(2 if self.encoder.compiled else 1):  # the first use of compiled code compiles it
             start = time.perf_counter()
-            list(_computed(self.encoder, cache.shards("", paths, None), workers, strict=False, progress=False))
+            list(_computed(self.encoder, cache.shards("", paths, None), workers))
         return (time.perf_counter() - start) * self.to_compute / max(len(paths), 1)
 
     def run(self, *, workers: int | None = None, strict: bool = False, progress: bool = True) -> Extraction:
@@ -167,20 +167,26 @@ def _refuse(unreadable: dict[str, str]) -> None:
 
 
 def _computed(
-    encoder: Encoder, shards: Sequence[cache.Shard], workers: int | None, strict: bool, progress: bool
+    encoder: Encoder,
+    shards: Sequence[cache.Shard],
+    workers: int | None,
+    strict: bool = False,
+    progress: bool = False,
 ) -> Iterator[cache.Part]:
     """The part of each shard, in order; all shards share one set of processes and one progress bar."""
     size = encoder.batch_size
     batches = [[shard.paths[i : i + size] for i in range(0, len(shard.paths), size)] for shard in shards]
     flat = list(itertools.chain.from_iterable(batches))
     results = iter(_loader(flat, encoder, workers))
-    with tqdm(total=sum(map(len, flat)), unit="img", desc="features", disable=None if progress else True) as bar:
+    hidden = None if progress else True  # None shows the bar on a terminal alone
+    with tqdm(total=sum(map(len, flat)), unit="img", desc="features", disable=hidden) as bar:
         for shard in batches:
             parts = []
             for paths in shard:
-                parts.append((len(paths), _encoded(encoder, *next(results))))
+                output, faults = next(results)
                 if strict:
-                    _outcome(paths, parts[-1][1].faults, strict)
+                    _refuse({paths[position]: reason for position, reason in faults.items()})
+                parts.append((len(paths), _encoded(encoder, output, faults)))
                 bar.update(len(paths))
             yield _concatenated(parts)
 
@@ -204,7 +210,7 @@ def _cores() -> int:
 
 
 class _Batches(Dataset):
-    """Item i is batch i of the images: the pixels or features of those that can be read, position -> fault of the rest."""
+    """Item i is batch i: pixels or features of the readable images, position -> fault of the others."""
 
     def __init__(self, batches: Sequence[Sequence[str]], encoder: Encoder) -> None:
         self.batches = batches
@@ -225,7 +231,7 @@ class _Batches(Dataset):
 
 
 def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
-    """Pixels (height, width, 3) uint8 of an image file, resized bilinearly as torchreid's test transform does.
+    """Pixels (height, width, 3) uint8 of an image file, resized as torchreid's test transform does.
 
     Raises:
         OSError: if the file is missing, truncated, or no JPEG, PNG, BMP or WebP; damaged files may also raise
