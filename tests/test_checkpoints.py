@@ -45,6 +45,12 @@ def test_saved_tensors_come_back_bit_by_bit_with_their_metadata(tmp_path: Path) 
     assert checkpoints.read_metadata(path) == {"widths": [1, 2], "name": "née"}
 
 
+def test_written_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    saved = checkpoints.save(tmp_path / "w.safetensors", {"a": torch.ones(1)})
+    assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_safetensors_of_others_have_empty_metadata(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
