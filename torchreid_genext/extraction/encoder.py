@@ -116,8 +116,8 @@ class Encoder(nn.Module):
 
     @property
     def runs_in_workers(self) -> bool:
-        """Whether loading processes also run the network: not on an accelerator, nor with compiled code."""
-        return self.device.type == "cpu" and not self.compiled
+        """Whether loading processes also run the network (and compile it, each for its one thread)."""
+        return self.device.type == "cpu"
 
 
 def _prepared(model: nn.Module, precision: str, layout: torch.memory_format) -> tuple[nn.Module, bool]:
