@@ -1,0 +1,147 @@
+"""What the README says is true: its commands, its snippets, its tables, its pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from yacs.config import CfgNode
+
+from tests.conftest import ROOT, shared_data
+from tests.test_architecture import MAY_IMPORT
+from torchreid_genext.config import get_default_config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    return re.split(r"^## ", README.split(f"\n## {title}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def table(text: str) -> list[list[str]]:
+    """Rows of the first Markdown table, without its heading."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_the_two_commands_are_targets_of_the_makefile() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    named = re.findall(r"make (\w+)", README)
+    assert {"demo", "test"} <= set(named) <= set(targets)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_snippet_runs_as_it_stands(number: int, reid_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "reid-data").symlink_to(reid_data)
+    snippet = blocks("python")[number]
+    run = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    if "evaluate" in snippet or "engine.run" in snippet:
+        assert "mAP" in run.stdout  # results are seen without any further line
+
+
+def tool_commands() -> list[list[str]]:
+    """Command lines of our tools, each as words."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if "tools/" in line]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("words", tool_commands(), ids=" ".join)
+def test_files_that_commands_name_are_there(words: list[str]) -> None:
+    files = [word for word in words if word.startswith(("tools/", "configs/"))]
+    assert files and all((ROOT / name).is_file() for name in files)
+
+
+@pytest.mark.parametrize("words", tool_commands(), ids=" ".join)
+def test_keys_that_commands_set_exist(words: list[str]) -> None:
+    keys = [word for word in words if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", word) and "/" not in word]
+    for key in keys:
+        node = get_default_config()
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
+
+
+def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in node.items():
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name: value}
+    return found
+
+
+def test_table_of_keys_is_the_tree() -> None:
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table(section("Config keys"))}
+    assert rows == {name: repr(value) for name, value in leaves(get_default_config().genext).items()}
+
+
+def test_pictures_are_there_and_small() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for name in pictures:
+        assert (ROOT / name).stat().st_size < 500_000, name
+
+
+def test_architecture_is_the_tested_import_table() -> None:
+    shown = {}
+    for line in section("Architecture").split("```")[1].splitlines():
+        if " -> " in line:
+            rooms, allowed = line.split(" -> ")
+            names = set() if allowed == "nothing of ours" else set(allowed.split(", "))
+            shown |= {room.strip(): names for room in rooms.split(",")}
+    assert shown == MAY_IMPORT
+
+
+def numbers(row: list[str]) -> list[float]:
+    return [float(value) for cell in row for value in re.findall(r"\d+\.\d+", cell)]
+
+
+@pytest.mark.slow
+def test_demo_prints_the_table_of_the_readme(tmp_path: Path) -> None:
+    options = ["data.save_dir", str(tmp_path / "log"), "data.root", str(tmp_path)]
+    command = [sys.executable, "tools/benchmark.py", "--config-file", "configs/demo.yaml", *options]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads((tmp_path / "log" / "report.json").read_text())
+    shown = section("The table you get").split("```")[1]
+    for chain in report["models"][0]["chains"]:
+        line = next(line for line in shown.splitlines() if line.split()[:1] == [chain["chain"]])
+        assert float(line.split()[1]) == pytest.approx(
+            100 * chain["mAP"], abs=0.3
+        )  # other processors round otherwise
+
+
+@pytest.mark.slow
+def test_market_table_is_what_the_tool_finds(tmp_path: Path) -> None:
+    data, root = shared_data(), ROOT.parent / "reid-data"
+    if data is None or not (root / "market1501").is_dir():
+        pytest.skip("needs Market-1501 unpacked in ../reid-data and the weights of $GENEXT_DATA")
+    weights = [f"{name}=osnet_x0_25@{data}/weights/osnet_x0_25_msmt17_{name}.pth" for name in "ab"]
+    command = [sys.executable, "tools/benchmark.py", "--config-file", "configs/market1501_osnet_x0_25.yaml"]
+    command += [
+        "--root",
+        str(root),
+        "genext.benchmark.models",
+        str(weights),
+        "genext.benchmark.pictures",
+        "False",
+    ]
+    command += ["data.save_dir", str(tmp_path), "genext.benchmark.cache_dir", str(ROOT / "log" / "features")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads((tmp_path / "report.json").read_text())
+    found = {(m["label"], c["chain"]): c for m in report["models"] for c in m["chains"]}
+    rows = table(section("Results on Market-1501"))
+    assert len(rows) == len(found)
+    for row in rows:
+        chain = found[row[0], row[1].strip("`")]
+        mean_ap, rank1, rank5 = (float(cell) for cell in row[2:5])
+        assert mean_ap == pytest.approx(100 * chain["mAP"], abs=0.05)
+        assert rank1 == pytest.approx(100 * chain["cmc"][0], abs=0.05)
+        assert rank5 == pytest.approx(100 * chain["cmc"][4], abs=0.05)
