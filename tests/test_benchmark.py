@@ -278,8 +278,17 @@ def test_unknown_dataset_lists_the_choices(cfg: CfgNode) -> None:
 
 def test_missing_data_root_says_how_to_lay_data_out(cfg: CfgNode, tmp_path: Path) -> None:
     cfg.genext.benchmark.dataset, cfg.data.root = "market1501", str(tmp_path / "nowhere")
-    expect_error(cfg, "expected a folder of data sets, got .*nowhere.*lay it out as .*Market-1501-v15.09.15")
+    expect_error(
+        cfg, "expected market1501 in '.*nowhere.*', got no such folder; lay it out as .*Market-1501-v15.09.15"
+    )
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_missing_dataset_folder_is_named_and_nothing_is_downloaded(cfg: CfgNode, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    cfg.genext.benchmark.dataset, cfg.data.root = "market1501", str(tmp_path / "data")
+    expect_error(cfg, "expected market1501 in '.*data.market1501', got no such folder")
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_empty_split_is_refused(cfg: CfgNode, tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_image_dataset_is_registered_where_torchreid_looks() -> None:
     assert "nothing" not in compat.image_dataset_names()
 
 
+@pytest.mark.parametrize("name", ["dukemtmcreid", "dukemtmcvidreid"])
+def test_withdrawn_data_are_never_downloaded(name: str, tmp_path: Path) -> None:
+    build = compat.video_data_manager if "vid" in name else compat.image_data_manager
+    with pytest.raises(ValueError, match=f"expected {name} in .*withdrawn and is never downloaded"):
+        build(root=str(tmp_path), sources=[name], targets=[name])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(ValueError, match="unknown model 'osnet'.*osnet_x0_25"):
         compat.build_model("osnet", 3)

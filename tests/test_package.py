@@ -121,13 +121,18 @@ def flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
     return found
 
 
+def made(folder: Path, *arguments: str) -> list[str]:
+    """The commands that make would run in a folder; also when the tests themselves are run by make."""
+    command = ["make", "--dry-run", "--no-print-directory", "-f", str(ROOT / "Makefile"), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_both_commands_set_up_the_environment_first(target: str, tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
-    command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), target, "PYTHON=python-of-choice"]
-    lines = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    lines = made(tmp_path, target, "PYTHON=python-of-choice")
     assert "python-of-choice -m venv .venv" in lines[0]
     assert "pip install" in lines[1] and "-e '.[test]'" in lines[1]
     assert lines[-1].startswith(".venv/bin/python")
@@ -137,10 +142,7 @@ def test_environment_is_installed_once(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
-    command = ["make", "--dry-run", "-f", str(ROOT / "Makefile"), "test"]
-    lines = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    lines = made(tmp_path, "test")
     assert lines == [".venv/bin/python -m pytest -q"]
 
 

@@ -14,6 +14,7 @@ import io
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,10 @@ def _models() -> dict[str, Callable[..., nn.Module]]:
 
 def _image_datasets() -> dict[str, type]:
     return vars(host().data.datasets)["__image_datasets"]
+
+
+def _video_datasets() -> dict[str, type]:
+    return vars(host().data.datasets)["__video_datasets"]
 
 
 def model_names() -> list[str]:
@@ -173,9 +178,7 @@ def init_image_dataset(name: str, **options: Any) -> Any:
 def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
     """Say in one sentence why the data sets `names` cannot be opened."""
     for name in names:
-        if name not in _image_datasets():
-            choices = ", ".join(image_dataset_names())
-            raise ValueError(f"unknown image data set {name!r}; choose from {choices}")
+        _refuse_to_fetch_withdrawn(name, _image_dataset(name), options.get("root", ""))
     try:
         yield
     except (OSError, RuntimeError, IndexError, zipfile.BadZipFile) as error:
@@ -183,6 +186,27 @@ def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
         reason = "a split without images" if isinstance(error, IndexError) else f"from the host: {error}"
         wanted = f"{', '.join(dict.fromkeys(names))} in {options.get('root', '')!r}"
         raise ValueError(f"expected data of {wanted}, got {reason}") from error
+
+
+def _refuse_to_fetch_withdrawn(name: str, dataset: type, root: str) -> None:
+    """Where the images are absent, the host would download them; DukeMTMC was withdrawn by its authors."""
+    if name.startswith("dukemtmc") and not Path(root, dataset.dataset_dir).is_dir():
+        raise ValueError(f"expected {name} in {root!r}, got none; it was withdrawn and is never downloaded")
+
+
+def image_dataset_folder(name: str, root: str | Path) -> Path:
+    """Where an image data set belongs below `root`; `root` itself if its class has no folder.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the choices.
+    """
+    return Path(root, getattr(_image_dataset(name), "dataset_dir", None) or "")
+
+
+def _image_dataset(name: str) -> type:
+    if name not in _image_datasets():
+        raise ValueError(f"unknown image data set {name!r}; choose from {', '.join(image_dataset_names())}")
+    return _image_datasets()[name]
 
 
 def build_transforms(
@@ -218,7 +242,13 @@ def image_data_manager(**options: Any) -> Any:
 
 
 def video_data_manager(**options: Any) -> Any:
-    """torchreid's ``VideoDataManager``."""
+    """torchreid's ``VideoDataManager``.
+
+    Raises:
+        ValueError: if a source or target was withdrawn by its authors and is not there.
+    """
+    for name in {*options["sources"], *options["targets"]} & _video_datasets().keys():
+        _refuse_to_fetch_withdrawn(name, _video_datasets()[name], options.get("root", ""))
     return host().data.VideoDataManager(**options)
 
 

@@ -282,7 +282,10 @@ def console_copied_to(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger(__package__)
     level = logger.level
-    with open(path, "w", encoding="utf-8", buffering=1) as file, contextlib.redirect_stdout(_Copier(sys.stdout, file)):
+    with (
+        open(path, "w", encoding="utf-8", buffering=1) as file,
+        contextlib.redirect_stdout(_Copier(sys.stdout, file)),
+    ):
         handler = logging.StreamHandler(sys.stdout)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -168,9 +168,8 @@ def is_ours(cfg: CfgNode) -> bool:
 
 
 def is_present(cfg: CfgNode) -> bool:
-    """Whether the data set can be opened without being written first, as far as its folder tells."""
-    ours = data.image_datasets().get(dataset_name(cfg))
-    return Path(cfg.data.root, ours.dataset_dir if ours else "").is_dir()
+    """Whether the data set can be opened without being drawn or downloaded first, as its folder tells."""
+    return compat.image_dataset_folder(dataset_name(cfg), cfg.data.root).is_dir()
 
 
 def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
@@ -181,7 +180,8 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     """
     name, root = dataset_name(cfg), cfg.data.root
     if not is_ours(cfg) and not is_present(cfg):
-        raise ValueError(f"expected a folder of data sets, got {root!r}, which does not exist; {_LAYOUT}")
+        folder = compat.image_dataset_folder(name, root)
+        raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
     try:
         dataset = compat.init_image_dataset(name, root=root, verbose=False, **_host_options(cfg))
     except ValueError as error:
