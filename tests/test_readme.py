@@ -29,7 +29,8 @@ def section(title: str) -> str:
 
 def table(text: str) -> list[list[str]]:
     """Rows of the first Markdown table, without its heading."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+    first = re.search(r"^\|.*?(?=\n\n)", text, flags=re.MULTILINE | re.DOTALL)
+    lines = first[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
