@@ -336,8 +336,17 @@ def test_steps_stand_in_the_chain_in_the_order_in_which_they_apply() -> None:
     chain = hooks.build_chain(tiny_config(*NFC, "genext.nfc.k2", "3").genext, normalize=True)
     assert chain.name.startswith("l2+nfc(")
     assert "k2=3" in chain.name
-    limited = tiny_config(*NFC, "genext.evaluation.memory_limit", "1000000")
-    assert hooks.build_chain(limited.genext).name == "nfc(memory_limit=1000000)"
+
+
+def test_memory_limit_is_obeyed_changes_no_figure_and_is_no_part_of_the_chain(
+    engine: Any, tmp_path: Path
+) -> None:
+    expected = measure(hooks.attach(engine, tiny_config(*NFC)))
+    limited = hooks.attach(engine, tiny_config(*NFC, "genext.evaluation.memory_limit", "1"))
+    assert measure(limited, save_dir=str(tmp_path)) == expected
+    assert json.loads((tmp_path / "genext_report_tiny_image.json").read_text())["chain"] == "nfc"
+    with pytest.raises(ValueError, match="expected memory_limit >= 1 byte, got -5"):
+        measure(hooks.attach(engine, tiny_config(*NFC, "genext.evaluation.memory_limit", "-5")))
 
 
 def test_console_copy_holds_prints_and_logs_and_gives_the_console_back(

@@ -46,11 +46,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_config(arguments: argparse.Namespace) -> CfgNode:
-    cfg = config.load_config(arguments.config_file)
-    for name in ("sources", "targets", "transforms", "root"):
-        cfg.data[name] = getattr(arguments, name) or cfg.data[name]
+    options = {name: getattr(arguments, name) for name in ("sources", "targets", "transforms", "root")}
+    cfg = config.load_config(arguments.config_file, arguments.opts, **options)
     cfg.genext.benchmark.strict = arguments.strict or cfg.genext.benchmark.strict
-    config.merge_options(cfg, arguments.opts)
     return cfg
 
 

@@ -29,8 +29,14 @@ def get_default_config() -> CfgNode:
     return cfg
 
 
-def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
-    """The defaults, overridden by a YAML file and then by ``key value`` pairs.
+def load_config(config_file: str = "", opts: Sequence[str] = (), **data: Any) -> CfgNode:
+    """The defaults, overridden by a YAML file, then by `data`, then by ``key value`` pairs.
+
+    Args:
+        config_file: YAML file of keys that differ from the defaults.
+        opts: ``key value key value ...``
+        data: keys of ``cfg.data`` that torchreid's scripts take as options of their own (``sources``,
+            ``targets``, ``transforms``, ``root``); empty ones leave the key as it is.
 
     Raises:
         ValueError: if the file is missing or not YAML, or a key is unknown or has a value of another type.
@@ -38,6 +44,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_default_config()
     if config_file:
         merge_file(cfg, config_file)
+    cfg.data.update({name: value for name, value in data.items() if value})
     merge_options(cfg, opts)
     return cfg
 

@@ -80,9 +80,7 @@ def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
     steps = ["l2"] if normalize else []
     if genext.nfc.enabled:
         names = ("k1", "k2", "side", "normalize_before", "normalize_after")
-        arguments = {name: genext.nfc[name] for name in names}
-        arguments["memory_limit"] = genext.evaluation.memory_limit or None
-        steps.append("nfc(" + ",".join(f"{name}={value}" for name, value in arguments.items()) + ")")
+        steps.append("nfc(" + ",".join(f"{name}={genext.nfc[name]}" for name in names) + ")")
     return Chain.parse("+".join(steps) or "base")
 
 
@@ -137,8 +135,8 @@ class _Evaluation:
         """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
         query = _extract(self.engine, query_loader, f"{dataset_name} query")
         gallery = _extract(self.engine, gallery_loader, f"{dataset_name} gallery")
-        genext = _genext(self.cfg)
-        chain = build_chain(genext, normalize=normalize_feature)
+        chain = build_chain(_genext(self.cfg), normalize=normalize_feature)
+        memory_limit = _genext(self.cfg).evaluation.memory_limit or None
         report = evaluate(
             query,
             gallery,
@@ -146,12 +144,13 @@ class _Evaluation:
             metric=dist_metric,
             protocol="cuhk03" if use_metric_cuhk03 else "market1501",
             max_rank=max(50, *ranks),
-            memory_limit=genext.evaluation.memory_limit or None,
+            memory_limit=memory_limit,
         )
         result = report.to_json()
         cmc, mean_ap = report.cmc, report.mAP
         if rerank or visrank:
-            distances = _distances(*transform(query, gallery, chain), dist_metric, rerank=rerank)
+            transformed = transform(query, gallery, chain, memory_limit=memory_limit)
+            distances = _distances(*transformed, dist_metric, rerank=rerank)
         if rerank:
             cmc, mean_ap = _measure(distances, query, gallery, use_metric_cuhk03, len(cmc))
             result["rerank"] = {"mAP": mean_ap, "cmc": cmc}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_fuse_needs_generated_features_of_the_sides_it_touches(
 def test_result_does_not_depend_on_the_memory_limit(query: RetrievalSet, gallery: RetrievalSet) -> None:
     whole, parts = evaluate(query, gallery, "nfc"), evaluate(query, gallery, "nfc", memory_limit=1)
     np.testing.assert_allclose(parts.average_precision, whole.average_precision, atol=1e-12)
+
+
+def test_memory_limit_reaches_every_step(query: RetrievalSet, gallery: RetrievalSet) -> None:
+    seen: list[int | None] = []
+
+    @dataclass(frozen=True)
+    class Probe:
+        name, uses = "probe", ""
+
+        def __call__(self, query, gallery, *, memory_limit=None):
+            seen.append(memory_limit)
+            return query, gallery
+
+    assert evaluate(query, gallery, Chain((Probe(),)), memory_limit=12_345).chain == "probe"
+    transform(query, gallery, Chain((Probe(), Probe())), memory_limit=6_789)
+    assert seen == [12_345, 6_789, 6_789]
 
 
 def test_report_prints_and_becomes_json(query: RetrievalSet, gallery: RetrievalSet) -> None:
@@ -236,6 +253,7 @@ def test_different_widths_are_named(query: RetrievalSet) -> None:
         ({"metric": "manhattan"}, "unknown metric 'manhattan'; choose from euclidean, cosine"),
         ({"protocol": "duke"}, "unknown protocol 'duke'; choose from market1501, cuhk03"),
         ({"max_rank": 0}, "expected max_rank >= 1, got 0"),
+        ({"memory_limit": 0}, "expected memory_limit >= 1 byte, got 0"),
     ),
 )
 def test_bad_options_are_named(

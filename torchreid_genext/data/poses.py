@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from torchreid_genext import checkpoints
+
 JOINTS = (
     "nose",
     "neck",
@@ -122,8 +124,7 @@ def read_visibility(path: str | PathLike[str]) -> dict[str, NDArray[np.bool_]]:
 def write_market_annotations(
     path: str | PathLike[str], poses: Mapping[str, ArrayLike], visible: Mapping[str, ArrayLike] | None = None
 ) -> None:
-    """Write an annotation file that `read_market_annotations` reads back; an existing file is replaced at
-    once.
+    """Write an annotation file that `read_market_annotations` reads back, whole or not at all.
 
     Args:
         path: file to write.
@@ -138,12 +139,7 @@ def write_market_annotations(
         header,
         *(_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items()),
     ]
-    part = f"{os.fspath(path)}.{os.getpid()}.part"
-    with open(part, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    checkpoints.write_text(os.fspath(path), "\n".join(lines) + "\n")
 
 
 def heatmaps(poses: ArrayLike | Tensor, size: tuple[int, int], *, sigma: float = HEATMAP_SIGMA) -> Tensor:

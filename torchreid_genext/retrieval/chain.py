@@ -15,11 +15,12 @@ A further step is a frozen dataclass with ``name``, ``uses`` and ``__call__``, a
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Protocol
-from collections.abc import Callable, Iterable
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -41,7 +42,10 @@ class Step(Protocol):
     def uses(self) -> str:
         """What the step knows beyond the image pair it compares, for the protocol label; empty if nothing."""
 
-    def __call__(self, query: RetrievalSet, gallery: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]: ...
+    def __call__(
+        self, query: RetrievalSet, gallery: RetrievalSet, *, memory_limit: int | None = None
+    ) -> tuple[RetrievalSet, RetrievalSet]:
+        """Both sets with new features; `memory_limit` is in bytes, None is the library's default."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ class Normalize:
     name = "l2"
     uses = ""
 
-    def __call__(self, query: RetrievalSet, gallery: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]:
+    def __call__(
+        self, query: RetrievalSet, gallery: RetrievalSet, *, memory_limit: int | None = None
+    ) -> tuple[RetrievalSet, RetrievalSet]:
         return _on_each(query, gallery, "both", normalize)
 
 
@@ -68,7 +74,6 @@ class Centralize:
         normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
             ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
         self_distance: see ``centralization.nfc``.
-        memory_limit: bytes of working memory; None is the library's default.
     """
 
     k1: int = 2
@@ -77,7 +82,6 @@ class Centralize:
     normalize_before: bool = True
     normalize_after: bool = True
     self_distance: float = float("inf")
-    memory_limit: int | None = None
 
     name = "nfc"
 
@@ -93,16 +97,19 @@ class Centralize:
             return "transductive: neighbours across query and gallery"
         return {"both": "neighbours within each set"}.get(self.side, f"neighbours within the {self.side} set")
 
-    def __call__(self, query: RetrievalSet, gallery: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]:
+    def __call__(
+        self, query: RetrievalSet, gallery: RetrievalSet, *, memory_limit: int | None = None
+    ) -> tuple[RetrievalSet, RetrievalSet]:
+        centralized = functools.partial(self._centralized, memory_limit=memory_limit)
         if self.side == "joint":
-            return _on_joint(query, gallery, self._centralized)
-        return _on_each(query, gallery, self.side, self._centralized, self._left_alone)
+            return _on_joint(query, gallery, centralized)
+        return _on_each(query, gallery, self.side, centralized, self._left_alone)
 
-    def _centralized(self, features: Tensor) -> Tensor:
+    def _centralized(self, features: Tensor, memory_limit: int | None) -> Tensor:
         if self.normalize_before:
             features = normalize(features)
         features = nfc(
-            features, k1=self.k1, k2=self.k2, self_distance=self.self_distance, memory_limit=self.memory_limit
+            features, k1=self.k1, k2=self.k2, self_distance=self.self_distance, memory_limit=memory_limit
         )
         return normalize(features) if self.normalize_after else features
 
@@ -125,7 +132,9 @@ class Fuse:
     def __post_init__(self) -> None:
         _check_side(self.side, SIDES[:3])
 
-    def __call__(self, query: RetrievalSet, gallery: RetrievalSet) -> tuple[RetrievalSet, RetrievalSet]:
+    def __call__(
+        self, query: RetrievalSet, gallery: RetrievalSet, *, memory_limit: int | None = None
+    ) -> tuple[RetrievalSet, RetrievalSet]:
         return (
             self._fused("query", query) if self.side in ("query", "both") else query,
             self._fused("gallery", gallery) if self.side in ("gallery", "both") else gallery,

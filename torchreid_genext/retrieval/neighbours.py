@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "PRECISIONS", "check_features", "nearest"]
+__all__ = ["DEFAULT_MEMORY_LIMIT", "PRECISIONS", "check_features", "name_rows", "nearest"]
 
 DEFAULT_MEMORY_LIMIT = 96 * 2**20  # bytes of working memory; larger blocks are not faster
 PRECISIONS = ("auto", "fp32", "bf16")

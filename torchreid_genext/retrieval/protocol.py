@@ -1,7 +1,7 @@
 """Evaluate anyone's features: sets in, a report out.
 
     report = evaluate(RetrievalSet(qf, q_pids, q_camids), RetrievalSet(gf, g_pids, g_camids), "nfc")
-    print(report.summary())
+    report.mAP, report.rank(1), report.summary()
 
 The matrix of all distances never exists: queries are compared with the gallery in blocks.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -22,7 +22,7 @@ from torchreid_genext.retrieval.chain import STEPS, Chain, Step, expand_chains
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, rank_matches
 from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 from torchreid_genext.retrieval.report import Report, bootstrap_difference
-from torchreid_genext.retrieval.sets import RetrievalSet, explain_unmatched
+from torchreid_genext.retrieval.sets import RetrievalSet, unmatched_queries
 
 __all__ = [
     "METRICS", "STEPS", "Chain", "Report", "RetrievalSet", "Step",
@@ -53,7 +53,7 @@ def evaluate(
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: ``market1501`` or ``cuhk03``.
         max_rank: length of the CMC curve; at most the gallery's size.
-        memory_limit: bytes for a block of distances; 96 MiB unless told.
+        memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
 
     Returns:
         The report; rates in 0 .. 1.
@@ -63,9 +63,9 @@ def evaluate(
             argument is out of range.
     """
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
-    _check(query, gallery, metric, protocol, max_rank)
+    _check(query, gallery, metric, protocol, max_rank, memory_limit)
     clock = _Clock()
-    query, gallery = _apply(query, gallery, chain, clock)
+    query, gallery = _apply(query, gallery, chain, memory_limit, clock)
     with clock.step("rank"):
         ranking = _rank(query, gallery, metric, protocol, max_rank, memory_limit or DEFAULT_MEMORY_LIMIT)
     with clock.step("id2"):
@@ -78,11 +78,11 @@ def evaluate(
 
 
 def transform(
-    query: RetrievalSet, gallery: RetrievalSet, chain: Chain | str
+    query: RetrievalSet, gallery: RetrievalSet, chain: Chain | str, *, memory_limit: int | None = None
 ) -> tuple[RetrievalSet, RetrievalSet]:
-    """Both sets as they are after a chain."""
+    """Both sets as they are after a chain; arguments as `evaluate`."""
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
-    return _apply(query, gallery, chain, _Clock())
+    return _apply(query, gallery, chain, memory_limit, _Clock())
 
 
 def distances(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
@@ -100,15 +100,22 @@ def distances(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tens
 
 
 def _apply(
-    query: RetrievalSet, gallery: RetrievalSet, chain: Chain, clock: _Clock
+    query: RetrievalSet, gallery: RetrievalSet, chain: Chain, memory_limit: int | None, clock: _Clock
 ) -> tuple[RetrievalSet, RetrievalSet]:
     for step in chain.steps:
         with clock.step(step.name):
-            query, gallery = step(query, gallery)
+            query, gallery = step(query, gallery, memory_limit=memory_limit)
     return query, gallery
 
 
-def _check(query: RetrievalSet, gallery: RetrievalSet, metric: str, protocol: str, max_rank: int) -> None:
+def _check(
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    metric: str,
+    protocol: str,
+    max_rank: int,
+    memory_limit: int | None,
+) -> None:
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
@@ -118,10 +125,12 @@ def _check(query: RetrievalSet, gallery: RetrievalSet, metric: str, protocol: st
         raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
     if max_rank < 1:
         raise ValueError(f"expected max_rank >= 1, got {max_rank}")
-    unmatched = explain_unmatched(query, gallery)
-    if unmatched is not None and unmatched.startswith(f"{len(query)} of {len(query)} "):
-        raise ValueError(unmatched)
-    if unmatched is not None:
+    if memory_limit is not None and memory_limit < 1:
+        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+    unmatched = unmatched_queries(query, gallery)
+    if len(unmatched) == len(query):
+        raise ValueError(str(unmatched))
+    if unmatched:
         logger.warning("%s; they are left out of all rates", unmatched)
 
 

@@ -73,7 +73,10 @@ class Report:
     ) -> Report:
         """Average what was found of each query."""
         valid = ranking.valid
-        mean = lambda values: float(np.mean(values[valid], dtype=np.float64))  # noqa: E731
+
+        def mean(values: np.ndarray) -> float:
+            return float(np.mean(values[valid], dtype=np.float64))
+
         return cls(
             chain=chain.name,
             protocol="; ".join((protocol, *chain.uses)),

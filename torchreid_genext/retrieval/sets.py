@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from torchreid_genext.retrieval.neighbours import check_features, name_rows
 
-__all__ = ["RetrievalSet", "explain_unmatched"]
+__all__ = ["RetrievalSet", "Unmatched", "unmatched_queries"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,32 +64,46 @@ class RetrievalSet:
         )
 
 
-def explain_unmatched(query: RetrievalSet, gallery: RetrievalSet) -> str | None:
-    """Say which queries have no match in the gallery, and why; None if all have one.
+@dataclass(frozen=True)
+class Unmatched:
+    """Queries without a gallery image of their identity under another camera, as (pid, camid), by reason.
 
-    A match is a gallery image of the same identity under another camera.
+    Attributes:
+        absent: the identity is not in the gallery at all.
+        same_camera: it is, but only under the query's own camera.
+        num_query: all queries.
     """
-    seen = set(zip(gallery.pids.tolist(), gallery.camids.tolist()))
-    cameras = Counter(pid for pid, _ in seen)
-    absent, same_camera = [], []
-    for pid, camid in zip(query.pids.tolist(), query.camids.tolist()):
-        if cameras[pid] == 0:
-            absent.append((pid, camid))
-        elif cameras[pid] == 1 and (pid, camid) in seen:
-            same_camera.append((pid, camid))
-    if not absent and not same_camera:
-        return None
-    reasons = [
-        _list_queries(absent, "identity absent from the gallery"),
-        _list_queries(same_camera, "identity in the gallery only under the query's own camera"),
-    ]
-    return (
-        f"{len(absent) + len(same_camera)} of {len(query)} queries have no match in the gallery: "
-        + "; ".join(reason for reason in reasons if reason)
+
+    absent: tuple[tuple[int, int], ...]
+    same_camera: tuple[tuple[int, int], ...]
+    num_query: int
+
+    def __len__(self) -> int:
+        return len(self.absent) + len(self.same_camera)
+
+    def __str__(self) -> str:
+        reasons = (
+            _list_queries(self.absent, "identity absent from the gallery"),
+            _list_queries(self.same_camera, "identity in the gallery only under the query's own camera"),
+        )
+        reason = "; ".join(filter(None, reasons))
+        return f"{len(self)} of {self.num_query} queries have no match in the gallery: {reason}"
+
+
+def unmatched_queries(query: RetrievalSet, gallery: RetrievalSet) -> Unmatched:
+    """Which queries have no match in the gallery, and why; empty if all have one."""
+    cameras: dict[int, set[int]] = {}
+    for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist()):
+        cameras.setdefault(pid, set()).add(camid)
+    queries = list(zip(query.pids.tolist(), query.camids.tolist()))
+    return Unmatched(
+        absent=tuple(q for q in queries if q[0] not in cameras),
+        same_camera=tuple(q for q in queries if cameras.get(q[0]) == {q[1]}),
+        num_query=len(queries),
     )
 
 
-def _list_queries(queries: list[tuple[int, int]], why: str, shown: int = 8) -> str:
+def _list_queries(queries: Sequence[tuple[int, int]], why: str, shown: int = 8) -> str:
     if not queries:
         return ""
     pids = sorted({pid for pid, _ in queries})

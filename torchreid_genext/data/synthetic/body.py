@@ -1,19 +1,23 @@
 """The jointed body: where the 18 OpenPose joints of a walking or standing person are, in three dimensions.
 
-Body coordinates are metres: *left* (towards the person's own left), *up* (from the ground) and *ahead*
-    (where the person faces). A `Projection` turns them by the view's yaw and the camera's pitch and drops
-    the depth, so that
-what is near stays as large as what is far: at the distance of a surveillance camera the difference is small.
+Body coordinates are metres: *left* (towards the person's own left), *up* (from the ground) and *ahead* (where
+the person faces). A `Projection` turns them by the view's yaw and the camera's pitch and drops the depth, so
+that what is near stays as large as what is far: at the distance of a surveillance camera the difference is
+small.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
 from torchreid_genext.data.synthetic.people import Body
 
 Point = tuple[float, float, float]
+
+# Joints of the face by their number in poses.JOINTS: angle around the head, from ahead to the person's left.
+FACE = {0: 0.0, 14: -0.5, 15: 0.5, 16: -1.65, 17: 1.65}
 
 # Heights and lengths as shares of the body's height.
 _ANKLE, _KNEE, _HIP, _SHOULDER, _HEAD = 0.045, 0.275, 0.515, 0.815, 0.925
@@ -82,6 +86,14 @@ class Projection:
         self._cos, self._sin = math.cos(self.yaw), math.sin(self.yaw)
         self._tilt_cos, self._tilt_sin = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
         self.origin, self.scale = origin, scale
+
+    def turned(self, centre: Point, turn: float) -> Projection:
+        """The same view of something that is turned by `turn` radians about its own upright axis."""
+        view = copy.copy(self)
+        view.yaw = self.yaw + turn
+        view._cos, view._sin = math.cos(view.yaw), math.sin(view.yaw)
+        view.origin = self(centre[0], 0.0, centre[2])[:2]
+        return view
 
     def __call__(self, left: float, up: float, ahead: float) -> Point:
         near = ahead * self._cos - left * self._sin
@@ -207,11 +219,11 @@ def _face(head: Point, body: Body, turn: float) -> tuple[Point, Point, Point, Po
         )
 
     return (
-        at(0, -0.12, 1.05),
-        at(-0.5, 0.1, 0.95),
-        at(0.5, 0.1, 0.95),
-        at(-1.65, 0.0, 1.0),
-        at(1.65, 0.0, 1.0),
+        at(FACE[0], -0.12, 1.05),
+        at(FACE[14], 0.1, 0.95),
+        at(FACE[15], 0.1, 0.95),
+        at(FACE[16], 0.0, 1.0),
+        at(FACE[17], 0.0, 1.0),
     )
 
 

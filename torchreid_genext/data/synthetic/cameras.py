@@ -68,13 +68,10 @@ def expose(
     Returns:
         An RGB image of the same size.
     """
-    unsharp = _blurred(picture, camera)
-    lit = unsharp * _light(picture.shape[:2], camera, rng, infrared)
-    toned = _toned(lit, camera, infrared)
-    if infrared:
-        noisy = toned + camera.noise * rng.standard_normal((*picture.shape[:2], 1), dtype=np.float32)
-        return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
-    noisy = toned + camera.noise * rng.standard_normal(picture.shape, dtype=np.float32)
+    lit = _blurred(picture, camera) * _light(picture.shape[:2], camera, rng, infrared)
+    channels = 1 if infrared else 3  # the noise of an infrared picture is grey too
+    noise = rng.standard_normal((*picture.shape[:2], channels), dtype=np.float32)
+    noisy = _toned(lit, camera, infrared) + camera.noise * noise
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 

@@ -1,9 +1,8 @@
 """Drawing in three layers at once: colour, shade, and which part covers each pixel.
 
 Colour is drawn flat; the shade layer (dark towards a shape's edge, light on the side of the lamp) is
-blurred and multiplied in at the end, which rounds every shape and its pattern alike. The parts layer tells,
-for any pixel, what
-is on top there: that is how joints know whether something hides them.
+blurred and multiplied in at the end, which rounds every shape and its pattern alike. The parts layer tells
+what is on top of any pixel: that is how joints know whether something hides them.
 """
 
 from __future__ import annotations
@@ -120,8 +119,8 @@ class Canvas:
 class Tube:
     """A body part of elliptic cross-sections, along which patterns are laid by angle and place.
 
-    Angles are radians around the body: 0 ahead, positive to the person's left. Only what faces the camera
-        is returned.
+    Angles are radians around the body: 0 ahead, positive to the person's left. Only what faces the camera is
+    returned.
     """
 
     def __init__(self, view: Projection, sections: Sequence[Section]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from torchreid_genext.data.synthetic import bags, clothes, head
-from torchreid_genext.data.synthetic.body import Point, Projection, Skeleton, head_radii
+from torchreid_genext.data.synthetic.body import FACE, Point, Projection, Skeleton, head_radii
 from torchreid_genext.data.synthetic.canvas import Canvas, Tube
 from torchreid_genext.data.synthetic.cloth import upright
 from torchreid_genext.data.synthetic.people import Identity, Material
@@ -52,7 +52,6 @@ _CARRIERS = (
 )
 # how far a joint of the head may turn away (cosine to the camera) before the head itself hides it
 _TURNED_AWAY = {0: -0.2, 14: -0.1, 15: -0.1, 16: -0.45, 17: -0.45}
-_FACE = {0: 0.0, 14: -0.5, 15: 0.5, 16: -1.65, 17: 1.65}
 
 
 def draw_person(
@@ -79,7 +78,7 @@ def visible_joints(canvas: Canvas, view: Projection, bones: Skeleton) -> list[bo
 
 
 def _seen(canvas: Canvas, view: Projection, bones: Skeleton, index: int) -> bool:
-    if index in _FACE and math.cos(_FACE[index] + bones.head_turn + view.yaw) < _TURNED_AWAY[index]:
+    if index in FACE and math.cos(FACE[index] + bones.head_turn + view.yaw) < _TURNED_AWAY[index]:
         return False
     x, y, _ = view(*bones.joints[index])
     return canvas.part_at(x, y) in _CARRIERS[index]
@@ -194,7 +193,7 @@ class Person:
         rings = [(i / 8, math.cos(math.pi * i / 8), math.sin(math.pi * i / 8)) for i in range(9)]
         # the jaw is narrower than the skull
         rows = [(p, up * y, across * r * (1 - 0.16 * max(0.0, -y)), ahead * r) for p, y, r in rings]
-        turned = _Turned(self.view, middle, self.bones.head_turn)
+        turned = self.view.turned(middle, self.bones.head_turn)
         return upright(turned, (0.0, middle[1], 0.0), rows, 1.0)
 
     def _head(self) -> None:
@@ -215,14 +214,3 @@ class Person:
         draw = {"backpack": bags.draw_backpack, "messenger": bags.draw_messenger}[bag.kind]
         depth = self.view.near(*bags.bag_centre(self))
         return [(0.25 * depth + (0.05 if depth > -0.06 else -0.8), lambda: draw(self, self.part(Part.BAG)))]
-
-
-class _Turned(Projection):
-    """The same view of something that is turned about its own upright axis."""
-
-    def __init__(self, view: Projection, centre: Point, turn: float) -> None:
-        self.__dict__.update(view.__dict__)
-        self.yaw = view.yaw + turn
-        self._cos, self._sin = math.cos(self.yaw), math.sin(self.yaw)
-        here = view(centre[0], 0.0, centre[2])
-        self.origin = here[:2]

@@ -43,12 +43,8 @@ def _pole(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) 
     width, height = canvas.size
     x, half = _across(canvas, thing), width * (0.04 + 0.14 * thing.cover)
     grey = int(rng.integers(70, 170))
-    canvas.shape(
-        part,
-        [(x - half, 0), (x + half, 0), (x + half, height), (x - half, height)],
-        Material((grey, grey, grey + 4), 0.5),
-    )
-    canvas.shine([(x - half / 2, 0), (x + half / 3, 0), (x + half / 3, height), (x - half / 2, height)])
+    canvas.shape(part, _box(x - half, 0, x + half, height), Material((grey, grey, grey + 4), 0.5))
+    canvas.shine(_box(x - half / 2, 0, x + half / 3, height))
 
 
 def _bush(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
@@ -82,24 +78,8 @@ def _car(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -
         ],
         glass,
     )
-    canvas.shape(
-        part,
-        [
-            (x - 1.4 * width, top),
-            (x + 1.4 * width, top),
-            (x + 1.4 * width, height),
-            (x - 1.4 * width, height),
-        ],
-        paint,
-    )
-    canvas.shine(
-        [
-            (x - 1.4 * width, top + 3),
-            (x + 1.4 * width, top + 3),
-            (x + 1.4 * width, top + 0.12 * height),
-            (x - 1.4 * width, top + 0.12 * height),
-        ]
-    )
+    canvas.shape(part, _box(x - 1.4 * width, top, x + 1.4 * width, height), paint)
+    canvas.shine(_box(x - 1.4 * width, top + 3, x + 1.4 * width, top + 0.12 * height))
 
 
 def _barrier(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) -> None:
@@ -108,8 +88,8 @@ def _barrier(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generato
     top = height * (1 - 0.75 * thing.cover)
     for row in range(2):
         y = top + row * 0.16 * height
-        canvas.shape(part, [(0, y), (width, y), (width, y + 0.09 * height), (0, y + 0.09 * height)], white)
-        canvas.shine([(0, y + 2), (width, y + 2), (width, y + 0.07 * height), (0, y + 0.07 * height)], 0.8)
+        canvas.shape(part, _box(0, y, width, y + 0.09 * height), white)
+        canvas.shine(_box(0, y + 2, width, y + 0.07 * height), 0.8)
         for i in range(4):
             x = (i - thing.place * 0.5) * 0.3 * width
             canvas.mark(
@@ -130,30 +110,15 @@ def _sign(canvas: Canvas, thing: Occluder, part: int, rng: np.random.Generator) 
     board = Material(
         ((196, 190, 176), (52, 84, 140), (170, 140, 60))[rng.integers(3)], float(rng.uniform(0.3, 0.8))
     )
-    canvas.shape(
-        part,
-        [(x - half, top), (x + half, top), (x + half, top + 0.3 * height), (x - half, top + 0.3 * height)],
-        board,
-    )
-    canvas.shine(
-        [
-            (x - 0.9 * half, top + 3),
-            (x + 0.9 * half, top + 3),
-            (x + 0.9 * half, top + 0.28 * height),
-            (x - 0.9 * half, top + 0.28 * height),
-        ]
-    )
+    canvas.shape(part, _box(x - half, top, x + half, top + 0.3 * height), board)
+    canvas.shine(_box(x - 0.9 * half, top + 3, x + 0.9 * half, top + 0.28 * height))
     post = 0.03 * width
-    canvas.shape(
-        part,
-        [
-            (x - post, top + 0.3 * height),
-            (x + post, top + 0.3 * height),
-            (x + post, height),
-            (x - post, height),
-        ],
-        Material((96, 96, 98), 0.5),
-    )
+    foot = _box(x - post, top + 0.3 * height, x + post, height)
+    canvas.shape(part, foot, Material((96, 96, 98), 0.5))
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _across(canvas: Canvas, thing: Occluder) -> float:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torchreid_genext import checkpoints
 from torchreid_genext.data.poses import write_market_annotations
 from torchreid_genext.data.synthetic.cameras import CAMERAS
 from torchreid_genext.data.synthetic.people import random_identity
@@ -110,7 +111,7 @@ def write_dataset(
     workplace = _make_room(target)
     try:
         _draw_all(plan, workplace, progress)
-        _write_manifest(workplace, wanted)
+        checkpoints.write_json(workplace / MANIFEST, vars(wanted))
         _move_into_place(workplace, target, wanted)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
@@ -235,14 +236,9 @@ def draw_shot(shot: Shot) -> Rendering:
     return render_with_joints(_person(shot.person), shot.pose, shot.view, camera, **options)
 
 
-def _write_manifest(workplace: Path, manifest: Manifest) -> None:
-    with open(workplace / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(manifest.__dict__, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _move_into_place(workplace: Path, target: Path, wanted: Manifest) -> None:
+    if hasattr(os, "sync"):  # not on Windows; else a power cut could leave the name with empty images in it
+        os.sync()
     try:
         os.replace(workplace, target)
     except OSError:
