@@ -112,7 +112,7 @@ def test_blank_lines_are_skipped(tmp_path: Path) -> None:
 
 def test_real_market_annotations_are_read() -> None:
     if shared_data() is None:
-        pytest.skip("real annotations are not here")
+        pytest.skip("needs the Market-1501 annotations of $GENEXT_DATA")
     poses = read_market_annotations(shared_data() / "market_poses" / "market-annotation-train.csv")
     assert len(poses) == 12_936
     assert poses["0224_c6s1_055726_02.jpg"][0].tolist() == [8, 39]
