@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 
 try:
@@ -17,11 +18,13 @@ __all__ = ["PeakMemory"]
 class PeakMemory:
     """Growth of the resident memory's peak since this object was made, in bytes.
 
-    On Linux the kernel's peak counter is set back first, so that earlier peaks do not hide later ones;
-    elsewhere only growth beyond the process's highest peak is seen. On a GPU its own allocator is asked too.
+    On Linux the kernel's peak counter is set back first, and what the allocator keeps of freed memory is
+    given back, so that earlier work does not hide what later work takes; elsewhere only growth beyond the
+    process's highest peak is seen. On a GPU its own allocator is asked too.
     """
 
     def __init__(self) -> None:
+        _give_back_freed()
         self._resettable = _reset_peak()
         self._before = _resident() if self._resettable else _peak()
         if torch.cuda.is_available():
@@ -32,6 +35,13 @@ class PeakMemory:
         """Bytes above the start, 0 at least."""
         host = (_status("VmHWM") if self._resettable else _peak()) - self._before
         return max(0, host) + max(0, _device_peak() - self._device_before)
+
+
+def _give_back_freed() -> None:
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):  # not the GNU C library
+        return
 
 
 def _reset_peak() -> bool:
