@@ -99,7 +99,14 @@ def _with_self(distances: Tensor, indices: Tensor, self_distance: float) -> Tens
     return torch.cat([indices, own], dim=1).gather(1, order)
 
 
-def fuse_generated(features: Tensor, generated: Tensor, *, eta: float = 1.0, reduce: str = "mean") -> Tensor:
+def fuse_generated(
+    features: Tensor,
+    generated: Tensor,
+    *,
+    eta: float = 1.0,
+    reduce: str = "mean",
+    normalize_before: bool = False,
+) -> Tensor:
     """Add the features of generated images of the same person: ``f + eta * reduce_p g_p`` (Pose2ID, eq. 9).
 
     The paper sums over the images with eta 1; the official demo takes the mean of 8 with eta 2, on features
@@ -110,6 +117,7 @@ def fuse_generated(features: Tensor, generated: Tensor, *, eta: float = 1.0, red
         generated: of P generated images for each, shape (N, P, D).
         eta: weight of the generated images, finite.
         reduce: ``mean`` or ``sum`` over the P images.
+        normalize_before: L2-normalise every feature first, so that long ones have no louder voice.
 
     Returns:
         New tensor (N, D), float32, not normalised.
@@ -121,13 +129,22 @@ def fuse_generated(features: Tensor, generated: Tensor, *, eta: float = 1.0, red
     if generated.ndim != 3 or generated.shape[::2] != features.shape:
         expected = f"({features.shape[0]}, P, {features.shape[1]})"
         raise ValueError(f"expected generated features of shape {expected}, got {tuple(generated.shape)}")
-    check_features(generated.flatten(1), "generated features")
+    generated = check_features(generated.flatten(1), "generated features").view(generated.shape)
     if reduce not in ("mean", "sum"):
         raise ValueError(f"unknown reduce {reduce!r}; choose from mean, sum")
     if not math.isfinite(eta):
         raise ValueError(f"expected a finite eta, got {eta}")
-    generated = generated.to(torch.float32)
-    return features + eta * (generated.mean(1) if reduce == "mean" else generated.sum(1))
+    if normalize_before:
+        features, total = normalize(features), _sum_of_directions(generated)
+    else:
+        total = generated.sum(1)
+    return features + eta * (total / generated.shape[1] if reduce == "mean" else total)
+
+
+def _sum_of_directions(generated: Tensor) -> Tensor:
+    """``normalize(generated, dim=2).sum(1)`` without a second (N, P, D)."""
+    lengths = torch.linalg.vector_norm(generated, dim=2).clamp_min_(1e-12)
+    return torch.bmm(lengths.reciprocal_()[:, None], generated)[:, 0]
 
 
 def id2(features: Tensor, pids: Tensor) -> Tensor:
