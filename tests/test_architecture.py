@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "engine": {"checkpoints", "compat", "config", "data", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
     "generators": {"checkpoints"},
-    "retrieval": set(),
+    "retrieval": {"checkpoints"},
     "training": {"checkpoints", "generators"},
     "visualization": set(),
 }

@@ -22,7 +22,7 @@ from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.retrieval.metrics import evaluate_rank
-from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, evaluate, transform
+from torchreid_genext.retrieval.protocol import Chain, Comparison, Report, RetrievalSet, evaluate, transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,8 +149,8 @@ class _Evaluation:
         result = report.to_json()
         cmc, mean_ap = report.cmc, report.mAP
         if rerank or visrank:
-            transformed = transform(query, gallery, chain, memory_limit=memory_limit)
-            distances = _distances(*transformed, dist_metric, rerank=rerank)
+            after = transform(query, gallery, chain, metric=dist_metric, memory_limit=memory_limit)
+            distances = _distances(after, dist_metric, rerank=rerank)
         if rerank:
             cmc, mean_ap = _measure(distances, query, gallery, use_metric_cuhk03, len(cmc))
             result["rerank"] = {"mAP": mean_ap, "cmc": cmc}
@@ -200,13 +200,13 @@ def _device(engine: Any) -> torch.device:
     return next(network.parameters()).device
 
 
-def _distances(query: RetrievalSet, gallery: RetrievalSet, metric: str, *, rerank: bool) -> np.ndarray:
-    """(Q, G) of features that went through the chain, by the host's functions."""
-    q, g = query.features, gallery.features
-    between = compat.compute_distance_matrix(q, g, metric).numpy()
+def _distances(after: Comparison, metric: str, *, rerank: bool) -> np.ndarray:
+    """(Q, G) of features that went through the chain; re-ranked by the host's function."""
+    between = after.matrix().numpy()
     if not rerank:
         return between
-    within = (compat.compute_distance_matrix(x, x, metric).numpy() for x in (q, g))
+    sets = after.query.features, after.gallery.features
+    within = (compat.compute_distance_matrix(x, x, metric).numpy() for x in sets)
     return compat.re_ranking(between, *within)
 
 

@@ -13,6 +13,7 @@ from tests import reference
 from torchreid_genext import compat
 from torchreid_genext.retrieval.centralization import fuse_generated, nfc
 from torchreid_genext.retrieval.protocol import (
+    Comparison,
     Chain,
     RetrievalSet,
     bootstrap_difference,
@@ -59,9 +60,9 @@ def test_distances_equal_torchreid(metric: str, query: RetrievalSet, gallery: Re
 
 
 def test_nfc_step_normalises_before_and_after(query: RetrievalSet, gallery: RetrievalSet) -> None:
-    after_query, after_gallery = transform(query, gallery, "nfc(k1=3)")
-    torch.testing.assert_close(after_query.features, normalize(nfc(normalize(query.features), k1=3)))
-    torch.testing.assert_close(after_gallery.features, normalize(nfc(normalize(gallery.features), k1=3)))
+    after = transform(query, gallery, "nfc(k1=3)")
+    torch.testing.assert_close(after.query.features, normalize(nfc(normalize(query.features), k1=3)))
+    torch.testing.assert_close(after.gallery.features, normalize(nfc(normalize(gallery.features), k1=3)))
 
 
 @pytest.mark.parametrize("before", (True, False))
@@ -72,22 +73,24 @@ def test_each_normalisation_is_a_key(
     chain = f"nfc(normalize_before={before},normalize_after={after})"
     expected = nfc(normalize(gallery.features) if before else gallery.features)
     torch.testing.assert_close(
-        transform(query, gallery, chain)[1].features, normalize(expected) if after else expected
+        transform(query, gallery, chain).gallery.features, normalize(expected) if after else expected
     )
 
 
 def test_side_leaves_the_other_set_without_neighbours(query: RetrievalSet, gallery: RetrievalSet) -> None:
+    before = Comparison(query, gallery)
     both = transform(query, gallery, "nfc")
-    for side, changed, kept in (("query", 0, 1), ("gallery", 1, 0)):
+    for side, changed, kept in (("query", "query", "gallery"), ("gallery", "gallery", "query")):
         result = transform(query, gallery, f"nfc(side={side})")
-        assert torch.equal(result[changed].features, both[changed].features)
-        torch.testing.assert_close(result[kept].features, normalize((query, gallery)[kept].features))
+        assert torch.equal(getattr(result, changed).features, getattr(both, changed).features)
+        untouched = normalize(getattr(before, kept).features)
+        torch.testing.assert_close(getattr(result, kept).features, untouched)
 
 
 def test_joint_mixes_the_sets_and_says_so(query: RetrievalSet, gallery: RetrievalSet) -> None:
     mixed = normalize(nfc(normalize(torch.cat([query.features, gallery.features]))))
     result = transform(query, gallery, "nfc(side=joint)")
-    torch.testing.assert_close(torch.cat([result[0].features, result[1].features]), mixed)
+    torch.testing.assert_close(torch.cat([result.query.features, result.gallery.features]), mixed)
     assert "transductive" in evaluate(query, gallery, "nfc(side=joint)").protocol
     assert "transductive" not in evaluate(query, gallery, "nfc").protocol
 
@@ -98,8 +101,8 @@ def test_fuse_needs_generated_features_of_the_sides_it_touches(
     generated = torch.randn(90, 4, 12)
     with_images = RetrievalSet(gallery.features, gallery.pids, gallery.camids, generated=generated)
     result = transform(query, with_images, "fuse(eta=2,side=gallery)")
-    torch.testing.assert_close(result[1].features, fuse_generated(gallery.features, generated, eta=2))
-    assert torch.equal(result[0].features, query.features)
+    torch.testing.assert_close(result.gallery.features, fuse_generated(gallery.features, generated, eta=2))
+    assert torch.equal(result.query.features, query.features)
     with pytest.raises(ValueError, match="expected a query set with generated features for the step fuse"):
         transform(query, with_images, "fuse")
 
@@ -116,9 +119,9 @@ def test_memory_limit_reaches_every_step(query: RetrievalSet, gallery: Retrieval
     class Probe:
         name, uses = "probe", ""
 
-        def __call__(self, query, gallery, *, memory_limit=None):
-            seen.append(memory_limit)
-            return query, gallery
+        def __call__(self, comparison: Comparison) -> Comparison:
+            seen.append(comparison.memory_limit)
+            return comparison
 
     assert evaluate(query, gallery, Chain((Probe(),)), memory_limit=12_345).chain == "probe"
     transform(query, gallery, Chain((Probe(), Probe())), memory_limit=6_789)
@@ -191,7 +194,7 @@ def test_grid_expands_in_order_and_once() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     (
-        ("whiten", "unknown step 'whiten'; choose from base, fuse, l2, nfc"),
+        ("whiten", "unknown step 'whiten'; choose from base, "),
         ("nfc(k3=1)", "unknown argument 'k3' of step nfc; choose from k1, k2, side"),
         ("nfc(k1)", "expected key=value in 'nfc\\(k1\\)', got 'k1'"),
         ("nfc(side=left)", "unknown side 'left'; choose from query, gallery, both, joint"),

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval.neighbours import check_features, nearest
 
-__all__ = ["fuse_generated", "id2", "mutual_neighbours", "nfc"]
+__all__ = ["add_rows", "fuse_generated", "id2", "mutual_neighbours", "mutual_pairs", "nfc"]
 
 
 def nfc(
@@ -52,6 +52,11 @@ def nfc(
     row, neighbour = mutual_neighbours(
         features, k1=k1, k2=k2, self_distance=self_distance, memory_limit=memory_limit, precision=precision
     )
+    return add_rows(features, row, neighbour)
+
+
+def add_rows(features: Tensor, row: Tensor, neighbour: Tensor) -> Tensor:
+    """A copy of `features` (N, D) in which row ``row[p]`` has got feature ``neighbour[p]``, for all p."""
     result = features.clone()
     for some_rows, some_neighbours in zip(row.split(8192), neighbour.split(8192)):
         result.index_add_(0, some_rows, features[some_neighbours])
@@ -84,11 +89,23 @@ def mutual_neighbours(
     distances, indices = nearest(features, k=k1, memory_limit=memory_limit, precision=precision)
     if self_distance != math.inf:
         indices = _with_self(distances, indices, self_distance)
-    row = torch.arange(len(features), device=indices.device)[:, None].expand_as(indices)
-    returned = (indices[indices][:, :, :k2] == row[:, :, None]).any(
-        2
-    )  # (N, k1): does the neighbour list the row?
-    return row[returned], indices[returned]
+    return mutual_pairs(indices, k2)
+
+
+def mutual_pairs(lists: Tensor, k2: int) -> tuple[Tensor, Tensor]:
+    """Pairs (i, j) such that j is in the list of i, and i among the first k2 of the list of j.
+
+    Args:
+        lists: neighbours of each row, nearest first, int64 (N, k1); -1 where a row has no more.
+        k2: how highly the neighbour must rank the row, >= 1.
+
+    Returns:
+        As `mutual_neighbours`.
+    """
+    row = torch.arange(len(lists), device=lists.device)[:, None].expand_as(lists)
+    returned = (lists[lists][:, :, :k2] == row[:, :, None]).any(2)  # (N, k1): does the neighbour list it?
+    returned &= lists >= 0
+    return row[returned], lists[returned]
 
 
 def _with_self(distances: Tensor, indices: Tensor, self_distance: float) -> Tensor:

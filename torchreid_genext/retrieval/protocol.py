@@ -13,23 +13,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import Tensor
-from torch.nn.functional import normalize
-
 from torchreid_genext.retrieval._memory import PeakMemory
 from torchreid_genext.retrieval.centralization import id2
-from torchreid_genext.retrieval.chain import STEPS, Chain, Step, expand_chains
+from torchreid_genext.retrieval.chain import Chain, expand_chains
+from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, rank_matches
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 from torchreid_genext.retrieval.report import Report, bootstrap_difference
-from torchreid_genext.retrieval.sets import RetrievalSet, unmatched_queries
+from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, unmatched_queries
+from torchreid_genext.retrieval.steps import STEPS, Step
 
 __all__ = [
-    "METRICS", "STEPS", "Chain", "Report", "RetrievalSet", "Step",
+    "METRICS", "STEPS", "Chain", "Comparison", "Report", "RetrievalSet", "Sightings", "Step",
     "bootstrap_difference", "distances", "evaluate", "expand_chains", "transform",
 ]  # fmt: skip
-
-METRICS = ("euclidean", "cosine")
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +39,7 @@ def evaluate(
     protocol: str = "market1501",
     max_rank: int = 50,
     memory_limit: int | None = None,
+    train: Sightings | None = None,
 ) -> Report:
     """Apply a chain to both sets, rank the gallery for each query, and report.
 
@@ -54,6 +51,7 @@ def evaluate(
         protocol: ``market1501`` or ``cuhk03``.
         max_rank: length of the CMC curve; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
+        train: who was where when in the training split, for spatio-temporal steps.
 
     Returns:
         The report; rates in 0 .. 1.
@@ -65,9 +63,10 @@ def evaluate(
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
     _check(query, gallery, metric, protocol, max_rank, memory_limit)
     clock = _Clock()
-    query, gallery = _apply(query, gallery, chain, memory_limit, clock)
+    after = _apply(Comparison(query, gallery, Metric(metric), train, memory_limit), chain, clock)
     with clock.step("rank"):
-        ranking = _rank(query, gallery, metric, protocol, max_rank, memory_limit or DEFAULT_MEMORY_LIMIT)
+        ranking = _rank(after, protocol, max_rank)
+    query, gallery = after.query, after.gallery
     with clock.step("id2"):
         density_query, density_gallery = id2(query.features, query.pids), id2(gallery.features, gallery.pids)
     return Report.of(
@@ -78,34 +77,25 @@ def evaluate(
 
 
 def transform(
-    query: RetrievalSet, gallery: RetrievalSet, chain: Chain | str, *, memory_limit: int | None = None
-) -> tuple[RetrievalSet, RetrievalSet]:
-    """Both sets as they are after a chain; arguments as `evaluate`."""
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    chain: Chain | str,
+    *,
+    metric: str = "euclidean",
+    memory_limit: int | None = None,
+    train: Sightings | None = None,
+) -> Comparison:
+    """Both sets, and how they are compared, as they are after a chain; arguments as `evaluate`."""
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
-    return _apply(query, gallery, chain, memory_limit, _Clock())
+    start = Comparison(query, gallery, Metric(metric), train, memory_limit)
+    return _apply(start, chain, _Clock())
 
 
-def distances(query: Tensor, gallery: Tensor, metric: str = "euclidean") -> Tensor:
-    """Distances (Q, G) as torchreid computes them: squared Euclidean, or one minus the cosine.
-
-    Raises:
-        ValueError: if the metric is unknown.
-    """
-    if metric == "cosine":
-        return 1 - normalize(query) @ normalize(gallery).t()
-    if metric != "euclidean":
-        raise ValueError(f"unknown metric {metric!r}; choose from {', '.join(METRICS)}")
-    squares = query.square().sum(1)[:, None] + gallery.square().sum(1)
-    return squares.addmm_(query, gallery.t(), alpha=-2)
-
-
-def _apply(
-    query: RetrievalSet, gallery: RetrievalSet, chain: Chain, memory_limit: int | None, clock: _Clock
-) -> tuple[RetrievalSet, RetrievalSet]:
+def _apply(comparison: Comparison, chain: Chain, clock: _Clock) -> Comparison:
     for step in chain.steps:
         with clock.step(step.name):
-            query, gallery = step(query, gallery, memory_limit=memory_limit)
-    return query, gallery
+            comparison = step(comparison)
+    return comparison
 
 
 def _check(
@@ -134,18 +124,16 @@ def _check(
         logger.warning("%s; they are left out of all rates", unmatched)
 
 
-def _rank(
-    query: RetrievalSet, gallery: RetrievalSet, metric: str, protocol: str, max_rank: int, memory_limit: int
-) -> Ranking:
-    rows = max(1, memory_limit // (len(gallery) * 4))
+def _rank(comparison: Comparison, protocol: str, max_rank: int) -> Ranking:
+    query, gallery = comparison.query, comparison.gallery
     g_pids, g_camids = gallery.pids.numpy(), gallery.camids.numpy()
     parts = []
-    for start in range(0, len(query), rows):
-        block = slice(start, start + rows)
-        matrix = distances(query.features[block], gallery.features, metric).cpu().numpy()
-        pids, camids = query.pids[block].numpy(), query.camids[block].numpy()
+    for rows, block in comparison.blocks():
+        pids, camids = query.pids[rows].numpy(), query.camids[rows].numpy()
         parts.append(
-            rank_matches(matrix, pids, g_pids, camids, g_camids, protocol=protocol, max_rank=max_rank)
+            rank_matches(
+                block.cpu().numpy(), pids, g_pids, camids, g_camids, protocol=protocol, max_rank=max_rank
+            )
         )
     return Ranking.concatenate(parts)
 

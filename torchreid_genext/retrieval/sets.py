@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchreid_genext.retrieval.neighbours import check_features, name_rows
 
-__all__ = ["RetrievalSet", "Unmatched", "unmatched_queries"]
+__all__ = ["RetrievalSet", "Sightings", "Unmatched", "unmatched_queries"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +55,45 @@ class RetrievalSet:
         """The same images with other features."""
         return replace(self, features=features)
 
+    def select(self, rows: slice | Tensor) -> RetrievalSet:
+        """Some of the images, by slice, index or mask (N,)."""
+        columns = {name: _rows_of(getattr(self, name), rows) for name in _COLUMNS}
+        return _unchecked(**columns)
+
     def join(self, other: RetrievalSet) -> RetrievalSet:
-        """Both sets as one, for steps that look at all images together."""
-        return RetrievalSet(
-            torch.cat([self.features, other.features]),
-            torch.cat([self.pids, other.pids]),
-            torch.cat([self.camids, other.camids]),
-        )
+        """Both sets as one, for steps that look at all images together; times and paths if both have them."""
+        columns = {name: _joined(getattr(self, name), getattr(other, name)) for name in _COLUMNS}
+        return _unchecked(**columns | {"generated": None})
+
+
+_COLUMNS = ("features", "pids", "camids", "frames", "generated", "paths")
+
+
+@dataclass(frozen=True, eq=False)
+class Sightings:
+    """Who was where when: what a step may learn from the training split.
+
+    Attributes:
+        pids: identity, integers (N,).
+        camids: camera, integers (N,).
+        frames: time in frames of one clock, integers (N,).
+
+    Raises:
+        ValueError: if lengths differ, labels are not integers, or a frame is negative.
+    """
+
+    pids: Tensor
+    camids: Tensor
+    frames: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("pids", "camids", "frames"):
+            object.__setattr__(self, name, _labels(name, getattr(self, name)))
+            if len(getattr(self, name)) != len(self.pids):
+                raise ValueError(f"expected {len(self.pids)} {name}, got {len(getattr(self, name))}")
+
+    def __len__(self) -> int:
+        return len(self.pids)
 
 
 @dataclass(frozen=True)
@@ -103,6 +135,28 @@ def unmatched_queries(query: RetrievalSet, gallery: RetrievalSet) -> Unmatched:
     )
 
 
+def _unchecked(**columns: object) -> RetrievalSet:
+    """A set made of the parts of others, which were checked when they were made."""
+    images = object.__new__(RetrievalSet)
+    for name, values in columns.items():
+        object.__setattr__(images, name, values)
+    return images
+
+
+def _rows_of(values: Tensor | Sequence[str] | None, rows: slice | Tensor) -> Tensor | Sequence[str] | None:
+    if values is None or isinstance(values, Tensor) or isinstance(rows, slice):
+        return None if values is None else values[rows]
+    return [values[row] for row in torch.arange(len(values))[rows].tolist()]
+
+
+def _joined(
+    some: Tensor | Sequence[str] | None, others: Tensor | Sequence[str] | None
+) -> Tensor | list[str] | None:
+    if some is None or others is None:
+        return None
+    return torch.cat([some, others]) if isinstance(some, Tensor) else [*some, *others]
+
+
 def _list_queries(queries: Sequence[tuple[int, int]], why: str, shown: int = 8) -> str:
     if not queries:
         return ""
@@ -125,4 +179,6 @@ def _labels(name: str, values: object) -> Tensor:
         raise ValueError(
             f"expected {name} to be integers of shape (N,), got {labels.dtype} {tuple(labels.shape)}"
         )
+    if name == "frames" and len(labels) and labels.min() < 0:
+        raise ValueError(f"expected frames >= 0, got {name_rows((labels < 0).nonzero()[:, 0])} below")
     return labels.to("cpu", torch.int64)

@@ -1,0 +1,275 @@
+"""The training-free steps.
+
+A further step is a frozen dataclass with ``name``, ``uses`` and ``__call__``, and one entry in ``STEPS``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval import centralization
+from torchreid_genext.retrieval.cameras import camera_norm
+from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.timing import FORMS, TimedMeasure
+
+__all__ = ["CameraNormalize", "Centralize", "Fuse", "Normalize", "STEPS", "SpatioTemporal", "Step"]
+
+SIDES = ("query", "gallery", "both", "joint")
+NEIGHBOURS = ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotemporal")
+
+
+class Step(Protocol):
+    """What a chain is made of."""
+
+    name: str
+
+    @property
+    def uses(self) -> str:
+        """What the step knows beyond the image pair it compares, for the protocol label; empty if nothing."""
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        """The comparison with other features, or with another measure."""
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """L2-normalise the features of both sets."""
+
+    name = "l2"
+    uses = ""
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        return _on_each(comparison, "both", lambda images: normalize(images.features))
+
+
+@dataclass(frozen=True)
+class CameraNormalize:
+    """Centre and scale the features of each camera, so that cameras no longer tell them apart.
+
+    Attributes:
+        epsilon: added to each standard deviation, > 0.
+        statistics: of ``each`` set on its own, or of the ``gallery`` for both (queries one at a time).
+        normalize_after: L2-normalise.
+    """
+
+    epsilon: float = 1e-3
+    statistics: str = "each"
+    normalize_after: bool = True
+
+    name = "camera_norm"
+
+    def __post_init__(self) -> None:
+        _check_choice("statistics", self.statistics, ("each", "gallery"))
+        if not self.epsilon > 0:
+            raise ValueError(f"expected camera_norm epsilon > 0, got {self.epsilon}")
+
+    @property
+    def uses(self) -> str:
+        whose = {"each": "each set", "gallery": "the gallery"}[self.statistics]
+        return f"camera ids, statistics of {whose}"
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        query, gallery = comparison.query, comparison.gallery
+        reference = {"each": query, "gallery": gallery}[self.statistics]
+        return comparison.with_sets(
+            query.with_features(self._normalized(query, reference)),
+            gallery.with_features(self._normalized(gallery, gallery)),
+        )
+
+    def _normalized(self, images: RetrievalSet, reference: RetrievalSet) -> Tensor:
+        features = camera_norm(
+            images.features, images.camids, reference.features, reference.camids, epsilon=self.epsilon
+        )
+        return normalize(features) if self.normalize_after else features
+
+
+@dataclass(frozen=True)
+class Centralize:
+    """Neighbour feature centralization of each set, or of both as one.
+
+    Attributes:
+        k1: neighbours considered, in 1 .. N - 1.
+        k2: how highly the neighbour must rank the image in return.
+        side: ``query`` or ``gallery`` alone, ``both`` each on its own (the paper's), ``joint`` mixes the two
+            sets.
+        neighbours: of ``any`` camera, ``cross_camera`` for other cameras only, ``spatiotemporal`` for those
+            nearest by appearance and time, or ``cross_camera+spatiotemporal``.
+        weight: of time in that case, see `SpatioTemporal`, of which ``form`` is another argument.
+        normalize_before: L2-normalise first.
+        normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
+            ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
+        self_distance: see ``centralization.nfc``.
+    """
+
+    k1: int = 2
+    k2: int = 2
+    side: str = "both"
+    neighbours: str = "any"
+    weight: float = 0.1
+    form: str = "loglikelihood"
+    normalize_before: bool = True
+    normalize_after: bool = True
+    self_distance: float = float("inf")
+
+    name = "nfc"
+
+    def __post_init__(self) -> None:
+        _check_choice("side", self.side, SIDES)
+        _check_choice("neighbours", self.neighbours, NEIGHBOURS)
+        _check_choice("form", self.form, FORMS)
+        _check_counts("nfc", k1=self.k1, k2=self.k2)
+        if self.neighbours != "any" and self.self_distance != float("inf"):
+            raise ValueError(
+                f"expected neighbours any with a finite self_distance, got {self.neighbours}"
+            )
+
+    @property
+    def uses(self) -> str:
+        where = {
+            "both": "neighbours within each set",
+            "joint": "transductive: neighbours across query and gallery",
+        }.get(self.side, f"neighbours within the {self.side} set")
+        extra = [", camera ids"] if self.neighbours != "any" else []
+        extra += [", time stamps"] if self._timed else []
+        return where + "".join(extra)
+
+    @property
+    def _timed(self) -> bool:
+        return "spatiotemporal" in self.neighbours
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        centralized = functools.partial(self._centralized, comparison=comparison)
+        if self.side == "joint":
+            return _on_joint(comparison, centralized)
+        return _on_each(comparison, self.side, centralized, self._left_alone)
+
+    def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
+        features = images.features
+        if self.normalize_before:
+            features = normalize(features)
+        images = images.with_features(features)
+        features = centralization.add_rows(features, *self._mutual(images, comparison))
+        return normalize(features) if self.normalize_after else features
+
+    def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
+        limit = comparison.memory_limit
+        if self.neighbours == "any":
+            return centralization.mutual_neighbours(
+                images.features, k1=self.k1, k2=self.k2, self_distance=self.self_distance, memory_limit=limit
+            )
+        if self.neighbours == "cross_camera":
+            lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, memory_limit=limit)
+        else:
+            measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight)
+            across = "cross_camera" in self.neighbours
+            lists = nearest_by(measure, images, k=self.k1, cross_camera=across, memory_limit=limit)
+        return centralization.mutual_pairs(lists, self.k2)
+
+    def _left_alone(self, images: RetrievalSet) -> Tensor:
+        # The other side must stay comparable: it gets the same normalisation, but no neighbours.
+        features = images.features
+        return normalize(features) if self.normalize_before or self.normalize_after else features
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Add the features of generated images to those of the real ones; arguments as ``fuse_generated``."""
+
+    eta: float = 1.0
+    reduce: str = "mean"
+    side: str = "both"
+
+    name = "fuse"
+    uses = "generated images"
+
+    def __post_init__(self) -> None:
+        _check_choice("side", self.side, SIDES[:3])
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        query, gallery = comparison.query, comparison.gallery
+        return comparison.with_sets(
+            self._fused("query", query) if self.side in ("query", "both") else query,
+            self._fused("gallery", gallery) if self.side in ("gallery", "both") else gallery,
+        )
+
+    def _fused(self, name: str, images: RetrievalSet) -> RetrievalSet:
+        if images.generated is None:
+            raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
+        fuse = centralization.fuse_generated
+        return images.with_features(
+            fuse(images.features, images.generated, eta=self.eta, reduce=self.reduce)
+        )
+
+
+@dataclass(frozen=True)
+class SpatioTemporal:
+    """Compare images by appearance and by how likely the time between them is (ST-ReID, AAAI 2019).
+
+    Attributes:
+        form: how time joins appearance: see ``timing.FORMS``.
+        weight: of time in the logarithmic forms.
+        alpha: slope of both factors in the official form.
+        interval, bins, sigma: of the histograms, see ``SpatioTemporalModel.fit``.
+    """
+
+    form: str = "loglikelihood"
+    weight: float = 0.05
+    alpha: float = 5.0
+    interval: int = 100
+    bins: int = 5000
+    sigma: float = 50
+
+    name = "st"
+    uses = "camera ids, time stamps"
+
+    def __post_init__(self) -> None:
+        _check_choice("form", self.form, FORMS)
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        return comparison.with_measure(TimedMeasure.fit(comparison.train, **vars(self)))
+
+
+_STEPS = (Normalize, CameraNormalize, Centralize, Fuse, SpatioTemporal)
+STEPS: dict[str, Callable[..., Step]] = {step.name: step for step in _STEPS}
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
+
+
+def _check_counts(step: str, **counts: int) -> None:
+    for key, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"expected {step} {key} to be an integer >= 1, got {value!r}")
+
+
+def _on_each(
+    comparison: Comparison,
+    side: str,
+    change: Callable[[RetrievalSet], Tensor],
+    otherwise: Callable[[RetrievalSet], Tensor] = lambda images: images.features,
+) -> Comparison:
+    query, gallery = comparison.query, comparison.gallery
+    of_query = change if side in ("query", "both") else otherwise
+    of_gallery = change if side in ("gallery", "both") else otherwise
+    return comparison.with_sets(
+        query.with_features(of_query(query)), gallery.with_features(of_gallery(gallery))
+    )
+
+
+def _on_joint(comparison: Comparison, change: Callable[[RetrievalSet], Tensor]) -> Comparison:
+    query, gallery = comparison.query, comparison.gallery
+    features = change(query.join(gallery))
+    return comparison.with_sets(
+        query.with_features(features[: len(query)]), gallery.with_features(features[len(query) :])
+    )
