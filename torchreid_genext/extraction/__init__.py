@@ -8,5 +8,9 @@ from __future__ import annotations
 
 from torchreid_genext.extraction.encoder import Encoder, fold_batch_norm
 from torchreid_genext.extraction.files import Extraction, Plan, extract, plan, read_image
+from torchreid_genext.extraction.generated import GeneratedFeatures, generated_features, plan_generated
 
-__all__ = ["Encoder", "Extraction", "Plan", "extract", "fold_batch_norm", "plan", "read_image"]
+__all__ = [
+    "Encoder", "Extraction", "GeneratedFeatures", "Plan", "extract", "fold_batch_norm", "generated_features",
+    "plan", "plan_generated", "read_image",
+]  # fmt: skip

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.extraction import cache
 from torchreid_genext.extraction.encoder import Encoder
 
 __all__ = ["Extraction", "Plan", "extract", "plan", "read_image"]
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # of all that Pillow reads, what people are photographed in
 _SAMPLE = 96  # images of which a duration is estimated
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -122,15 +120,22 @@ class Plan:
             list(_computed(self.encoder, cache.shards("", paths, None), workers))
         return (time.perf_counter() - start) * self.to_compute / max(len(paths), 1)
 
-    def run(self, *, workers: int | None = None, strict: bool = False, progress: bool = True) -> Extraction:
-        """Extract; see `extract` for the arguments and errors."""
+    def run(
+        self,
+        *,
+        workers: int | None = None,
+        strict: bool = False,
+        progress: bool = True,
+        may_be_empty: bool = False,
+    ) -> Extraction:
+        """Extract; see `extract` for the arguments and errors. With `may_be_empty` all may be unreadable."""
         start = time.perf_counter()
         for folder in {shard.file.parent for shard in self.missing if shard.file}:
             cache.mark_as_cache(folder)
         fresh = _computed(self.encoder, self.missing, workers, strict, progress)
         parts = [(len(shard.paths), part or _saved(shard, next(fresh))) for shard, part in self.parts]
         whole = _concatenated(parts)
-        kept, unreadable = _outcome(self.paths, whole.faults, strict)
+        kept, unreadable = _outcome(self.paths, whole.faults, strict, may_be_empty)
         return Extraction(whole.features, kept, unreadable, self.to_compute, time.perf_counter() - start)
 
 
@@ -151,14 +156,17 @@ def _concatenated(parts: Sequence[tuple[int, cache.Part]]) -> cache.Part:
     return cache.Part(torch.cat(features) if features else torch.empty(0, 0), faults)
 
 
-def _outcome(paths: Sequence[str], faults: dict[int, str], strict: bool) -> tuple[Tensor, dict[str, str]]:
+def _outcome(
+    paths: Sequence[str], faults: dict[int, str], strict: bool, may_be_empty: bool
+) -> tuple[Tensor, dict[str, str]]:
     """Positions of the readable images, and path -> reason of the others."""
     unreadable = {paths[position]: reason for position, reason in faults.items()}
     if strict:
         _refuse(unreadable)
-    if len(faults) == len(paths):
+    if len(faults) == len(paths) and not may_be_empty:
         raise ValueError(f"expected a readable image among {len(paths)}, got none; {paths[0]}: {faults[0]}")
-    return torch.tensor([position for position in range(len(paths)) if position not in faults]), unreadable
+    kept = [position for position in range(len(paths)) if position not in faults]
+    return torch.tensor(kept, dtype=torch.int64), unreadable
 
 
 def _refuse(unreadable: dict[str, str]) -> None:
@@ -225,7 +233,7 @@ class _Batches(Dataset):
         for position, path in enumerate(self.batches[index]):
             try:
                 images.append(read_image(path, *self.size))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 faults[position] = str(error)
         return self.encode(torch.from_numpy(np.stack(images))) if images else torch.empty(0, 0), faults
 
@@ -235,8 +243,6 @@ def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
 
     Raises:
         OSError: if the file is missing, truncated, or no JPEG, PNG, BMP or WebP; damaged files may also raise
-            SyntaxError, ValueError, EOFError, struct.error or Pillow's DecompressionBombError.
+            the others of `data.images.UNREADABLE`.
     """
-    with Image.open(path, formats=_FORMATS) as image:
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized)
+    return np.array(open_image(path).resize((width, height), Image.Resampling.BILINEAR))

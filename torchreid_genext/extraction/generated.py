@@ -1,0 +1,80 @@
+"""Features of generated images, by the encoder and the cache that serve the real ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from torchreid_genext.data.generated import Coverage, GeneratedImages, collect_features
+from torchreid_genext.extraction.encoder import Encoder
+from torchreid_genext.extraction.files import Plan, plan
+
+__all__ = ["GeneratedFeatures", "generated_features", "plan_generated"]
+
+
+@dataclass(frozen=True)
+class GeneratedFeatures:
+    """Features of P generated images of each of N real ones.
+
+    Attributes:
+        features: (N, P, D) float32, nowhere missing; see `data.generated` for what stands in.
+        coverage: how many images had how many generated ones that could be read.
+        unreadable: path -> reason, of those that could not.
+        computed: how many images were read in this run; the others came from the cache.
+        seconds: what this run took.
+    """
+
+    features: Tensor
+    coverage: Coverage
+    unreadable: dict[str, str]
+    computed: int
+    seconds: float
+
+
+def generated_features(
+    encoder: Encoder,
+    images: GeneratedImages,
+    features: Tensor,
+    *,
+    cache_dir: str | Path | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    progress: bool = True,
+) -> GeneratedFeatures:
+    """Features of generated images.
+
+    Args:
+        encoder: the model with its preprocessing.
+        images: generated images of N real ones.
+        features: of the real images by the same encoder, shape (N, D).
+        cache_dir, workers, strict, progress: as `extract` takes them; without `strict` even all may be
+            unreadable.
+
+    Raises:
+        ValueError: with `strict`, if an image cannot be read.
+        OSError: if `cache_dir` cannot be written.
+    """
+    start, unreadable, computed = time.perf_counter(), {}, []
+
+    def read(files: list[str]) -> tuple[Tensor, Tensor]:
+        extraction = plan(encoder, files, cache_dir).run(
+            workers=workers, strict=strict, progress=progress, may_be_empty=True
+        )
+        unreadable.update(extraction.unreadable)
+        computed.append(extraction.computed)
+        return extraction.features, extraction.kept
+
+    found, coverage = collect_features(images, features, read)
+    return GeneratedFeatures(found, coverage, unreadable, sum(computed), time.perf_counter() - start)
+
+
+def plan_generated(
+    encoder: Encoder, images: GeneratedImages, cache_dir: str | Path | None = None
+) -> Iterator[Plan]:
+    """What `generated_features` would do, a plan for each pose; nothing is computed or written."""
+    poses = (images.of_pose(pose)[1] for pose in range(images.poses))
+    return (plan(encoder, files, cache_dir) for files in poses if files)
