@@ -76,3 +76,14 @@ def evaluate(distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, ties:
             precisions.append(average_precision(matches))
             penalties.append(matches.sum() / (last + 1))
     return np.mean(curves, axis=0), np.mean(precisions), np.mean(penalties)
+
+
+def streid_average_precision(matches: np.ndarray) -> float:
+    """ST-ReID's: half the precision before each match, which is 1 before the first image, half that after."""
+    total, found, old = 0.0, 0, 1.0
+    for place, match in enumerate(matches, start=1):
+        found += match
+        precision = found / place
+        total += match * (old + precision) / 2
+        old = precision
+    return total / found
