@@ -61,8 +61,8 @@ def test_demo_evaluator_is_a_chain(key: str) -> None:
     chain = "fuse(eta=2)+" + ("nfc" if options["nfc"] else "l2")
     query, gallery = official_sets(options["ipg"])
     report = evaluate(query, gallery, chain, max_rank=len(outputs[f"{key}.cmc"]))
-    query, gallery = transform(query, gallery, chain)
-    for found, recorded in ((query, "qf"), (gallery, "gf")):
+    after = transform(query, gallery, chain)
+    for found, recorded in ((after.query, "qf"), (after.gallery, "gf")):
         assert (found.features - outputs[f"{key}.{recorded}"]).abs().max() <= tolerance("evaluator qf")
     assert abs(report.mAP - float(outputs[f"{key}.mAP"])) <= tolerance("evaluator mAP")
     assert np.abs(np.array(report.cmc) - outputs[f"{key}.cmc"].numpy()).max() <= tolerance("evaluator mAP")

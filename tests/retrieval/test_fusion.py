@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.nn.functional import normalize
 
 from tests import reference
 from torchreid_genext.retrieval.centralization import fuse_generated
+from torchreid_genext.retrieval.protocol import Chain, RetrievalSet, evaluate, transform
 
 
 @pytest.mark.parametrize("reduce", ("mean", "sum"))
@@ -57,3 +60,62 @@ def test_order_of_poses_does_not_matter() -> None:
     torch.testing.assert_close(
         fuse_generated(features, generated), fuse_generated(features, generated[:, torch.randperm(5)])
     )
+
+
+def sets(images: int = 12, poses: int = 3, width: int = 6) -> tuple[RetrievalSet, RetrievalSet]:
+    def one() -> RetrievalSet:
+        pids, camids = torch.arange(images) // 2, torch.arange(images) % 2
+        return RetrievalSet(
+            torch.randn(images, width), pids, camids, generated=torch.randn(images, poses, width)
+        )
+
+    return one(), one()
+
+
+@pytest.mark.parametrize("side", ("query", "gallery"))
+def test_a_side_is_fused_and_the_other_only_made_comparable(side: str) -> None:
+    query, gallery = sets()
+    other = {"query": "gallery", "gallery": "query"}[side]
+    before = {"query": query, "gallery": gallery}
+    bare = transform(query, gallery, f"fuse(eta=2,side={side})")
+    assert torch.equal(getattr(bare, other).features, before[other].features)
+    unit = transform(query, gallery, f"fuse(eta=2,side={side},normalize_before=True)")
+    assert torch.equal(getattr(unit, other).features, normalize(before[other].features))
+    for found, normalize_before in ((bare, False), (unit, True)):
+        expected = fuse_generated(
+            before[side].features, before[side].generated, eta=2, normalize_before=normalize_before
+        )
+        assert torch.equal(getattr(found, side).features, expected)
+
+
+def test_step_asks_for_generated_features_of_its_sides_alone() -> None:
+    query, gallery = sets()
+    gallery = dataclasses.replace(gallery, generated=None)
+    assert transform(query, gallery, "fuse(side=query)").query is not query
+    with pytest.raises(ValueError, match="expected a gallery set with generated features for the step fuse"):
+        transform(query, gallery, "fuse")
+
+
+def test_step_names_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="unknown side 'joint'; choose from query, gallery, both"):
+        Chain.parse("fuse(side=joint)")
+    with pytest.raises(ValueError, match="unknown reduce 'max'; choose from mean, sum"):
+        Chain.parse("fuse(reduce=max)")
+
+
+def test_true_identities_help_and_other_peoples_hurt() -> None:
+    """Features of each person scatter about a centre, generated ones about the centre of whom they show."""
+    centres, people = 0.6 * torch.randn(30, 16), torch.arange(30).repeat(4)
+    camids = torch.arange(4).repeat_interleave(30)
+    images = RetrievalSet(
+        centres[people] + torch.randn(120, 16),
+        people,
+        camids,
+        generated=centres[people][:, None] + torch.randn(120, 8, 16),
+    )
+    swapped = dataclasses.replace(images, generated=images.generated[torch.randperm(120)])
+    base, own, others = (
+        evaluate(x, x, chain).mAP
+        for x, chain in ((images, "l2"), (images, "fuse(eta=2)+l2"), (swapped, "fuse(eta=2)+l2"))
+    )
+    assert others < base - 0.05 and own > base + 0.2

@@ -128,9 +128,7 @@ class Centralize:
         _check_choice("form", self.form, FORMS)
         _check_counts("nfc", k1=self.k1, k2=self.k2)
         if self.neighbours != "any" and self.self_distance != float("inf"):
-            raise ValueError(
-                f"expected neighbours any with a finite self_distance, got {self.neighbours}"
-            )
+            raise ValueError(f"expected neighbours any with a finite self_distance, got {self.neighbours}")
 
     @property
     def uses(self) -> str:
@@ -182,32 +180,49 @@ class Centralize:
 
 @dataclass(frozen=True)
 class Fuse:
-    """Add the features of generated images to those of the real ones; arguments as ``fuse_generated``."""
+    """Add the features of generated images to those of the real ones.
+
+    Attributes:
+        eta: weight of the generated images; ``fuse(eta=2)+l2+nfc`` is Pose2ID's demo.
+        reduce: ``mean`` or ``sum`` over them.
+        side: ``query``, ``gallery`` or ``both``.
+        normalize_before: L2-normalise every feature first, those of the other side too.
+    """
 
     eta: float = 1.0
     reduce: str = "mean"
     side: str = "both"
+    normalize_before: bool = False
 
     name = "fuse"
     uses = "generated images"
 
     def __post_init__(self) -> None:
         _check_choice("side", self.side, SIDES[:3])
+        _check_choice("reduce", self.reduce, ("mean", "sum"))
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Which sets need generated features."""
+        return ("query", "gallery") if self.side == "both" else (self.side,)
 
     def __call__(self, comparison: Comparison) -> Comparison:
-        query, gallery = comparison.query, comparison.gallery
-        return comparison.with_sets(
-            self._fused("query", query) if self.side in ("query", "both") else query,
-            self._fused("gallery", gallery) if self.side in ("gallery", "both") else gallery,
+        for name in self.sides:
+            if getattr(comparison, name).generated is None:
+                raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
+        return _on_each(comparison, self.side, self._fused, self._left_alone)
+
+    def _fused(self, images: RetrievalSet) -> Tensor:
+        return centralization.fuse_generated(
+            images.features,
+            images.generated,
+            eta=self.eta,
+            reduce=self.reduce,
+            normalize_before=self.normalize_before,
         )
 
-    def _fused(self, name: str, images: RetrievalSet) -> RetrievalSet:
-        if images.generated is None:
-            raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
-        fuse = centralization.fuse_generated
-        return images.with_features(
-            fuse(images.features, images.generated, eta=self.eta, reduce=self.reduce)
-        )
+    def _left_alone(self, images: RetrievalSet) -> Tensor:
+        return normalize(images.features) if self.normalize_before else images.features
 
 
 @dataclass(frozen=True)
