@@ -87,3 +87,39 @@ def streid_average_precision(matches: np.ndarray) -> float:
         total += match * (old + precision) / 2
         old = precision
     return total / found
+
+
+def k_reciprocal(distances: np.ndarray, num_query: int, k1: int, k2: int, lambda_value: float, power: float):
+    """Zhong et al.'s re-ranking in words and sets: a matrix (N, N), the queries first; ties by index."""
+    original = distances.astype(np.float64) ** power
+    original = original / original.max(axis=1, keepdims=True)
+    lists = np.argsort(original, axis=1, kind="stable").tolist()
+    half = int(np.around(k1 / 2))
+
+    def reciprocal(i: int, k: int) -> set[int]:
+        return {j for j in lists[i][: k + 1] if i in lists[j][: k + 1]}
+
+    vectors = np.zeros_like(original)
+    for i in range(len(original)):
+        core = reciprocal(i, k1)
+        smaller = [reciprocal(j, half) for j in core]
+        members = sorted(core.union(*(s for s in smaller if 3 * len(s & core) > 2 * len(s))))
+        weights = np.exp(-original[i, members])
+        vectors[i, members] = weights / weights.sum()
+    vectors = np.array([vectors[lists[i][:k2]].mean(axis=0) for i in range(len(original))])
+    shared = np.array([[np.minimum(q, g).sum() for g in vectors[num_query:]] for q in vectors[:num_query]])
+    jaccard = 1 - shared / (2 - shared)
+    return (1 - lambda_value) * jaccard + lambda_value * original[:num_query, num_query:]
+
+
+def expanded(features: np.ndarray, others: np.ndarray | None, k: int, alpha: float) -> np.ndarray:
+    """Alpha query expansion, one row at a time; without others, database augmentation."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    targets = unit if others is None else others / np.linalg.norm(others, axis=1, keepdims=True)
+    rows = []
+    for i, near in enumerate(nearest(unit, None if others is None else targets, k)):
+        total = unit[i].astype(np.float64)
+        for j in near:
+            total = total + max(float(unit[i] @ targets[j]), 0.0) ** alpha * targets[j]
+        rows.append(total / np.linalg.norm(total))
+    return np.array(rows)
