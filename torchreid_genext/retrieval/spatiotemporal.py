@@ -39,6 +39,7 @@ class SpatioTemporalModel:
         cameras: camera ids seen in `fit`, ascending, shape (C,).
         pairs: (P, 2) int64, indices into `cameras` of the later and the earlier camera.
         counts: (P, bins) float64, identities by lag.
+        background: (P, bins) float64, pairs of different identities by lag.
         curves: (P, bins) float64, the counts as a density: smoothed, each row's sum 1.
         identities: how many there were.
         interval: frames per bin.
@@ -48,6 +49,7 @@ class SpatioTemporalModel:
     cameras: Tensor
     pairs: Tensor
     counts: Tensor
+    background: Tensor
     curves: Tensor
     identities: int
     interval: int
@@ -87,7 +89,8 @@ class SpatioTemporalModel:
         means = _mean_frames(pids, camera, frames, len(cameras))
         pairs, counts = _count_lags(means, interval, bins)
         curves = _share(smooth(_share(counts), sigma)) if sigma else _share(counts)
-        return cls(cameras, pairs, counts, curves, len(means), interval, sigma)
+        background = _count_other_lags(means, pairs, interval, bins)
+        return cls(cameras, pairs, counts, background, curves, len(means), interval, sigma)
 
     def likelihood(
         self, q_cam: ArrayLike, q_frame: ArrayLike, g_cam: ArrayLike, g_frame: ArrayLike
@@ -106,6 +109,26 @@ class SpatioTemporalModel:
             ValueError: if lengths differ or a frame is negative.
         """
         return self.lookup(self.curves, 0.0, q_cam, q_frame, g_cam, g_frame)
+
+    def log_ratio(self, floor: float) -> Tensor:
+        """How much more likely each lag is for one person than for two, as a logarithm (P, bins).
+
+        Unlike the likelihood it does not favour the hours in which cameras were busy, and it knows in which
+        direction people rather walk: both densities are over the lags of both directions.
+
+        Args:
+            floor: added to both densities, > 0: what nobody has shown is unlikely, not impossible.
+        """
+        same, other = (self._density(counts) for counts in (self.counts, self.background))
+        return ((same + floor) / (other + floor)).log()
+
+    def _density(self, counts: Tensor) -> Tensor:
+        """Smoothed counts as a share of those of both directions between two cameras."""
+        smoothed = smooth(counts, self.sigma) if self.sigma else counts
+        ways = self.pairs.sort(dim=1).values
+        _, way = ways.unique(dim=0, return_inverse=True)
+        total = counts.new_zeros(len(ways)).index_add_(0, way, smoothed.sum(1))
+        return smoothed / (total[way, None] + _EPSILON)
 
     def lookup(
         self,
@@ -173,7 +196,7 @@ class SpatioTemporalModel:
         return index.where(known, torch.tensor(len(self.cameras)))
 
 
-_TENSORS = ("cameras", "pairs", "counts", "curves")
+_TENSORS = ("cameras", "pairs", "counts", "background", "curves")
 _NUMBERS = ("identities", "interval", "sigma")
 
 
@@ -258,6 +281,17 @@ def _count_lags(means: Tensor, interval: int, bins: int) -> tuple[Tensor, Tensor
     pairs, row = torch.stack([later, earlier], dim=1).unique(dim=0, return_inverse=True)
     place = row * bins + (lag.abs() / interval).long().clamp_(max=bins - 1)
     return pairs.view(-1, 2), place.bincount(minlength=len(pairs) * bins).double().view(-1, bins)
+
+
+def _count_other_lags(means: Tensor, pairs: Tensor, interval: int, bins: int) -> Tensor:
+    """How often different identities lie so far apart, for each pair of cameras (P, bins)."""
+    background = torch.zeros(len(pairs), bins, dtype=torch.float64)
+    for row, (later, earlier) in zip(background, pairs.tolist()):
+        lag = means[:, later, None] - means[:, earlier]  # NaN is not > 0
+        lag.fill_diagonal_(0)
+        place = (lag[lag > 0] / interval).long().clamp_(max=bins - 1)
+        row += place.bincount(minlength=bins)
+    return background
 
 
 def _share(rows: Tensor) -> Tensor:

@@ -1,43 +1,23 @@
-"""The training-free steps.
-
-A further step is a frozen dataclass with ``name``, ``uses`` and ``__call__``, and one entry in ``STEPS``.
-"""
+"""Steps that change features: normalisation, neighbours, generated images."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval import centralization
-from torchreid_genext.retrieval.cameras import camera_norm
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
 from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.steps.base import SIDES, check_choice, check_counts, on_each, on_joint
 from torchreid_genext.retrieval.timing import FORMS, TimedMeasure
 
-__all__ = ["CameraNormalize", "Centralize", "Fuse", "Normalize", "STEPS", "SpatioTemporal", "Step"]
+__all__ = ["NEIGHBOURS", "Centralize", "Fuse", "Normalize"]
 
-SIDES = ("query", "gallery", "both", "joint")
 NEIGHBOURS = ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotemporal")
-
-
-class Step(Protocol):
-    """What a chain is made of."""
-
-    name: str
-
-    @property
-    def uses(self) -> str:
-        """What the step knows beyond the image pair it compares, for the protocol label; empty if nothing."""
-
-    def __call__(self, comparison: Comparison) -> Comparison:
-        """The comparison with other features, or with another measure."""
 
 
 @dataclass(frozen=True)
@@ -48,48 +28,7 @@ class Normalize:
     uses = ""
 
     def __call__(self, comparison: Comparison) -> Comparison:
-        return _on_each(comparison, "both", lambda images: normalize(images.features))
-
-
-@dataclass(frozen=True)
-class CameraNormalize:
-    """Centre and scale the features of each camera, so that cameras no longer tell them apart.
-
-    Attributes:
-        epsilon: added to each standard deviation, > 0.
-        statistics: of ``each`` set on its own, or of the ``gallery`` for both (queries one at a time).
-        normalize_after: L2-normalise.
-    """
-
-    epsilon: float = 1e-3
-    statistics: str = "each"
-    normalize_after: bool = True
-
-    name = "camera_norm"
-
-    def __post_init__(self) -> None:
-        _check_choice("statistics", self.statistics, ("each", "gallery"))
-        if not self.epsilon > 0:
-            raise ValueError(f"expected camera_norm epsilon > 0, got {self.epsilon}")
-
-    @property
-    def uses(self) -> str:
-        whose = {"each": "each set", "gallery": "the gallery"}[self.statistics]
-        return f"camera ids, statistics of {whose}"
-
-    def __call__(self, comparison: Comparison) -> Comparison:
-        query, gallery = comparison.query, comparison.gallery
-        reference = {"each": query, "gallery": gallery}[self.statistics]
-        return comparison.with_sets(
-            query.with_features(self._normalized(query, reference)),
-            gallery.with_features(self._normalized(gallery, gallery)),
-        )
-
-    def _normalized(self, images: RetrievalSet, reference: RetrievalSet) -> Tensor:
-        features = camera_norm(
-            images.features, images.camids, reference.features, reference.camids, epsilon=self.epsilon
-        )
-        return normalize(features) if self.normalize_after else features
+        return on_each(comparison, "both", lambda images: normalize(images.features))
 
 
 @dataclass(frozen=True)
@@ -103,7 +42,7 @@ class Centralize:
             sets.
         neighbours: of ``any`` camera, ``cross_camera`` for other cameras only, ``spatiotemporal`` for those
             nearest by appearance and time, or ``cross_camera+spatiotemporal``.
-        weight: of time in that case, see `SpatioTemporal`, of which ``form`` is another argument.
+        form, weight, sigma: of time in that case, see the step ``st``.
         normalize_before: L2-normalise first.
         normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
             ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
@@ -114,8 +53,9 @@ class Centralize:
     k2: int = 2
     side: str = "both"
     neighbours: str = "any"
-    weight: float = 0.1
-    form: str = "loglikelihood"
+    form: str = "ratio"
+    weight: float = 0.07
+    sigma: float | None = None
     normalize_before: bool = True
     normalize_after: bool = True
     self_distance: float = float("inf")
@@ -123,10 +63,10 @@ class Centralize:
     name = "nfc"
 
     def __post_init__(self) -> None:
-        _check_choice("side", self.side, SIDES)
-        _check_choice("neighbours", self.neighbours, NEIGHBOURS)
-        _check_choice("form", self.form, FORMS)
-        _check_counts("nfc", k1=self.k1, k2=self.k2)
+        check_choice("side", self.side, SIDES)
+        check_choice("neighbours", self.neighbours, NEIGHBOURS)
+        check_choice("form", self.form, FORMS)
+        check_counts("nfc", k1=self.k1, k2=self.k2)
         if self.neighbours != "any" and self.self_distance != float("inf"):
             raise ValueError(f"expected neighbours any with a finite self_distance, got {self.neighbours}")
 
@@ -147,8 +87,8 @@ class Centralize:
     def __call__(self, comparison: Comparison) -> Comparison:
         centralized = functools.partial(self._centralized, comparison=comparison)
         if self.side == "joint":
-            return _on_joint(comparison, centralized)
-        return _on_each(comparison, self.side, centralized, self._left_alone)
+            return on_joint(comparison, centralized)
+        return on_each(comparison, self.side, centralized, self._left_alone)
 
     def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
         features = images.features
@@ -167,7 +107,9 @@ class Centralize:
         if self.neighbours == "cross_camera":
             lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, memory_limit=limit)
         else:
-            measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight)
+            measure = TimedMeasure.fit(
+                comparison.train, form=self.form, weight=self.weight, sigma=self.sigma
+            )
             across = "cross_camera" in self.neighbours
             lists = nearest_by(measure, images, k=self.k1, cross_camera=across, memory_limit=limit)
         return centralization.mutual_pairs(lists, self.k2)
@@ -198,8 +140,8 @@ class Fuse:
     uses = "generated images"
 
     def __post_init__(self) -> None:
-        _check_choice("side", self.side, SIDES[:3])
-        _check_choice("reduce", self.reduce, ("mean", "sum"))
+        check_choice("side", self.side, SIDES[:3])
+        check_choice("reduce", self.reduce, ("mean", "sum"))
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -210,7 +152,7 @@ class Fuse:
         for name in self.sides:
             if getattr(comparison, name).generated is None:
                 raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
-        return _on_each(comparison, self.side, self._fused, self._left_alone)
+        return on_each(comparison, self.side, self._fused, self._left_alone)
 
     def _fused(self, images: RetrievalSet) -> Tensor:
         return centralization.fuse_generated(
@@ -223,68 +165,3 @@ class Fuse:
 
     def _left_alone(self, images: RetrievalSet) -> Tensor:
         return normalize(images.features) if self.normalize_before else images.features
-
-
-@dataclass(frozen=True)
-class SpatioTemporal:
-    """Compare images by appearance and by how likely the time between them is (ST-ReID, AAAI 2019).
-
-    Attributes:
-        form: how time joins appearance: see ``timing.FORMS``.
-        weight: of time in the logarithmic forms.
-        alpha: slope of both factors in the official form.
-        interval, bins, sigma: of the histograms, see ``SpatioTemporalModel.fit``.
-    """
-
-    form: str = "loglikelihood"
-    weight: float = 0.05
-    alpha: float = 5.0
-    interval: int = 100
-    bins: int = 5000
-    sigma: float = 50
-
-    name = "st"
-    uses = "camera ids, time stamps"
-
-    def __post_init__(self) -> None:
-        _check_choice("form", self.form, FORMS)
-
-    def __call__(self, comparison: Comparison) -> Comparison:
-        return comparison.with_measure(TimedMeasure.fit(comparison.train, **vars(self)))
-
-
-_STEPS = (Normalize, CameraNormalize, Centralize, Fuse, SpatioTemporal)
-STEPS: dict[str, Callable[..., Step]] = {step.name: step for step in _STEPS}
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
-
-
-def _check_counts(step: str, **counts: int) -> None:
-    for key, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"expected {step} {key} to be an integer >= 1, got {value!r}")
-
-
-def _on_each(
-    comparison: Comparison,
-    side: str,
-    change: Callable[[RetrievalSet], Tensor],
-    otherwise: Callable[[RetrievalSet], Tensor] = lambda images: images.features,
-) -> Comparison:
-    query, gallery = comparison.query, comparison.gallery
-    of_query = change if side in ("query", "both") else otherwise
-    of_gallery = change if side in ("gallery", "both") else otherwise
-    return comparison.with_sets(
-        query.with_features(of_query(query)), gallery.with_features(of_gallery(gallery))
-    )
-
-
-def _on_joint(comparison: Comparison, change: Callable[[RetrievalSet], Tensor]) -> Comparison:
-    query, gallery = comparison.query, comparison.gallery
-    features = change(query.join(gallery))
-    return comparison.with_sets(
-        query.with_features(features[: len(query)]), gallery.with_features(features[len(query) :])
-    )
