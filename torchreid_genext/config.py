@@ -209,6 +209,16 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
 
+    # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
+    cfg.genext.ipg = CfgNode()
+    cfg.genext.ipg.enabled = False
+    cfg.genext.ipg.root = ""  # holds {query_gen,bounding_box_test_gen}/pose1 ...; the benchmark's, too
+    cfg.genext.ipg.eta = 2.0  # weight of the generated images
+    cfg.genext.ipg.reduce = "mean"  # mean | sum, over the poses
+    cfg.genext.ipg.side = "both"  # query | gallery | both
+    cfg.genext.ipg.normalize_before = False  # L2, so that long features have no louder voice
+    cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
+
     # Neighbour feature centralization (Pose2ID, CVPR 2025): add to a feature those of its mutual neighbours.
     cfg.genext.nfc = CfgNode()
     cfg.genext.nfc.enabled = False

@@ -8,11 +8,13 @@ measures with `retrieval.protocol.evaluate`. With every switch off nothing is re
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,12 +23,19 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.data.generated import (
+    FOLDERS,
+    collect_features,
+    find_generated,
+    pose_folders,
+    reader,
+)
 from torchreid_genext.retrieval.metrics import evaluate_rank
 from torchreid_genext.retrieval.protocol import Chain, Comparison, Report, RetrievalSet, evaluate, transform
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
     from torch.utils.data import DataLoader
 
@@ -49,10 +58,11 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
         The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
 
     Raises:
-        ValueError: if a key of a step that is on is out of its range.
+        ValueError: if a key of a step that is on is out of its range, or its generated images are not there.
     """
     detach(engine)
     genext = _genext(cfg)
+    _check_generated(genext.ipg)
     if genext.evaluation.enabled or not build_chain(genext).is_identity:
         _show_results()
         engine._evaluate = _Evaluation(engine, cfg)
@@ -72,16 +82,33 @@ def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
 
     Args:
         genext: the node ``cfg.genext``.
-        normalize: begin by L2-normalising (the host's ``test.normalize_feature``).
+        normalize: L2-normalise (the host's ``test.normalize_feature``), after generated images are added.
 
     Raises:
         ValueError: if a key of a step that is on is out of its range.
     """
-    steps = ["l2"] if normalize else []
+    steps = []
+    if genext.ipg.enabled:
+        steps.append(_step("fuse", genext.ipg, ("eta", "reduce", "side", "normalize_before")))
+    if normalize or genext.ipg.enabled and genext.ipg.normalize_after:
+        steps.append("l2")
     if genext.nfc.enabled:
         names = ("k1", "k2", "side", "normalize_before", "normalize_after")
-        steps.append("nfc(" + ",".join(f"{name}={genext.nfc[name]}" for name in names) + ")")
+        steps.append(_step("nfc", genext.nfc, names))
     return Chain.parse("+".join(steps) or "base")
+
+
+def _step(name: str, node: CfgNode, keys: Sequence[str]) -> str:
+    return f"{name}({','.join(f'{key}={node[key]}' for key in keys)})"
+
+
+def _check_generated(ipg: CfgNode) -> None:
+    """Tell before a training, not after it, that generated images are not where they are said to be."""
+    if ipg.enabled and not ipg.root:
+        raise ValueError("expected genext.ipg.root, a folder of generated images, got none")
+    for split in FOLDERS if ipg.enabled else ():
+        if ipg.side in (split, "both"):
+            pose_folders(ipg.root, split)
 
 
 def _show_results() -> None:
@@ -135,6 +162,8 @@ class _Evaluation:
         """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
         query = _extract(self.engine, query_loader, f"{dataset_name} query")
         gallery = _extract(self.engine, gallery_loader, f"{dataset_name} gallery")
+        query = self._with_generated(query, "query", query_loader)
+        gallery = self._with_generated(gallery, "gallery", gallery_loader)
         chain = build_chain(_genext(self.cfg), normalize=normalize_feature)
         memory_limit = _genext(self.cfg).evaluation.memory_limit or None
         report = evaluate(
@@ -161,6 +190,22 @@ class _Evaluation:
             self._draw(distances, dataset_name, Path(save_dir), visrank_topk)
         return cmc[0], mean_ap
 
+    def _with_generated(self, images: RetrievalSet, split: str, loader: DataLoader) -> RetrievalSet:
+        """The set with features of its generated images, if its side is to be fused with them."""
+        ipg = _genext(self.cfg).ipg
+        if not ipg.enabled or ipg.side not in (split, "both"):
+            return images
+        if images.paths is None:
+            raise ValueError("expected single images with genext.ipg.enabled, got tracklets")
+        found = find_generated(ipg.root, images.paths, split)
+        read = reader(
+            functools.partial(_features, self.engine),
+            self.engine.datamanager.transform_te,
+            batch_size=loader.batch_size,
+            workers=loader.num_workers,
+        )
+        return replace(images, generated=collect_features(found, images.features, read)[0])
+
     def _write(self, folder: Path, dataset_name: str, result: Mapping[str, Any]) -> None:
         path = checkpoints.write_json(folder / f"genext_report_{dataset_name}.json", result)
         config.write_config(self.cfg if "genext" in self.cfg else CfgNode({"genext": self.cfg}), folder)
@@ -184,7 +229,7 @@ def _extract(engine: Any, loader: DataLoader, split: str) -> RetrievalSet:
     features, pids, camids, paths = [], [], [], []
     for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
         images, batch_pids, batch_camids = engine.parse_data_for_eval(batch)
-        features.append(engine.extract_features(images.to(_device(engine))).cpu())
+        features.append(_features(engine, images))
         pids.append(batch_pids)
         camids.append(batch_camids)
         paths.extend(batch.get("impath", ()))  # the host's parser drops it; tracklets have none
@@ -192,6 +237,10 @@ def _extract(engine: Any, loader: DataLoader, split: str) -> RetrievalSet:
         raise ValueError(f"expected at least one image in {split}, got none")
     _log.info("%s: %d features of width %d", split, sum(map(len, features)), features[0].shape[1])
     return RetrievalSet(torch.cat(features), torch.cat(pids), torch.cat(camids), paths=paths or None)
+
+
+def _features(engine: Any, images: Tensor) -> Tensor:
+    return engine.extract_features(images.to(_device(engine))).cpu()
 
 
 def _device(engine: Any) -> torch.device:

@@ -18,7 +18,8 @@ from torchreid_genext.data.generated import (
     GeneratedImages,
     collect_features,
     find_generated,
-    load_batches,
+    pose_folders,
+    reader,
 )
 
 NAMES = ["0002_c1s1_000451_03.jpg", "0007_c3s3_077419_03.jpg", "0000_c6s4_002427_05.jpg"]
@@ -99,6 +100,16 @@ def test_real_images_of_one_name_are_refused(tmp_path: Path) -> None:
     assert len(find_generated(tmp_path, [*PATHS, PATHS[0]], "query").paths) == 4
 
 
+def test_selected_images_keep_their_generated_ones(tmp_path: Path) -> None:
+    found = find_generated(lay_out(tmp_path, "query"), PATHS, "query")
+    assert found.select([2, 0]).paths == (found.paths[2], found.paths[0])
+
+
+def test_folders_can_be_checked_before_long_work(tmp_path: Path) -> None:
+    lay_out(tmp_path, "query", poses=(3, 1))
+    assert [folder.name for folder in pose_folders(tmp_path, "query")] == ["pose1", "pose3"]
+
+
 def test_unknown_split_lists_the_choices(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown split 'train'; choose from query, gallery"):
         find_generated(tmp_path, PATHS, "train")
@@ -152,11 +163,18 @@ def pictures(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", (0, 1))
-def test_batches_are_the_hosts_pixels_without_what_cannot_be_read(
-    pictures: list[str], workers: int, caplog: pytest.LogCaptureFixture
+def test_reader_extracts_the_hosts_pixels_and_leaves_out_what_cannot_be_read(
+    pictures: list[str], workers: int
 ) -> None:
     _, transform = compat.build_transforms(32, 16)
-    batches = list(load_batches(pictures, transform, batch_size=2, workers=workers))
-    assert [positions.tolist() for _, positions in batches] == [[0], [2, 3]]
-    assert torch.equal(batches[1][0][1], transform(Image.open(pictures[3])))
-    assert pictures[1] in caplog.text and pictures[4] in caplog.text
+    read = reader(lambda images: images.flatten(1), transform, batch_size=2, workers=workers)
+    features, kept = read(pictures)
+    assert kept.tolist() == [0, 2, 3]
+    assert torch.equal(features[2], transform(Image.open(pictures[3])).flatten())
+    assert [len(part) for part in read(pictures[4:])] == [0, 0]
+
+
+def test_reader_warns_of_what_it_leaves_out(pictures: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    _, transform = compat.build_transforms(32, 16)
+    reader(lambda images: images.flatten(1), transform, batch_size=3, workers=1)(pictures)
+    assert [path for path in pictures if path in caplog.text] == [pictures[1], pictures[4]]

@@ -16,10 +16,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -28,7 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchreid_genext.data.images import UNREADABLE, open_image
 
-__all__ = ["FOLDERS", "Coverage", "GeneratedImages", "collect_features", "find_generated", "load_batches"]
+__all__ = [
+    "FOLDERS", "Coverage", "GeneratedImages", "collect_features", "find_generated", "pose_folders", "reader",
+]  # fmt: skip
 
 FOLDERS = {"query": "query_gen", "gallery": "bounding_box_test_gen"}
 
@@ -87,6 +88,10 @@ class GeneratedImages:
         rows = [row for row, files in enumerate(self.paths) if files[pose] is not None]
         return rows, [self.paths[row][pose] for row in rows]
 
+    def select(self, rows: Iterable[int]) -> GeneratedImages:
+        """Those of some of the real images."""
+        return GeneratedImages(self.split, tuple(self.paths[row] for row in rows))
+
     @property
     def coverage(self) -> Coverage:
         """As far as names tell; files that cannot be read are found out later, by `collect_features`."""
@@ -108,17 +113,32 @@ def find_generated(root: str | Path, paths: Sequence[str], split: str) -> Genera
         ValueError: if the split is unknown, a folder is missing, real images share a name, or not one of them
             has a generated image.
     """
-    if split not in FOLDERS:
-        raise ValueError(f"unknown split {split!r}; choose from {', '.join(FOLDERS)}")
+    listings = [_listing(folder) for folder in pose_folders(root, split)]
     _refuse_shared_names(paths, split)
-    folder = Path(root, FOLDERS[split])
-    listings = [_listing(pose) for pose in _pose_folders(Path(root), folder)]
     names = [os.path.basename(path) for path in paths]
     found = tuple(tuple(_match(listing, name) for listing in listings) for name in names)
     if not any(file for files in found for file in files):
-        example = f"{folder}{os.sep}pose*{os.sep}{names[0]}"
+        example = Path(root, FOLDERS[split], "pose*", names[0])
         raise ValueError(f"expected generated images of the {split} images, such as {example}, got none")
     return GeneratedImages(split, found)
+
+
+def pose_folders(root: str | Path, split: str) -> list[Path]:
+    """The folders of a split, one a pose, in order; to be asked before long work.
+
+    Raises:
+        ValueError: as `find_generated`, of folders.
+    """
+    if split not in FOLDERS:
+        raise ValueError(f"unknown split {split!r}; choose from {', '.join(FOLDERS)}")
+    folder = Path(root, FOLDERS[split])
+    for place in (Path(root), folder):
+        if not place.is_dir():
+            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
+    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _POSE.fullmatch(path.name))}
+    if not numbered:
+        raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")
+    return [numbered[number] for number in sorted(numbered)]
 
 
 def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
@@ -128,16 +148,6 @@ def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
         if seen.setdefault(Path(path).stem, path) != path:
             first = seen[Path(path).stem]
             raise ValueError(f"expected {split} images of different names, got {first} and {path}")
-
-
-def _pose_folders(root: Path, folder: Path) -> list[Path]:
-    for place in (root, folder):
-        if not place.is_dir():
-            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
-    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _POSE.fullmatch(path.name))}
-    if not numbered:
-        raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")
-    return [numbered[number] for number in sorted(numbered)]
 
 
 def _listing(folder: Path) -> dict[str, str]:
@@ -187,28 +197,49 @@ def _stand_in(result: Tensor, present: Tensor, features: Tensor) -> None:
         result[row, ~present[row]] = result[row, present[row]].mean(0)
 
 
-def load_batches(
-    paths: Sequence[str], transform: Callable[[Image.Image], Tensor], *, batch_size: int, workers: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Image files in batches through a transform such as torchreid's for tests.
+def reader(
+    extract: Callable[[Tensor], Tensor],
+    transform: Callable[[Image.Image], Tensor],
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Read:
+    """A `Read` for `collect_features` made of what every torchreid engine has.
 
-    Yields:
-        Images (n, 3, H, W) and their positions (n,) in `paths`; files that cannot be read are left out and
-        told in a warning, batches without a readable one are not given.
+    Args:
+        extract: images (B, 3, H, W) to features (B, D).
+        transform: of one image, such as the engine's for tests.
+        batch_size: images that are extracted together.
+        workers: processes that load.
+
+    Returns:
+        A function that leaves out files that cannot be read, with a warning for each.
     """
-    files = _Files(paths, transform)
-    for batch in DataLoader(files, batch_size=batch_size, num_workers=workers, collate_fn=list):
-        readable = [(position, image) for position, image, _ in batch if image is not None]
-        for position, image, fault in batch:
-            if image is None:
-                _log.warning("left out, since it cannot be read: %s: %s", paths[position], fault)
-        if readable:
-            positions, pictures = zip(*readable)
-            yield torch.stack(pictures), torch.tensor(positions)
+
+    def read(files: list[str]) -> tuple[Tensor, Tensor]:
+        features, positions = [], []
+        loader = DataLoader(_Files(files, transform), batch_size, num_workers=workers, collate_fn=_readable)
+        for images, kept, faults in loader:
+            for path, fault in faults.items():
+                _log.warning("left out, since it cannot be read: %s: %s", path, fault)
+            if kept:
+                features.append(extract(images).float().cpu())
+                positions += kept
+        return torch.cat(features) if features else torch.empty(0, 0), torch.tensor(positions).long()
+
+    return read
+
+
+def _readable(batch: list[tuple[int, str, Tensor | str]]) -> tuple[Tensor, list[int], dict[str, str]]:
+    """Images (n, 3, H, W) that could be read and their positions; path -> reason of the others."""
+    kept = [(position, image) for position, _, image in batch if isinstance(image, Tensor)]
+    faults = {path: fault for _, path, fault in batch if isinstance(fault, str)}
+    images = torch.stack([image for _, image in kept]) if kept else torch.empty(0)
+    return images, [position for position, _ in kept], faults
 
 
 class _Files(Dataset):
-    """Item i is (i, transformed image or None, why there is none)."""
+    """Item i is (i, path, transformed image or why there is none)."""
 
     def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Tensor]) -> None:
         self.paths = paths
@@ -217,8 +248,9 @@ class _Files(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[int, Any, str]:
+    def __getitem__(self, index: int) -> tuple[int, str, Tensor | str]:
+        path = self.paths[index]
         try:
-            return index, self.transform(open_image(self.paths[index])), ""
+            return index, path, self.transform(open_image(path))
         except UNREADABLE as error:
-            return index, None, str(error)
+            return index, path, str(error)
