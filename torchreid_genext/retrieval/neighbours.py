@@ -15,19 +15,26 @@ as fast, and the result is the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-__all__ = ["DEFAULT_MEMORY_LIMIT", "PRECISIONS", "check_features", "name_rows", "nearest"]
+from torchreid_genext.retrieval._blocks import blocks
+from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
+
+if TYPE_CHECKING:
+    from torchreid_genext.retrieval.approximate import Index
+
+__all__ = [
+    "DEFAULT_MEMORY_LIMIT", "INDEXES", "PRECISIONS",
+    "check_features", "check_sizes", "name_rows", "nearest", "squared_distances",
+]  # fmt: skip
 
 DEFAULT_MEMORY_LIMIT = 96 * 2**20  # bytes of working memory; larger blocks are not faster
 PRECISIONS = ("auto", "fp32", "bf16")
-_BF16_ROUNDOFF = 2.0**-8  # one rounding to 8 significant bits, with room to spare
-_FP32_ROUNDOFF = 2.0**-24
+INDEXES = ("exact", "flat", "ivf", "hnsw")  # the last three through faiss
 _IN_CACHE = 2**20  # bytes of vectors gathered at a time
-_LARGEST = 3e38
 _WORTH_TWO_STAGES = 4_000_000  # scores; below, the second copy of the features costs more than it saves
 
 
@@ -39,6 +46,7 @@ def nearest(
     chunk: int | None = None,
     memory_limit: int | None = None,
     precision: str = "auto",
+    index: str | Index = "exact",
 ) -> tuple[Tensor, Tensor]:
     """Return the ``k`` nearest rows of ``y`` for each row of ``x``, nearest first.
 
@@ -51,22 +59,29 @@ def nearest(
             half-size copy of the features come on top.
         precision: ``fp32`` or ``bf16`` products for the candidates, or ``auto``: ``bf16`` on processors with
             bfloat16 matrix units; accelerators always use ``fp32``. The result is the same.
+        index: ``exact``, or how faiss searches, a name of ``INDEXES`` or an index of ``approximate`` with its
+            settings; what that finds may be incomplete, and ``precision`` has no part in it.
 
     Returns:
         Squared Euclidean distances (N, k), float32, and indices (N, k), int64. Equal distances are ordered by
         index.
 
     Raises:
-        ValueError: if a shape, ``k``, ``chunk``, ``memory_limit`` or ``precision`` is out of range, or a
-            value is not finite.
+        ValueError: if a shape, ``k``, ``chunk``, ``memory_limit``, ``precision`` or ``index`` is out of
+            range, or a value is not finite.
+        ImportError: if the index needs faiss, which is not installed.
     """
+    if index != "exact":
+        from torchreid_genext.retrieval import approximate
+
+        return approximate.nearest(x, y, k=k, index=index, chunk=chunk, memory_limit=memory_limit)
     x = check_features(x, "x")
     y_set = x if y is None else check_features(y, "y")
-    _check_sizes(x, y_set, k, excluding_self=y is None)
+    check_sizes(x, y_set, k, excluding_self=y is None)
     search = _Search(x, y_set, k, excluding_self=y is None, bf16=_use_bf16(precision, x, y_set))
     distances = torch.empty(len(x), k, dtype=torch.float32, device=x.device)
     indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    for rows in _blocks(len(x), chunk or search.rows_within(memory_limit or DEFAULT_MEMORY_LIMIT)):
+    for rows in blocks(len(x), chunk or search.rows_within(memory_limit or DEFAULT_MEMORY_LIMIT)):
         distances[rows], indices[rows] = search(rows)
     return distances, indices
 
@@ -103,7 +118,8 @@ def _kind(value: object) -> str:
     return f"dtype {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
+def check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
+    """Raise ValueError unless the widths are one and ``k`` neighbours exist."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"expected x and y of one width, got {x.shape[1]} and {y.shape[1]}")
     most = len(y) - excluding_self
@@ -127,13 +143,6 @@ def _has_bf16_matrix_units() -> bool:
     return bool(supported and supported())
 
 
-def _blocks(total: int, size: int) -> Iterator[slice]:
-    if size < 1:
-        raise ValueError(f"expected chunk >= 1, got {size}")
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
-
-
 class _Search:
     """One ``x`` against one ``y``: what is prepared once and used for each block of rows."""
 
@@ -141,7 +150,7 @@ class _Search:
         self.x, self.y, self.k = x, y, k
         self.excluding_self = excluding_self
         self.most = len(y) - excluding_self
-        self.bounds = _Bf16Bounds(y) if bf16 else _Fp32Bounds(y)
+        self.bounds = Bf16Bounds(y) if bf16 else Fp32Bounds(y)
         self.width = min(self.most, k + max(self.bounds.spare, k))
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
@@ -171,7 +180,7 @@ class _Search:
         candidates = candidates.sort(dim=1).values  # so that a stable sort leaves ties in order of index
         rows = max(1, _IN_CACHE // (4 * x.shape[1] * self.width))
         parts = zip(x.split(rows), candidates.split(rows))
-        distances = torch.cat([_squared_distances(some[:, None], self.y, near) for some, near in parts])
+        distances = torch.cat([squared_distances(some[:, None], self.y, near) for some, near in parts])
         distances, order = distances.sort(dim=1, stable=True)
         return distances[:, : self.k], candidates.gather(1, order)[:, : self.k]
 
@@ -180,7 +189,7 @@ class _Search:
         possible = self.bounds.upper(bounds) >= self.bounds.lower(x, kth_distance)[:, None]
         row, column = possible.nonzero(as_tuple=True)
         pairs = zip(row.split(512), column.split(512))
-        distances = torch.cat([_squared_distances(x[r], self.y, c) for r, c in pairs])
+        distances = torch.cat([squared_distances(x[r], self.y, c) for r, c in pairs])
         order = distances.argsort(stable=True)
         order = order[row[order].argsort(stable=True)]  # by row, then distance, then index
         first = torch.searchsorted(row, torch.arange(len(x), device=x.device))
@@ -188,108 +197,7 @@ class _Search:
         return distances[best], column[best]
 
 
-class _Bounds:
-    """Upper bounds of the scores of a block of rows with all of ``y``.
-
-    Distances do not change when all vectors move together, errors do: they grow with the vectors' lengths. So
-    scores are of vectors relative to the mean of ``y``, which shortens features after a ReLU several times.
-    """
-
-    dtype: torch.dtype
-    bytes: int
-    spare: int  # candidates beyond k
-    storing: float  # relative error of a stored bound
-
-    def __init__(self, y: Tensor) -> None:
-        self.mean = y.mean(0)
-        self.summation = 4 * (y.shape[1] + 8) * _FP32_ROUNDOFF  # of products and squares, with room to spare
-        self.half_squares = torch.cat([(part - self.mean).square_().sum(1) for part in y.split(4096)]) / 2
-        self.block: Tensor | None = None
-
-    def upper(self, stored: Tensor) -> Tensor:
-        """What a score can be at most, given its stored bound; an excluded entry, -inf, stays below all."""
-        return stored + self.storing * stored.abs().clamp(max=_LARGEST)
-
-    def lower(self, x: Tensor, distance: Tensor) -> Tensor:
-        """What the score of an exact squared distance (B,) of rows ``x`` is at least."""
-        square = (x - self.mean).square_().sum(1)
-        return (square - distance) / 2 - self.summation * (square + distance)
-
-    def _buffer(self, rows: int) -> Tensor:
-        # Allocated once: fresh pages for each block would cost as much as the products.
-        if self.block is None or len(self.block) < rows:
-            shape = rows, len(self.half_squares)
-            self.block = torch.empty(shape, dtype=self.dtype, device=self.half_squares.device)
-        return self.block[:rows]
-
-
-class _Fp32Bounds(_Bounds):
-    """``x' . y - |y'|^2/2`` in single precision, where ``'`` is relative to the mean."""
-
-    dtype, bytes, spare, storing = torch.float32, 4, 3, 0.0
-
-    def __init__(self, y: Tensor) -> None:
-        super().__init__(y)
-        self.y = y  # a centred copy would cost memory; x' . y differs from x' . y' by a constant of the row
-        longest = max(float(part.norm(dim=1).max()) for part in y.split(4096))
-        # The user may have allowed single precision products to take shorter inputs (TF32, bfloat16).
-        shortened = torch.get_float32_matmul_precision() != "highest"
-        self.error = (self.summation + shortened * 2.1 * _BF16_ROUNDOFF) * longest
-        self.square_error = self.summation * float(self.half_squares.max())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Bounds (B, M), in a buffer that the next call overwrites."""
-        centred = x - self.mean
-        bounds = torch.addmm(-self.half_squares, centred, self.y.t(), out=self._buffer(len(x)))
-        constant = self.error * centred.norm(dim=1) + self.square_error - centred @ self.mean
-        return bounds.add_(constant[:, None])
-
-
-class _Bf16Bounds(_Bounds):
-    """Bounds from one bfloat16 product, the error of each pair included.
-
-    With ``h = |y'|^2/2`` split in two numbers, and ``e`` the norm of what rounding took from a vector::
-
-        [x', 1, 1, e_x, |x'|] . [y', -h_high, -h_low, |y'|, e_y]
-    """
-
-    dtype, bytes, spare, storing = torch.bfloat16, 2, 6, 2.0**-8
-
-    def __init__(self, y: Tensor) -> None:
-        super().__init__(y)
-        high = self.half_squares.bfloat16()
-        low = (self.half_squares - high.float()).bfloat16()
-        lost = self.half_squares - high.float() - low.float()
-        self.targets = torch.empty(len(y), y.shape[1] + 4, dtype=torch.bfloat16, device=y.device)
-        for rows in _blocks(len(y), 4096):  # in parts: a centred copy of all rows would cost memory
-            rounded, norm, error = _round(y[rows] - self.mean)
-            norm = norm + self.half_squares[rows]
-            extra = -high[rows], -low[rows], _round_up(norm), _round_up(error + lost[rows].abs())
-            self.targets[rows] = torch.cat([rounded, torch.stack(extra, dim=1)], dim=1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Bounds (B, M), in a buffer that the next call overwrites."""
-        rounded, norm, error = _round(x - self.mean)
-        one = torch.ones_like(error, dtype=torch.bfloat16)
-        norm = norm + 1
-        extra = one, one, _round_up(error + self.summation * norm), _round_up(norm)
-        return torch.mm(
-            torch.cat([rounded, torch.stack(extra, dim=1)], dim=1), self.targets.t(), out=self._buffer(len(x))
-        )
-
-
-def _round(vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors in bfloat16, an upper bound of their norms before and after, and the norm of what was lost."""
-    rounded = vectors.bfloat16()
-    return rounded, vectors.norm(dim=1) * (1 + _BF16_ROUNDOFF), (vectors - rounded.float()).norm(dim=1)
-
-
-def _round_up(values: Tensor) -> Tensor:
-    """Non-negative values in bfloat16, never smaller than they are."""
-    return (values * (1 + 2 * _BF16_ROUNDOFF)).bfloat16()
-
-
-def _squared_distances(x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
+def squared_distances(x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
     """Squared distances of ``x`` (..., D) to rows ``indices`` (...) of ``y``; equal rows, equal results."""
     gathered = y.index_select(0, indices.flatten()).view(*indices.shape, y.shape[1])
     return torch.linalg.vector_norm(gathered.sub_(x), dim=-1).square_()

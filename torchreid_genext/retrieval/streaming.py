@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from torchreid_genext.retrieval._blocks import blocks as row_blocks
 from torchreid_genext.retrieval._sampling import sampled_cmc
 from torchreid_genext.retrieval._tally import Gallery, Tally
 from torchreid_genext.retrieval.ranking import PROTOCOLS, Ranking
@@ -64,7 +65,7 @@ def rank_streamed(
     gallery = Gallery(g_pids, g_camids, junk_pid=-1 if protocol == "streid" else None)
     blocks = _Blocks(distances, len(gallery), gallery_rows)
     parts = []
-    for rows in _slices(len(q_pids), query_rows):
+    for rows in row_blocks(len(q_pids), query_rows, "query_rows"):
         tally = _tallied(Tally(gallery, q_pids[rows], q_camids[rows]), blocks, rows)
         parts.append(Ranking.of(tally, protocol))
         if protocol == "cuhk03":
@@ -105,7 +106,7 @@ class _Blocks:
     """Blocks of distances as they come from outside: checked, and the last one remembered."""
 
     def __init__(self, distances: Distances, gallery: int, gallery_rows: int) -> None:
-        self.columns = list(_slices(gallery, gallery_rows))
+        self.columns = list(row_blocks(gallery, gallery_rows, "gallery_rows"))
         self._distances, self._key, self._block = distances, None, None
 
     def __call__(self, rows: slice, columns: slice) -> NDArray:
@@ -137,10 +138,3 @@ def _tallied(tally: Tally, blocks: _Blocks, rows: slice) -> Tally:
     for columns in reversed(blocks.columns):  # begins with the block that is still there
         tally.count(blocks(rows, columns), columns.start)
     return tally
-
-
-def _slices(total: int, size: int) -> Iterator[slice]:
-    if size < 1:
-        raise ValueError(f"expected blocks of at least one row, got {size}")
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
