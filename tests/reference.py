@@ -123,3 +123,65 @@ def expanded(features: np.ndarray, others: np.ndarray | None, k: int, alpha: flo
             total = total + max(float(unit[i] @ targets[j]), 0.0) ** alpha * targets[j]
         rows.append(total / np.linalg.norm(total))
     return np.array(rows)
+
+
+def mean_frames(pids, camids, frames) -> dict[tuple[int, int], float]:
+    """Mean frame of each identity under each camera, with ST-ReID's tiny number in the denominator."""
+    times: dict[tuple[int, int], list[int]] = {}
+    for pid, camid, frame in zip(pids, camids, frames):
+        times.setdefault((pid, camid), []).append(frame)
+    return {key: sum(values) / (len(values) + 1e-7) for key, values in times.items()}
+
+
+def transition_counts(pids, camids, frames, interval: int, bins: int) -> dict[tuple[int, int], np.ndarray]:
+    """ST-ReID's histograms, (later camera, earlier camera) -> votes by lag."""
+    means, counts = mean_frames(pids, camids, frames), {}
+    for pid in set(pids):
+        for j in sorted(set(camids)):
+            for k in sorted(set(camids)):
+                if j < k and (pid, j) in means and (pid, k) in means:
+                    lag = means[pid, j] - means[pid, k]
+                    pair = (j, k) if lag > 0 else (k, j)
+                    counts.setdefault(pair, np.zeros(bins))[min(bins - 1, int(abs(lag) / interval))] += 1
+    return counts
+
+
+def parzen(row: np.ndarray, sigma: float) -> np.ndarray:
+    """ST-ReID's smoothing, one bin at a time."""
+    result = np.zeros(len(row))
+    for i in range(len(row)):
+        for j in range(len(row)):
+            if abs(i - j) <= 3 * sigma:
+                result[i] += row[j] * np.exp(-((i - j) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
+    return result
+
+
+def log_ratios(pids, camids, frames, interval: int, bins: int, sigma: float, floor: float):
+    """(later, earlier) -> log of the density of lags of one person over that of two, both ways together."""
+    means, same = mean_frames(pids, camids, frames), transition_counts(pids, camids, frames, interval, bins)
+    other = {pair: np.zeros(bins) for pair in same}
+    for (pid, camid), time in means.items():
+        for (pid2, camid2), time2 in means.items():
+            if pid != pid2 and time > time2 and (camid, camid2) in other:
+                other[camid, camid2][min(bins - 1, int((time - time2) / interval))] += 1
+    same, other = ({pair: parzen(row, sigma) for pair, row in rows.items()} for rows in (same, other))
+
+    def density(rows, pair):
+        both = [rows[way].sum() for way in (pair, pair[::-1]) if way in rows]
+        return rows[pair] / sum(both)
+
+    return {pair: np.log((density(same, pair) + floor) / (density(other, pair) + floor)) for pair in same}
+
+
+def merged_tracklets(features: np.ndarray, camids, frames, gap: int, threshold: float) -> np.ndarray:
+    """Mean direction of what one camera saw at the same time and that looks alike."""
+    unit = features / np.sqrt((features.astype(np.float64) ** 2).sum(1, keepdims=True))
+    rows = []
+    for i in range(len(unit)):
+        together = [
+            j for j in range(len(unit))
+            if i == j
+            or (camids[i] == camids[j] and abs(frames[i] - frames[j]) <= gap and unit[i] @ unit[j] >= threshold)
+        ]  # fmt: skip
+        rows.append(unit[together].sum(0))
+    return np.array([row / np.sqrt((row**2).sum()) for row in rows])

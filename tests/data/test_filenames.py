@@ -1,4 +1,4 @@
-"""File names of Market-1501, DukeMTMC-reID and SynthReID, and the clock behind them."""
+"""File names of Market-1501, DukeMTMC-reID, MSMT17 and SynthReID, and the clock behind them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torchreid_genext.data.filenames import (
     SYNTHREID_SEQUENCES,
     Record,
     global_frame,
+    global_frames,
+    has_frames,
     parse,
     split_frame,
 )
@@ -34,8 +36,23 @@ def test_name_that_does_not_parse_is_refused_with_an_example(name: str) -> None:
 
 
 def test_unknown_dataset_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match="choose from market1501, dukemtmcreid, synthreid"):
-        parse("0002_c1s1_000451_03.jpg", "msmt17")
+    with pytest.raises(ValueError, match="choose from market1501, dukemtmcreid, msmt17, synthreid"):
+        parse("0002_c1s1_000451_03.jpg", "grid")
+
+
+def test_msmt17_tells_the_part_of_the_day() -> None:
+    names = ["0000_000_01_0113morning_0008_0.jpg", "0000_003_14_0113afternoon_0001_2.jpg"]
+    morning, afternoon = (parse(name, "msmt17") for name in names)
+    assert (morning.pid, morning.camid, afternoon.camid) == (0, 0, 13)
+    assert global_frame(afternoon, "msmt17") - global_frame(morning, "msmt17") == 200  # two bins
+    next_day = parse("0000_000_01_0114morning_0008_0.jpg", "msmt17")
+    assert global_frame(next_day, "msmt17") - global_frame(morning, "msmt17") == 300
+
+
+def test_frames_of_many_files_are_those_of_each() -> None:
+    names = ["0002_c1s2_000451_03.jpg", "0002_c3s1_000001_00.jpg"]
+    assert global_frames(names, "market1501") == [72681 + 451, 1]
+    assert has_frames("market1501") and has_frames("synthreid_tiny") and not has_frames("grid")
 
 
 def test_variants_of_synthreid_share_one_clock() -> None:

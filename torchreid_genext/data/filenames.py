@@ -5,14 +5,17 @@ never fetched: the dataset was withdrawn). Frame numbers of Market-1501 restart 
 camera; the published way to one clock per camera (Wang et al., "Spatial-Temporal Person Re-identification",
 AAAI 2019) adds the lengths of the earlier sequences. SynthReID's cameras share one clock of 450,000 frames
 (five hours at 25 a second), which every camera cuts into sequences in its own way: there the sum is exact.
+MSMT17's names tell the day and whether it was morning, noon or afternoon, nothing finer: its clock counts
+these parts of days, 100 "frames" each, which is one bin of ST-ReID's histograms.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from os import PathLike
 
 # frames in sequence 1, 2, ... of camera 1, 2, ...
@@ -35,10 +38,22 @@ SYNTHREID_SEQUENCES = (
 _SEQUENCES: Mapping[str, Sequence[Sequence[int]]] = {
     "market1501": MARKET_SEQUENCES,
     "dukemtmcreid": (),
+    "msmt17": (),
     "synthreid": SYNTHREID_SEQUENCES,
 }
 _MARKET = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_\d{2}")
 _DUKE = re.compile(r"(\d{4})_c(\d)_f(\d{7})")
+_MSMT = re.compile(r"(\d{4})_\d{3}_(\d{2})_(\d{2})(\d{2})(morning|noon|afternoon)")
+_PATTERNS = {"market1501": _MARKET, "synthreid": _MARKET, "dukemtmcreid": _DUKE, "msmt17": _MSMT}
+_EXAMPLES = {
+    "market1501": "0002_c1s1_000451_03.jpg",
+    "synthreid": "0002_c1s1_000451_03.jpg",
+    "dukemtmcreid": "0005_c2_f0046985.jpg",
+    "msmt17": "0000_000_01_0303morning_0008_0.jpg",
+}
+_PARTS_OF_DAY = ("morning", "noon", "afternoon")
+_FRAMES_OF_PART = 100
+_YEAR = 2017  # MSMT17's; its names leave it out
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,8 @@ def parse(path: str | PathLike[str], dataset: str = "market1501") -> Record:
     Args:
         path: file, with or without folders; what follows the pattern (as in ``..._fake_1to2.jpg``) is
             ignored.
-        dataset: ``market1501``, ``dukemtmcreid`` or ``synthreid`` (and its variants, ``synthreid_...``).
+        dataset: ``market1501``, ``dukemtmcreid``, ``msmt17`` or ``synthreid`` (and its variants,
+            ``synthreid_...``).
 
     Returns:
         The record.
@@ -75,16 +91,30 @@ def parse(path: str | PathLike[str], dataset: str = "market1501") -> Record:
         ValueError: if the dataset is unknown or the name does not follow its pattern.
     """
     family = _family(dataset)
-    pattern = _DUKE if family == "dukemtmcreid" else _MARKET
-    found = pattern.match(os.path.basename(os.fspath(path)))
+    found = _PATTERNS[family].match(os.path.basename(os.fspath(path)))
     if found is None:
-        example = "0005_c2_f0046985.jpg" if family == "dukemtmcreid" else "0002_c1s1_000451_03.jpg"
-        raise ValueError(
-            f"expected a {dataset} name such as {example}, got {os.path.basename(os.fspath(path))!r}"
-        )
+        name = os.path.basename(os.fspath(path))
+        raise ValueError(f"expected a {dataset} name such as {_EXAMPLES[family]}, got {name!r}")
+    if family == "msmt17":
+        return _msmt_record(path, *found.groups())
     pid, camera, *rest = (int(part) for part in found.groups())
     sequence, frame = rest if len(rest) == 2 else (0, rest[0])
     return Record(os.fspath(path), pid, camera - 1, sequence, frame)
+
+
+def _msmt_record(path: str | PathLike[str], pid: str, camera: str, month: str, day: str, part: str) -> Record:
+    number = 3 * date(_YEAR, int(month), int(day)).timetuple().tm_yday + _PARTS_OF_DAY.index(part)
+    return Record(os.fspath(path), int(pid), int(camera) - 1, 0, _FRAMES_OF_PART * number)
+
+
+def has_frames(dataset: str) -> bool:
+    """Whether the names of a data set tell the time."""
+    return _family_name(dataset) in _SEQUENCES
+
+
+def global_frames(paths: Iterable[str | PathLike[str]], dataset: str = "market1501") -> list[int]:
+    """`global_frame` of each file; raises as `parse`."""
+    return [global_frame(parse(path, dataset), dataset) for path in paths]
 
 
 def global_frame(record: Record, dataset: str = "market1501") -> int:
@@ -124,7 +154,11 @@ def split_frame(frame: int, camid: int) -> tuple[int, int]:
 
 
 def _family(dataset: str) -> str:
-    name = "synthreid" if dataset.startswith("synthreid") else dataset
+    name = _family_name(dataset)
     if name not in _SEQUENCES:
         raise ValueError(f"unknown dataset {dataset!r}; choose from {', '.join(_SEQUENCES)}")
     return name
+
+
+def _family_name(dataset: str) -> str:
+    return "synthreid" if dataset.startswith("synthreid") else dataset

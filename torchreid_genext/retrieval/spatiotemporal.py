@@ -264,7 +264,7 @@ def _mean_frames(pids: Tensor, camera: Tensor, frames: Tensor, cameras: int) -> 
     identities, identity = pids.unique(return_inverse=True)
     place = identity * cameras + camera
     total = torch.zeros(len(identities) * cameras, dtype=torch.float64).index_add_(0, place, frames.double())
-    images = place.bincount(minlength=len(total))
+    images = place.bincount(minlength=len(total)).double()
     means = total / (images + _EPSILON)
     return means.where(images > 0, math.nan).view(-1, cameras)
 
