@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.data.generated import Coverage
 from torchreid_genext.retrieval.protocol import Report, RetrievalSet
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
@@ -39,6 +40,7 @@ class Measurement:
         computed: images that were read in this run; all others came from the cache.
         seconds: what extraction took.
         unreadable: image file -> why it was left out.
+        coverage: split -> how many of its images had generated ones; empty unless a chain uses them.
         query: features before any chain. gallery: likewise.
         reports: one a chain.
         differences: one a chain, against the first; None for the first itself.
@@ -50,6 +52,7 @@ class Measurement:
     computed: int
     seconds: float
     unreadable: dict[str, str]
+    coverage: dict[str, Coverage]
     query: RetrievalSet
     gallery: RetrievalSet
     reports: list[Report]
@@ -58,7 +61,8 @@ class Measurement:
 
     def extraction(self) -> str:
         """How the features came about, in a line."""
-        features = f"{len(self.query) + len(self.gallery)} features in {self.precision}"
+        generated = " and those of generated images" if self.coverage else ""
+        features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
         if not self.computed:
             return f"{features} from the cache"
         speed = f"{self.computed / self.seconds:.0f} images/s"
@@ -74,6 +78,7 @@ class Measurement:
             "extracted": self.computed,
             "extraction_seconds": self.seconds,
             "unreadable": self.unreadable,
+            "generated": {split: vars(coverage) for split, coverage in self.coverage.items()},
             "precision_effect": vars(self.precision_effect) if self.precision_effect else None,
             "chains": [
                 report.to_json() | {"difference": difference}

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchreid_genext import checkpoints, compat, data
+from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import Chain, expand_chains
+from torchreid_genext.retrieval.steps import Fuse
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
     "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "is_present", "open_dataset",
+    "is_present", "open_dataset", "with_generated",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -136,11 +138,12 @@ def _device(cfg: CfgNode) -> torch.device:
 
 @dataclass(frozen=True)
 class Images:
-    """One split: image files with identity and camera of each."""
+    """One split: image files with identity and camera of each; generated images where a chain uses them."""
 
     paths: list[str]
     pids: list[int]
     camids: list[int]
+    generated: GeneratedImages | None = None
 
     @classmethod
     def of(cls, records: Sequence[tuple[Any, ...]]) -> Images:
@@ -187,6 +190,25 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     except ValueError as error:
         raise ValueError(str(error) if "choose from" in str(error) else f"{error}; {_LAYOUT}") from error
     return Images.of(dataset.query), Images.of(dataset.gallery)
+
+
+def with_generated(
+    cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Chain]
+) -> tuple[Images, Images]:
+    """Query and gallery with the generated images that the chains use, of ``genext.ipg.root``.
+
+    Raises:
+        ValueError: if there are none, or no root is given.
+    """
+    used = {side for chain in chains for step in chain.steps if isinstance(step, Fuse) for side in step.sides}
+    if used and not cfg.genext.ipg.root:
+        raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
+    found = {
+        name: find_generated(cfg.genext.ipg.root, split.paths, name) if name in used else None
+        for name, split in zip(("query", "gallery"), images)
+    }
+    query, gallery = (replace(split, generated=found[name]) for name, split in zip(found, images))
+    return query, gallery
 
 
 def _host_options(cfg: CfgNode) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,15 @@ from torchreid_genext import config
 from torchreid_genext.benchmark import drawing, settings, writing
 from torchreid_genext.benchmark.results import Difference, Measurement, PrecisionEffect, Result
 from torchreid_genext.benchmark.settings import Backbone, Images
-from torchreid_genext.extraction import Encoder, Extraction, plan
+from torchreid_genext.extraction import (
+    Encoder,
+    Extraction,
+    GeneratedFeatures,
+    Plan,
+    generated_features,
+    plan,
+    plan_generated,
+)
 from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, bootstrap_difference, evaluate
 
 if TYPE_CHECKING:
@@ -43,7 +52,7 @@ def run(cfg: CfgNode) -> Result:
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
-    images = settings.open_dataset(cfg)
+    images = settings.with_generated(cfg, settings.open_dataset(cfg), chains)
     measurements = [_measure(cfg, *pair, images, chains) for pair in zip(backbones, encoders)]
     result = Result(name, cfg.test.dist_metric, _protocol(cfg), measurements, Path(cfg.data.save_dir))
     writing.write(result)  # before the pictures, which may fail for reasons of their own
@@ -64,20 +73,27 @@ def describe(cfg: CfgNode) -> str:
         name, root = settings.dataset_name(cfg), cfg.data.root
         first = f"{name} will first be drawn below {root}, then extracted for {labels}"
         return "\n".join([first, *lines])
-    images = query, gallery = settings.open_dataset(cfg)
+    images = query, gallery = settings.with_generated(cfg, settings.open_dataset(cfg), chains)
     sizes = f"{settings.dataset_name(cfg)}: {len(query.paths)} query and {len(gallery.paths)} gallery images"
     plans = [_described(cfg, *pair, images) for pair in zip(backbones, encoders)]
     return "\n".join([sizes, *plans, *lines])
 
 
 def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images]) -> str:
-    plans = [plan(encoder, split.paths, settings.cache_dir(cfg)) for split in images]
+    plans = _plans(cfg, encoder, images)
     missing, total = sum(plan.to_compute for plan in plans), sum(len(plan.paths) for plan in plans)
     if not missing:
         return f"{backbone.label}: all {total} features are cached"
     seconds = sum(plan.estimated_seconds(workers=_workers(cfg)) for plan in plans)
     work = f"{missing} of {total} features to extract in {encoder.precision}"
     return f"{backbone.label}: {work}, about {seconds:.0f} s"
+
+
+def _plans(cfg: CfgNode, encoder: Encoder, images: tuple[Images, Images]) -> list[Plan]:
+    """All that is to be extracted: of both splits, and of their generated images."""
+    folder = settings.cache_dir(cfg)
+    generated = [plan_generated(encoder, split.generated, folder) for split in images if split.generated]
+    return [*(plan(encoder, split.paths, folder) for split in images), *itertools.chain(*generated)]
 
 
 def _protocol(cfg: CfgNode) -> str:
@@ -89,14 +105,17 @@ def _measure(
 ) -> Measurement:
     _log.info("%s: extracting features", backbone.label)
     extractions = [_extract(cfg, encoder, split) for split in images]
-    query, gallery = (_retrieval_set(*pair) for pair in zip(images, extractions))
+    generated = [_extract_generated(cfg, encoder, *pair) for pair in zip(images, extractions)]
+    query, gallery = (_retrieval_set(*parts) for parts in zip(images, extractions, generated))
+    runs = [*extractions, *filter(None, generated)]
     reports = [_evaluate(cfg, query, gallery, chain) for chain in chains]
     return Measurement(
         backbone=backbone,
         precision=encoder.precision,
-        computed=sum(extraction.computed for extraction in extractions),
-        seconds=sum(extraction.seconds for extraction in extractions),
-        unreadable={path: why for extraction in extractions for path, why in extraction.unreadable.items()},
+        computed=sum(run.computed for run in runs),
+        seconds=sum(run.seconds for run in runs),
+        unreadable={path: why for run in runs for path, why in run.unreadable.items()},
+        coverage={name: part.coverage for name, part in zip(("query", "gallery"), generated) if part},
         query=query,
         gallery=gallery,
         reports=reports,
@@ -110,16 +129,40 @@ def _extract(cfg: CfgNode, encoder: Encoder, images: Images) -> Extraction:
     return planned.run(workers=_workers(cfg), strict=cfg.genext.benchmark.strict)
 
 
+def _extract_generated(
+    cfg: CfgNode, encoder: Encoder, images: Images, extraction: Extraction
+) -> GeneratedFeatures | None:
+    """Of the generated images of those that could be read, if a chain uses them."""
+    if images.generated is None:
+        return None
+    return generated_features(
+        encoder,
+        images.generated.select(extraction.kept.tolist()),
+        extraction.features,
+        cache_dir=settings.cache_dir(cfg),
+        workers=_workers(cfg),
+        strict=cfg.genext.benchmark.strict,
+    )
+
+
 def _workers(cfg: CfgNode) -> int | None:
     """One process a core; ``data.workers`` counts decoders alone, but 0 is none here too."""
     return None if cfg.data.workers else 0
 
 
-def _retrieval_set(images: Images, extraction: Extraction) -> RetrievalSet:
+def _retrieval_set(
+    images: Images, extraction: Extraction, generated: GeneratedFeatures | None
+) -> RetrievalSet:
     """The readable images with their features."""
     kept = extraction.kept
     pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
-    return RetrievalSet(extraction.features, pids, camids, paths=[images.paths[i] for i in kept])
+    return RetrievalSet(
+        extraction.features,
+        pids,
+        camids,
+        generated=generated.features if generated else None,
+        paths=[images.paths[i] for i in kept],
+    )
 
 
 def _evaluate(cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain) -> Report:
@@ -149,8 +192,11 @@ def _precision_effect(
     if cfg.genext.inference.precision == "fp32":
         return None
     encoder = settings.build_encoder(cfg, backbone, exact=True)
-    missing = sum(plan(encoder, split.paths, settings.cache_dir(cfg)).to_compute for split in images)
+    images = settings.with_generated(cfg, images, [chain])
+    missing = sum(plan.to_compute for plan in _plans(cfg, encoder, images))
     if missing and not cfg.genext.benchmark.compare_precision:
         return None
-    sets = [_retrieval_set(split, _extract(cfg, encoder, split)) for split in images]
+    extractions = [_extract(cfg, encoder, split) for split in images]
+    generated = [_extract_generated(cfg, encoder, *pair) for pair in zip(images, extractions)]
+    sets = [_retrieval_set(*parts) for parts in zip(images, extractions, generated)]
     return PrecisionEffect(cfg.genext.inference.precision, report.mAP, _evaluate(cfg, *sets, chain).mAP)

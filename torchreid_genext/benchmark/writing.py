@@ -90,11 +90,16 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _notes(measurement: Measurement) -> list[str]:
     notes = [str(measurement.precision_effect)] if measurement.precision_effect else []
+    notes += _coverage(measurement)
     if measurement.unreadable:
         notes.append(
             f"left out, since they cannot be read: {len(measurement.unreadable)} (listed in the report)"
         )
     return notes
+
+
+def _coverage(measurement: Measurement) -> list[str]:
+    return [f"{split}: {coverage}" for split, coverage in measurement.coverage.items()]
 
 
 def _markdown(result: Result) -> str:
@@ -106,6 +111,7 @@ def _markdown(result: Result) -> str:
             _markdown_table(measurement),
         ]
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
+        parts += [f"{line}." for line in _coverage(measurement)]
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
     parts.append(
