@@ -106,7 +106,8 @@ def k_reciprocal(distances: np.ndarray, num_query: int, k1: int, k2: int, lambda
         members = sorted(core.union(*(s for s in smaller if 3 * len(s & core) > 2 * len(s))))
         weights = np.exp(-original[i, members])
         vectors[i, members] = weights / weights.sum()
-    vectors = np.array([vectors[lists[i][:k2]].mean(axis=0) for i in range(len(original))])
+    if k2 > 1:
+        vectors = np.array([vectors[lists[i][:k2]].mean(axis=0) for i in range(len(original))])
     shared = np.array([[np.minimum(q, g).sum() for g in vectors[num_query:]] for q in vectors[:num_query]])
     jaccard = 1 - shared / (2 - shared)
     return (1 - lambda_value) * jaccard + lambda_value * original[:num_query, num_query:]

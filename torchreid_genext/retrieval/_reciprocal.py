@@ -1,0 +1,176 @@
+"""The stages of k-reciprocal encoding, on ranked lists of neighbours: sparse, and block by block.
+
+Each stage takes what the one before returned for all images and works on a range of rows, so that processes
+may share the rows and exchange the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
+
+__all__ = ["SparseRows", "expand_locally", "min_sums", "reciprocal_sets", "row_blocks"]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """A matrix of which each row keeps its few entries other than zero.
+
+    Attributes:
+        starts: where each row begins, and where the last one ends, int64 (N + 1,).
+        columns: of the entries, int64, ascending within a row.
+        values: of the entries, float32.
+    """
+
+    starts: Tensor
+    columns: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(cls, row: Tensor, column: Tensor, value: Tensor, rows: int) -> SparseRows:
+        """Entries in order of their rows, of a matrix with so many rows."""
+        counts = torch.bincount(row, minlength=rows)
+        return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), column, value)
+
+    @classmethod
+    def concatenate(cls, parts: list[SparseRows]) -> SparseRows:
+        """One matrix below the other."""
+        counts = torch.cat([part.counts for part in parts])
+        starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return cls(starts, *(torch.cat([getattr(x, name) for x in parts]) for name in ("columns", "values")))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def counts(self) -> Tensor:
+        """Entries of each row (N,)."""
+        return self.starts.diff()
+
+    def __getitem__(self, rows: slice) -> SparseRows:
+        start, stop, _ = rows.indices(len(self))
+        starts = self.starts[start : stop + 1]
+        entries = slice(int(starts[0]), int(starts[-1]))
+        return SparseRows(starts - starts[0], self.columns[entries], self.values[entries])
+
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of some rows (M,): the place in `rows` that each entry belongs to, and where the entry stands."""
+        counts = self.counts[rows]
+        place = torch.repeat_interleave(counts)
+        ahead = self.starts[rows] - (counts.cumsum(0) - counts)
+        return place, ahead[place] + torch.arange(len(place), device=place.device)
+
+    def transposed(self, columns: int) -> SparseRows:
+        """Rows become columns, of which there were so many."""
+        row, order = torch.repeat_interleave(self.counts), self.columns.argsort(stable=True)
+        return SparseRows.of(self.columns[order], row[order], self.values[order], columns)
+
+
+def row_blocks(rows: slice, row_bytes: int, memory_limit: int | None) -> Iterator[slice]:
+    """Slices of rows that take so many bytes each and fit into the memory limit together."""
+    size = max(1, (memory_limit or DEFAULT_MEMORY_LIMIT) // row_bytes)
+    for start in range(rows.start, rows.stop, size):
+        yield slice(start, min(start + size, rows.stop))
+
+
+def reciprocal_sets(
+    lists: Tensor, k1: int, rows: slice, *, memory_limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The expanded k-reciprocal neighbours of each image (Zhong et al., eq. 2 to 4).
+
+    Two images are k-reciprocal neighbours if each lists the other among its first k1 + 1. To an image's set
+    come the sets for half of k1 of those neighbours whose own set lies in it by more than two thirds.
+
+    Args:
+        lists: of each image its nearest, itself included, shape (N, W) with W > k1.
+        k1: how many neighbours count, besides the image itself.
+        rows: images to find the sets of.
+        memory_limit: bytes of working memory, 96 MiB unless told.
+
+    Returns:
+        Two int64 tensors of one length, ordered by image, then neighbour: the image, and the neighbour.
+    """
+    whole, half = lists[:, : k1 + 1].contiguous(), lists[:, : round(k1 / 2) + 1].contiguous()
+    mutual_half = _mutual(half, slice(0, len(half)), memory_limit)
+    row_bytes = len(lists) + 40 * whole.shape[1] * half.shape[1]
+    keys = [
+        _expanded(whole, half, mutual_half, part, _mutual(whole, part, memory_limit))
+        for part in row_blocks(rows, row_bytes, memory_limit)
+    ]
+    keys = torch.cat(keys)
+    return keys.div(len(lists), rounding_mode="floor"), keys.remainder(len(lists))
+
+
+def _mutual(lists: Tensor, rows: slice, memory_limit: int | None) -> Tensor:
+    """Whether each listed image lists the row in return, (B, W)."""
+    parts = []
+    for part in row_blocks(rows, 10 * lists.shape[1] ** 2, memory_limit):
+        own = torch.arange(part.start, part.stop, device=lists.device)
+        parts.append((lists[lists[part]] == own[:, None, None]).any(2))
+    return torch.cat(parts)
+
+
+def _expanded(whole: Tensor, half: Tensor, mutual_half: Tensor, rows: slice, mutual: Tensor) -> Tensor:
+    """Members of a block's sets as ascending keys ``image * N + neighbour``."""
+    listed = whole[rows]
+    candidates = half[listed]  # (B, k1 + 1, k1 / 2 + 1)
+    counted = mutual_half[listed] & mutual[:, :, None]
+    inside = torch.zeros(len(listed), len(whole), dtype=torch.bool, device=whole.device)
+    inside.scatter_(1, listed, mutual)
+    shared = counted & inside.gather(1, candidates.flatten(1)).view_as(candidates)
+    counted &= (3 * shared.sum(2) > 2 * counted.sum(2))[:, :, None]
+    first = torch.arange(rows.start, rows.stop, device=whole.device)[:, None] * len(whole)
+    keys = torch.cat([(first + listed)[mutual], (first[:, :, None] + candidates)[counted]])
+    return keys.sort().values.unique_consecutive()
+
+
+def expand_locally(
+    vectors: SparseRows, lists: Tensor, k2: int, rows: slice, *, memory_limit: int | None = None
+) -> SparseRows:
+    """Replace each image's vector by the mean of those of its k2 nearest (Zhong et al., eq. 11).
+
+    Args:
+        vectors: of all N images.
+        lists: of each image its nearest, itself included, shape (N, W) with W >= k2.
+        k2: how many vectors are averaged.
+        rows: images to return the means of.
+        memory_limit: bytes of working memory, 96 MiB unless told.
+    """
+    row_bytes = 64 * k2 * int(vectors.counts.max())
+    return SparseRows.concatenate([
+        _means(vectors, lists[part, :k2]) for part in row_blocks(rows, row_bytes, memory_limit)
+    ])  # fmt: skip
+
+
+def _means(vectors: SparseRows, lists: Tensor) -> SparseRows:
+    rows, k2 = lists.shape
+    place, entry = vectors.entries(lists.flatten())
+    keys = place.div(k2, rounding_mode="floor") * len(vectors) + vectors.columns[entry]
+    keys, order = keys.sort(stable=True)
+    keys, kept = keys.unique_consecutive(return_inverse=True)
+    sums = torch.zeros(len(keys), device=keys.device).index_add_(0, kept, vectors.values[entry[order]])
+    row = keys.div(len(vectors), rounding_mode="floor")
+    return SparseRows.of(row, keys.remainder(len(vectors)), sums / k2, rows)
+
+
+def min_sums(vectors: SparseRows, others: SparseRows, width: int) -> Tensor:
+    """Sums of the smaller of two entries, over the columns that two rows share.
+
+    Args:
+        vectors: B rows.
+        others: M rows, transposed: of each column, which rows have an entry there.
+        width: M.
+
+    Returns:
+        Sums (B, M), float32.
+    """
+    row = torch.repeat_interleave(vectors.counts)
+    place, entry = others.entries(vectors.columns)
+    smaller = torch.minimum(vectors.values[place], others.values[entry])
+    sums = torch.zeros(len(vectors) * width, device=row.device)
+    return sums.index_add_(0, row[place] * width + others.columns[entry], smaller).view(-1, width)

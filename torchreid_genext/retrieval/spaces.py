@@ -1,0 +1,172 @@
+"""What re-ranking asks of distances: the nearest and the greatest of each image, single pairs, and blocks.
+
+Distances come from features, or row by row from any other origin; the matrix of all of them never exists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval._reciprocal import row_blocks
+from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest
+
+__all__ = ["FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
+
+
+class Survey(NamedTuple):
+    """What re-ranking has to know of all images at once.
+
+    Attributes:
+        distances: to the nearest of each image, (N, W) float32.
+        lists: the nearest, in order and the image itself included, (N, W) int64.
+        greatest: distance of each image, (N,) float32.
+    """
+
+    distances: Tensor
+    lists: Tensor
+    greatest: Tensor
+
+
+class Space(Protocol):
+    """N images, queries first, and how far they are apart."""
+
+    bytes_per_pair: int  # of working memory while a block of rows is computed
+
+    def __len__(self) -> int:
+        """N."""
+
+    def survey(self, k: int) -> Survey:
+        """The k nearest and the greatest distance of each image."""
+
+    def pairs(self, row: Tensor, column: Tensor) -> Tensor:
+        """Distances (P,) of single pairs, in ascending order of `row`."""
+
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        """Distances (B, C) of a range of images to another."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpace:
+    """Squared Euclidean distances of features (N, D)."""
+
+    features: Tensor
+    memory_limit: int | None = None
+
+    bytes_per_pair = 4
+
+    @classmethod
+    def of(
+        cls, query: Tensor, gallery: Tensor, *, metric: str = "euclidean", memory_limit: int | None = None
+    ) -> FeatureSpace:
+        """Both sets as one; cosine distances are half the squared ones of normalised features.
+
+        Raises:
+            ValueError: if the metric is unknown, or the features are bad or of two widths.
+        """
+        query, gallery = check_features(query, "query features"), check_features(gallery, "gallery features")
+        if query.shape[1] != gallery.shape[1]:
+            widths = f"{query.shape[1]} and {gallery.shape[1]}"
+            raise ValueError(f"expected query and gallery features of one width, got {widths}")
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f"unknown metric {metric!r}; choose from euclidean, cosine")
+        features = torch.cat([query, gallery])
+        return cls(normalize(features, out=features) if metric == "cosine" else features, memory_limit)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def survey(self, k: int) -> Survey:
+        own = torch.arange(len(self), device=self.features.device)[:, None]
+        distances, lists = torch.zeros_like(own, dtype=torch.float32), own
+        if k > 1:
+            near = nearest(self.features, k=k - 1, memory_limit=self.memory_limit)
+            distances, lists = torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
+        return Survey(distances, lists, greatest_distances(self.features, memory_limit=self.memory_limit))
+
+    def pairs(self, row: Tensor, column: Tensor) -> Tensor:
+        size = max(1, 2**20 // (4 * self.features.shape[1]))  # pairs whose features stay in the cache
+        parts = zip(row.split(size), column.split(size))
+        return torch.cat([(self.features[i] - self.features[j]).square_().sum(1) for i, j in parts])
+
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        x, y = self.features[rows], self.features[columns]
+        squares = x.square().sum(1)[:, None] + y.square().sum(1)
+        return squares.addmm_(x, y.t(), alpha=-2).clamp_(min=0)
+
+
+def greatest_distances(features: Tensor, *, memory_limit: int | None = None) -> Tensor:
+    """Squared distance (N,) of each row to the one farthest from it; each pair is looked at once."""
+    squares = torch.cat([part.square().sum(1) for part in features.split(4096)])
+    greatest = torch.zeros_like(squares)
+    buffer = torch.empty(0, device=features.device)
+    for rows in row_blocks(slice(0, len(features)), 4 * len(features), memory_limit):
+        rest, shape = slice(rows.start, None), (rows.stop - rows.start, len(features) - rows.start)
+        buffer = buffer if len(buffer) else buffer.new_empty(math.prod(shape))  # the first is the largest
+        block = buffer[: math.prod(shape)].view(shape)
+        torch.addmm(squares[rest], features[rows], features[rest].t(), alpha=-2, out=block)
+        block += squares[rows, None]
+        torch.maximum(greatest[rows], block.amax(1), out=greatest[rows])
+        torch.maximum(greatest[rest], block.amax(0), out=greatest[rest])
+    return greatest
+
+
+@dataclass(frozen=True, eq=False)
+class RowSpace:
+    """Distances of any origin, given as a function of a range of rows.
+
+    Attributes:
+        rows: slice of images -> their distances (B, N) to all, float32, >= 0 and finite; called two to three
+            times for each image.
+        size: N.
+        bytes_per_pair: of working memory that `rows` takes, its result included.
+        memory_limit: bytes, 96 MiB unless told.
+    """
+
+    rows: Callable[[slice], Tensor]
+    size: int
+    bytes_per_pair: int = 4
+    memory_limit: int | None = None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def survey(self, k: int) -> Survey:
+        parts = []
+        for rows, block in self._blocks(slice(0, self.size)):
+            parts.append(Survey(*_smallest(block, k), block.amax(1)))
+            if not parts[-1].greatest.isfinite().all():
+                bad = rows.start + (~parts[-1].greatest.isfinite()).nonzero()[:, 0]
+                raise ValueError(f"expected finite distances, got NaN or infinity in {name_rows(bad)}")
+        return Survey(*(torch.cat(values) for values in zip(*parts)))
+
+    def pairs(self, row: Tensor, column: Tensor) -> Tensor:
+        result = torch.empty(len(row), device=row.device)
+        for rows, block in self._blocks(slice(int(row[0]), int(row[-1]) + 1)):
+            first, end = torch.searchsorted(row, torch.tensor([rows.start, rows.stop], device=row.device))
+            result[first:end] = block[row[first:end] - rows.start, column[first:end]]
+        return result
+
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        return self.rows(rows)[:, columns]
+
+    def _blocks(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:
+        for part in row_blocks(rows, self.size * (self.bytes_per_pair + 8), self.memory_limit):
+            yield part, self.rows(part)
+
+
+def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest entries of each row and their columns; equal ones in order of columns."""
+    values, columns = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False)
+    cut = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0] if values.shape[1] > k else []
+    columns = columns[:, :k].sort(dim=1).values
+    for row in cut:  # equal distances on both sides of the cut
+        columns[row] = distances[row].sort(stable=True).indices[:k].sort().values
+    values, order = distances.gather(1, columns).sort(dim=1, stable=True)
+    return values, columns.gather(1, order)
