@@ -90,11 +90,16 @@ class Comparison:
         if self.reranked is not None:
             raise ValueError("expected re-ranking to be the last step, got another one after it")
 
-    def distances(self, rows: slice) -> Tensor:
-        """Distances (B, G) of a block of query rows to the whole gallery."""
+    def with_reranking(self, reranked: Callable[[slice], Tensor]) -> Comparison:
+        """The same with final distances; raises as `with_sets`."""
+        self.check_open()
+        return replace(self, reranked=reranked)
+
+    def distances(self, rows: slice, columns: slice = slice(None)) -> Tensor:
+        """Distances (B, b) of a block of query rows to a block of the gallery, or to all of it."""
         if self.reranked is not None:
-            return self.reranked(rows)
-        return self.measure(self.query.select(rows), self.gallery)
+            return self.reranked(rows)[:, columns]
+        return self.measure(self.query.select(rows), self.gallery.select(columns))
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All distances, as many query rows at a time as the memory limit allows."""
@@ -103,10 +108,14 @@ class Comparison:
 
     def row_blocks(self, rows: int, columns: int) -> Iterator[slice]:
         """Slices of `rows` whose distances to `columns` images fit into the memory limit."""
-        limit = self.memory_limit or DEFAULT_MEMORY_LIMIT
-        size = max(1, limit // (columns * self.measure.bytes_per_pair))
+        size = max(1, self.pairs_within_limit // columns)
         for start in range(0, rows, size):
             yield slice(start, min(start + size, rows))
+
+    @property
+    def pairs_within_limit(self) -> int:
+        """How many pairs of images can be compared at a time."""
+        return max(1, (self.memory_limit or DEFAULT_MEMORY_LIMIT) // self.measure.bytes_per_pair)
 
     def matrix(self) -> Tensor:
         """All distances (Q, G) at once, for small sets and for what takes nothing else."""

@@ -3,7 +3,7 @@
     report = evaluate(RetrievalSet(qf, q_pids, q_camids), RetrievalSet(gf, g_pids, g_camids), "nfc")
     report.mAP, report.rank(1), report.summary()
 
-The matrix of all distances never exists: queries are compared with the gallery in blocks.
+The matrix of all distances never exists: images are compared in blocks, of queries and of the gallery.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchreid_genext.retrieval._memory import PeakMemory
 from torchreid_genext.retrieval.centralization import id2
 from torchreid_genext.retrieval.chain import Chain, expand_chains
 from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
-from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, rank_matches
+from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, rank_streamed
 from torchreid_genext.retrieval.report import Report, bootstrap_difference
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, unmatched_queries
 from torchreid_genext.retrieval.steps import STEPS, Step
@@ -48,7 +48,7 @@ def evaluate(
         gallery: what is searched; features as wide as the query's.
         chain: steps, as a ``Chain`` or its text.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
-        protocol: ``market1501`` or ``cuhk03``.
+        protocol: ``market1501``, ``cuhk03``, or ``streid``, the official evaluation of ST-ReID.
         max_rank: length of the CMC curve; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
         train: who was where when in the training split, for spatio-temporal steps.
@@ -126,16 +126,15 @@ def _check(
 
 def _rank(comparison: Comparison, protocol: str, max_rank: int) -> Ranking:
     query, gallery = comparison.query, comparison.gallery
-    g_pids, g_camids = gallery.pids.numpy(), gallery.camids.numpy()
-    parts = []
-    for rows, block in comparison.blocks():
-        pids, camids = query.pids[rows].numpy(), query.camids[rows].numpy()
-        parts.append(
-            rank_matches(
-                block.cpu().numpy(), pids, g_pids, camids, g_camids, protocol=protocol, max_rank=max_rank
-            )
-        )
-    return Ranking.concatenate(parts)
+    labels = (query.pids, gallery.pids, query.camids, gallery.camids)
+    return rank_streamed(
+        lambda rows, columns: comparison.distances(rows, columns).cpu().numpy(),
+        *(values.numpy() for values in labels),
+        gallery_rows=len(gallery) if comparison.reranked else None,  # re-ranking gives whole rows
+        memory_limit=4 * comparison.pairs_within_limit,
+        protocol=protocol,
+        max_rank=max_rank,
+    )
 
 
 class _Clock:

@@ -16,7 +16,7 @@ __all__ = ["Report", "bootstrap_difference"]
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Rates are fractions in 0 .. 1, over the queries that have a match.
+    """Rates are fractions in 0 .. 1, over the queries that have a match (under ``streid``, over all).
 
     Attributes:
         chain: text of the chain.
@@ -72,23 +72,19 @@ class Report:
         peak_memory: dict[str, int],
     ) -> Report:
         """Average what was found of each query."""
-        valid = ranking.valid
-
-        def mean(values: np.ndarray) -> float:
-            return float(np.mean(values[valid], dtype=np.float64))
-
+        valid, mean = ranking.valid, ranking.mean
         return cls(
             chain=chain.name,
             protocol="; ".join((protocol, *chain.uses)),
             metric=metric,
-            mAP=mean(ranking.average_precision),
+            mAP=ranking.mAP,
             map_bounds=(mean(ranking.pessimistic_precision), mean(ranking.optimistic_precision)),
             cmc=tuple(ranking.cmc(max_rank).tolist()),
             rank1_bounds=(
                 mean(ranking.pessimistic_first_rank == 1),
                 mean(ranking.optimistic_first_rank == 1),
             ),
-            mINP=mean(ranking.inverse_negative_penalty),
+            mINP=ranking.mINP,
             id2_query=float(density_query.mean()),
             id2_gallery=float(density_gallery.mean()),
             num_query=len(valid),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torchreid_genext.retrieval.comparison import Comparison
+from torch import Tensor
+
+from torchreid_genext.retrieval.comparison import Comparison, Metric
+from torchreid_genext.retrieval.reranking import KReciprocal
+from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
 from torchreid_genext.retrieval.steps.base import check_choice
 from torchreid_genext.retrieval.timing import FORMS, TimedMeasure
 
-__all__ = ["SpatioTemporal"]
+__all__ = ["Rerank", "SpatioTemporal"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,43 @@ class SpatioTemporal:
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return comparison.with_measure(TimedMeasure.fit(comparison.train, **vars(self)))
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """k-reciprocal re-ranking of whatever distance the chain has come to; the last step.
+
+    Attributes:
+        k1: neighbours that may be reciprocal.
+        k2: nearest images whose descriptions are averaged.
+        lambda_value: share of the original distance, in 0 .. 1.
+    """
+
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+
+    name = "rerank"
+    uses = "transductive: neighbourhoods across query and gallery"
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        space, power = _space(comparison)
+        reranked = KReciprocal.of(
+            space, len(comparison.query), **vars(self), power=power, memory_limit=comparison.memory_limit
+        )
+        return comparison.with_reranking(reranked)
+
+
+def _space(comparison: Comparison) -> tuple[Space, float]:
+    """All images with their distances, and the power to which re-ranking raises these."""
+    query, gallery, measure = comparison.query, comparison.gallery, comparison.measure
+    limit = comparison.memory_limit
+    if isinstance(measure, Metric):  # torchreid squares its distances, which are squared already
+        sets = query.features, gallery.features
+        return FeatureSpace.of(*sets, metric=measure.name, memory_limit=limit), 2
+    images = query.join(gallery)
+
+    def rows(block: slice) -> Tensor:
+        return measure(images.select(block), images)
+
+    return RowSpace(rows, len(images), bytes_per_pair=measure.bytes_per_pair, memory_limit=limit), 1
