@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from torch.nn.functional import normalize
 
 from torchreid_genext import checkpoints, visualization
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
-from torchreid_genext.retrieval.protocol import Report, RetrievalSet, distances, transform
+from torchreid_genext.ranklists import Place, ranked_lists
+from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet
 from torchreid_genext.visualization import Bar, Hit, RankedQuery
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def draw(result: Result) -> tuple[str, ...]:
     figures = {"chains": visualization.chain_bars({m.backbone.label: _bars(m) for m in result.measurements})}
     for measurement in result.measurements:
         label = re.sub(r"[^\w.-]+", "-", measurement.backbone.label)
-        figures |= {f"{name}-{label}": figure for name, figure in _comparison(measurement, result.metric)}
+        figures |= {f"{name}-{label}": figure for name, figure in _comparison(measurement)}
     return tuple(_save(figure, result.folder / f"{name}.png") for name, figure in figures.items())
 
 
@@ -64,19 +64,19 @@ def _bar(report: Report, difference: Difference | None) -> Bar:
     return Bar(report.chain, report.mAP, around["mAP"], rank1, around["rank1"])
 
 
-def _comparison(measurement: Measurement, metric: str) -> Iterator[tuple[str, Figure]]:
+def _comparison(measurement: Measurement) -> Iterator[tuple[str, Figure]]:
     """What a chain does to the features, against the first chain."""
     before, after = measurement.reports[0], _most_telling(measurement.reports)
     if after is None:
         return
     names = before.chain, after.chain
-    versions = [transform(measurement.query, measurement.gallery, chain) for chain in names]
+    versions = [measurement.after(chain) for chain in names]
     yield "density", visualization.density_histograms(_densities(before), _densities(after), names=names)
-    yield "embedding", _embedding(versions[0][1], versions[1][1], names)
+    yield "embedding", _embedding(versions[0].gallery, versions[1].gallery, names)
     for name, rows in _changed_queries(before, after, measurement.query.pids).items():
         share = f"{len(rows)} out of {before.num_query} queries"
         title = f"{measurement.backbone.label}: {names[1]} has {name} rank-1 of {share}"
-        chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)), metric)
+        chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)))
         yield name, visualization.ranked_lists(chosen, title=title)
 
 
@@ -131,31 +131,25 @@ def _well_seen(gallery: RetrievalSet) -> list[int]:
     return [candidates[int(place)] for place in places]
 
 
-def _ranked_queries(
-    rows: list[int], versions: dict[str, tuple[RetrievalSet, RetrievalSet]], metric: str
-) -> list[RankedQuery]:
-    queries = next(iter(versions.values()))[0]
+def _ranked_queries(rows: list[int], versions: dict[str, Comparison]) -> list[RankedQuery]:
+    queries = next(iter(versions.values())).query
+    lists = {name: _hits(version, rows) for name, version in versions.items()}
     return [
         RankedQuery(
             queries.paths[row],
             f"query, camera {int(queries.camids[row]) + 1}",
-            [(name, _hits(query, gallery, row, metric)) for name, (query, gallery) in versions.items()],
+            [(name, hits[number]) for name, hits in lists.items()],
         )
-        for row in rows
+        for number, row in enumerate(rows)
     ]
 
 
-def _hits(query: RetrievalSet, gallery: RetrievalSet, row: int, metric: str) -> list[Hit]:
-    """The first of the ranked gallery, without images of the query's identity from its own camera."""
-    pid, camid = int(query.pids[row]), int(query.camids[row])
-    to_all = distances(query.features[row : row + 1], gallery.features, metric)[0]
-    ranked = to_all.argsort(stable=True).tolist()
-    shown = (i for i in ranked if int(gallery.pids[i]) != pid or int(gallery.camids[i]) != camid)
-    return [
-        Hit(
-            gallery.paths[i],
-            "match" if int(gallery.pids[i]) == pid else "distractor" if int(gallery.pids[i]) == 0 else "miss",
-            f"camera {int(gallery.camids[i]) + 1}\n{float(to_all[i]):.3g}",
-        )
-        for i in itertools.islice(shown, _DEPTH)
-    ]
+def _hits(comparison: Comparison, rows: list[int]) -> list[list[Hit]]:
+    """The first of the ranked gallery of each row, without junk."""
+    lists = ranked_lists(comparison, rows, _DEPTH)
+    return [[_hit(comparison.gallery, place) for place in places if place.rank] for places in lists]
+
+
+def _hit(gallery: RetrievalSet, place: Place) -> Hit:
+    caption = f"camera {int(gallery.camids[place.index]) + 1}\n{place.distance:.3g}"
+    return Hit(gallery.paths[place.index], place.kind, caption)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchreid_genext.benchmark.settings import Backbone
 from torchreid_genext.data.generated import Coverage
-from torchreid_genext.retrieval.protocol import Report, RetrievalSet
+from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet, Sightings, transform
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
 
@@ -45,6 +45,8 @@ class Measurement:
         reports: one a chain.
         differences: one a chain, against the first; None for the first itself.
         precision_effect: what the precision changed, if it is known.
+        train: who was where when in the training split, if a chain learns from it.
+        memory_limit: bytes of working memory of the chains; None is the library's default.
     """
 
     backbone: Backbone
@@ -58,6 +60,19 @@ class Measurement:
     reports: list[Report]
     differences: list[Difference | None]
     precision_effect: PrecisionEffect | None
+    train: Sightings | None = None
+    memory_limit: int | None = None
+
+    def after(self, chain: str) -> Comparison:
+        """Both sets, and how they are compared, after a chain."""
+        return transform(
+            self.query,
+            self.gallery,
+            chain,
+            metric=self.reports[0].metric,
+            memory_limit=self.memory_limit,
+            train=self.train,
+        )
 
     def extraction(self) -> str:
         """How the features came about, in a line."""
