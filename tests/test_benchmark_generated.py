@@ -76,7 +76,8 @@ def test_images_with_and_without_generated_ones_are_in_the_report(cfg: CfgNode) 
         "query": Coverage(2, len(query.pids), 0, 0),
         "gallery": expected,
     }
-    line = f"gallery: {expected.complete} of {len(gallery.pids)} images have all 2 generated ones, {distractors} "
+    shown = f"{expected.complete} of {len(gallery.pids)} images have all 2 generated ones, {distractors} none"
+    line = f"gallery: {shown} (their own feature stands in)"
     assert line in (result.folder / "report.md").read_text() and line in benchmark.table(result)
     report = json.loads((result.folder / "report.json").read_text())
     assert report["models"][0]["generated"]["gallery"] == vars(expected)

@@ -39,7 +39,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dataset", default="synthreid", help="its folder there (default: synthreid; see make_synthreid.py)"
     )
-    parser.add_argument("--output", help="folder of the pictures (default: <root>/<dataset>_ipg)")
+    parser.add_argument("--output", help="folder of the pictures (default: <root>/<dataset>_ipg[_swapped])")
+    parser.add_argument(
+        "--swapped", action="store_true", help="draw the wrong people: a control, which must not help"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="drawing processes (default: one a core)"
     )
@@ -50,9 +53,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def draw_poses(arguments: argparse.Namespace) -> None:
     dataset = Path(arguments.root, arguments.dataset)
-    folder = Path(arguments.output or f"{dataset}_ipg")
+    folder = Path(arguments.output or f"{dataset}_ipg{'_swapped' * arguments.swapped}")
     begun = time.perf_counter()
-    drawn = write_standard_poses(dataset, folder, workers=arguments.workers)
+    drawn = write_standard_poses(dataset, folder, swapped=arguments.swapped, workers=arguments.workers)
     print(f"{folder} is complete: {drawn} pictures drawn in {time.perf_counter() - begun:.1f} s")
 
 

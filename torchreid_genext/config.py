@@ -208,10 +208,13 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
+    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid (official ST-ReID); empty: the host's
+    cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
+    cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
 
     # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
     cfg.genext.ipg = CfgNode()
-    cfg.genext.ipg.enabled = False
+    cfg.genext.ipg.enabled = False  # add them
     cfg.genext.ipg.root = ""  # holds {query_gen,bounding_box_test_gen}/pose1 ...; the benchmark's, too
     cfg.genext.ipg.eta = 2.0  # weight of the generated images
     cfg.genext.ipg.reduce = "mean"  # mean | sum, over the poses
@@ -219,14 +222,57 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.ipg.normalize_before = False  # L2, so that long features have no louder voice
     cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
 
+    # Camera normalisation: centre and scale the features of each camera.
+    cfg.genext.camera_norm = CfgNode()
+    cfg.genext.camera_norm.enabled = False
+    cfg.genext.camera_norm.statistics = "each"  # of each set | gallery, for both
+    cfg.genext.camera_norm.epsilon = 0.1  # added to the standard deviation of unit features
+
+    # Tracklets: pictures that one camera took within seconds share one feature.
+    cfg.genext.tracklets = CfgNode()
+    cfg.genext.tracklets.enabled = False
+    cfg.genext.tracklets.gap = 300  # frames
+    cfg.genext.tracklets.threshold = 0.5  # least cosine
+    cfg.genext.tracklets.side = "both"  # query | gallery | both
+
     # Neighbour feature centralization (Pose2ID, CVPR 2025): add to a feature those of its mutual neighbours.
     cfg.genext.nfc = CfgNode()
     cfg.genext.nfc.enabled = False
     cfg.genext.nfc.k1 = 2  # neighbours of each feature that are considered
     cfg.genext.nfc.k2 = 2  # how highly a neighbour must rank the feature in return
     cfg.genext.nfc.side = "both"  # query | gallery | both (each alone) | joint (sets mixed: transductive)
+    cfg.genext.nfc.neighbours = "any"  # any | cross_camera | spatiotemporal | cross_camera+spatiotemporal
+    cfg.genext.nfc.form = "ratio"  # of time among spatiotemporal neighbours, as spatiotemporal.form
+    cfg.genext.nfc.weight = 0.07  # of time among them
     cfg.genext.nfc.normalize_before = True  # L2, so that neighbours are those by angle
     cfg.genext.nfc.normalize_after = True  # L2, so that sums of many and of few compare
+
+    # Expansion by nearest neighbours in the gallery, weighted by cosine ** alpha.
+    cfg.genext.database_augmentation = CfgNode()
+    cfg.genext.database_augmentation.enabled = False
+    cfg.genext.database_augmentation.k = 5
+    cfg.genext.database_augmentation.alpha = 3.0
+    cfg.genext.query_expansion = CfgNode()
+    cfg.genext.query_expansion.enabled = False
+    cfg.genext.query_expansion.k = 5
+    cfg.genext.query_expansion.alpha = 3.0  # 0: plain average query expansion
+
+    # ST-ReID (AAAI 2019): the time between two images, learnt from the training split, joins their distance.
+    cfg.genext.spatiotemporal = CfgNode()
+    cfg.genext.spatiotemporal.enabled = False
+    cfg.genext.spatiotemporal.form = "ratio"  # ratio | loglikelihood | official
+    cfg.genext.spatiotemporal.weight = 0.07  # of time, in the first two
+    cfg.genext.spatiotemporal.floor = 1e-4  # likelihood of what no training identity has shown, there
+    cfg.genext.spatiotemporal.alpha = 5.0  # slope of both factors in the official form
+    cfg.genext.spatiotemporal.interval = 100  # frames per bin
+    cfg.genext.spatiotemporal.bins = 5000  # how many; longer lags count in the last
+    cfg.genext.spatiotemporal.sigma = None  # of the smoothing, in bins; None: 50 if official, else 5
+
+    # k-reciprocal re-ranking, which the host's test.rerank switches on.
+    cfg.genext.rerank = CfgNode()
+    cfg.genext.rerank.k1 = 20  # neighbours that may be reciprocal
+    cfg.genext.rerank.k2 = 6  # nearest images whose descriptions are averaged
+    cfg.genext.rerank.lambda_value = 0.3  # share of the original distance
 
     # How the benchmark tool extracts features; float32 is exact.
     cfg.genext.inference = CfgNode()
@@ -244,6 +290,16 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP
     cfg.genext.benchmark.strict = False  # stop at an unreadable image instead of listing it
     cfg.genext.benchmark.pictures = True  # write PNGs beside the report
+    cfg.genext.benchmark.rank_lists = False  # write ranked galleries as JSON, CSV and a page to look at
+    cfg.genext.benchmark.rank_list_queries = 200  # at most, the most telling first
+    cfg.genext.benchmark.rank_list_depth = 10  # ranks of each list
+
+    # How the tuning tool chooses a chain on the training split.
+    cfg.genext.tune = CfgNode()
+    cfg.genext.tune.chains = ["l2", "camera_norm", "nfc(neighbours=any|cross_camera)"]  # and grids
+    cfg.genext.tune.folds = 2  # parts of the identities; what is learnt from others is tried on one
+    cfg.genext.tune.seed = 0  # of the choice of queries
+    cfg.genext.tune.target = "mAP"  # mAP | rank1
 
 
 def image_data_kwargs(cfg: CfgNode) -> dict[str, Any]:

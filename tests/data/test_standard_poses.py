@@ -56,6 +56,15 @@ def test_references_are_the_test_people_without_distractors_and_junk(
     assert {(shot.folder, shot.name) for shot in people} == expected
 
 
+def test_swapped_people_are_others_before_the_same_cameras(people: list[Shot], dataset: Path) -> None:
+    swapped = references(read_manifest(dataset), swapped=True)
+    assert [(shot.name, shot.camera, shot.seed) for shot in swapped] == [
+        (shot.name, shot.camera, shot.seed) for shot in people
+    ]
+    assert sorted(shot.person for shot in swapped) == sorted(shot.person for shot in people)
+    assert sum(a.person != b.person for a, b in zip(swapped, people)) > 0.8 * len(people)
+
+
 def test_picture_depends_on_reference_and_pose_alone(people: list[Shot]) -> None:
     first, again = draw_standard_pose(people[0], 3), draw_standard_pose(people[0], 3)
     assert first.tobytes() == again.tobytes()
@@ -111,6 +120,8 @@ def test_folder_with_other_content_is_refused(written: Path, dataset: Path, tmp_
     (foreign / "manifest.json").write_text(manifest.replace('"seed": 0', '"seed": 7'))
     with pytest.raises(ValueError, match="standard poses of this dataset in .*foreign, got others"):
         write_standard_poses(dataset, foreign)
+    with pytest.raises(ValueError, match="standard poses of this dataset in .*, got others"):
+        write_standard_poses(dataset, written, swapped=True)
 
 
 def test_incomplete_dataset_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -36,10 +37,20 @@ _JPEG_QUALITY = 90  # the dataset's own
 _GAP, _HEADER = 2, 13
 
 
-def references(manifest: Manifest) -> list[Shot]:
-    """The shots of which the oracle draws others: queries and gallery, without distractors and junk."""
+def references(manifest: Manifest, *, swapped: bool = False) -> list[Shot]:
+    """The shots of which the oracle draws others: queries and gallery, without distractors and junk.
+
+    Args:
+        manifest: of the dataset.
+        swapped: put another of these people, by chance, into each shot: a control, since pictures of the
+            wrong person must not help.
+    """
     plan = shots(manifest.size, manifest.seed, manifest.mode)
-    return [shot for shot in plan if shot.folder in _SPLITS and parse(shot.name, "synthreid").pid > 0]
+    people = [shot for shot in plan if shot.folder in _SPLITS and parse(shot.name, "synthreid").pid > 0]
+    if not swapped:
+        return people
+    order = np.random.default_rng([15, manifest.seed]).permutation(len(people))
+    return [replace(shot, person=people[other].person) for shot, other in zip(people, order)]
 
 
 def draw_standard_pose(reference: Shot, number: int) -> Image.Image:
@@ -58,7 +69,12 @@ def draw_standard_pose(reference: Shot, number: int) -> Image.Image:
 
 
 def write_standard_poses(
-    dataset: str | PathLike[str], folder: str | PathLike[str], *, workers: int = 0, progress: bool = True
+    dataset: str | PathLike[str],
+    folder: str | PathLike[str],
+    *,
+    swapped: bool = False,
+    workers: int = 0,
+    progress: bool = True,
 ) -> int:
     """Draw the standard poses of all test people, in the layout of Pose2ID's downloads (`data.generated`).
 
@@ -68,6 +84,7 @@ def write_standard_poses(
     Args:
         dataset: a complete SynthReID, see `write_dataset`.
         folder: for the pictures; must not exist, be empty, or hold this dataset's.
+        swapped: draw the wrong people, see `references`.
         workers: processes that draw; 0 draws in this one.
         progress: show a progress bar on a terminal.
 
@@ -79,8 +96,9 @@ def write_standard_poses(
         OSError: if the folder cannot be written.
     """
     manifest, target = read_manifest(dataset), Path(folder)
-    _claim(target, {"dataset": asdict(manifest), "poses": [asdict(p) | asdict(v) for p, v in STANDARD_POSES]})
-    missing = _Missing(references(manifest), target)
+    poses = [asdict(pose) | asdict(view) for pose, view in STANDARD_POSES]
+    _claim(target, {"dataset": asdict(manifest), "poses": poses, "swapped": swapped})
+    missing = _Missing(references(manifest, swapped=swapped), target)
     drawn = DataLoader(missing, batch_size=None, num_workers=workers)
     hidden = None if progress else True  # None shows the bar on a terminal alone
     return sum(tqdm(drawn, desc="standard poses", unit="reference", disable=hidden))
