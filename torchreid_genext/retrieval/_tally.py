@@ -25,6 +25,7 @@ class Gallery:
     """Labels of all or of consecutive gallery images, by identity.
 
     Attributes:
+        first: index of the first of these images in the whole gallery.
         junk: indices, beside the query's own images under its own camera, that no ranking may hold.
     """
 
@@ -32,7 +33,7 @@ class Gallery:
         order = np.argsort(pids, kind="stable")
         names, starts = np.unique(pids[order], return_index=True)
         self._members = dict(zip(names.tolist(), np.split(order + first, starts[1:])))
-        self._camids, self._first = camids, first
+        self._camids, self.first = camids, first
         self.junk = _NOBODY if junk_pid is None else self.members(junk_pid)
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class Gallery:
     def matches(self, pid: int, camid: int) -> NDArray[np.int64]:
         """Indices of those under other cameras."""
         own = self.members(pid)
-        return own[self._camids[own - self._first] != camid]
+        return own[self._camids[own - self.first] != camid]
 
 
 class Tally:

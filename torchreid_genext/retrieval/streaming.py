@@ -13,7 +13,7 @@ from torchreid_genext.retrieval._sampling import sampled_cmc
 from torchreid_genext.retrieval._tally import Gallery, Tally
 from torchreid_genext.retrieval.ranking import PROTOCOLS, Ranking
 
-__all__ = ["block_shape", "rank_streamed"]
+__all__ = ["Blocks", "block_shape", "collect", "count", "junk_of", "rank_streamed"]
 
 Distances = Callable[[slice, slice], ArrayLike]
 
@@ -62,11 +62,14 @@ def rank_streamed(
     g_pids, g_camids = _labels(g_pids, g_camids, "gallery images")
     derived = block_shape(len(q_pids), len(g_pids), memory_limit, whole_rows=protocol == "cuhk03")
     query_rows, gallery_rows = query_rows or derived[0], gallery_rows or derived[1]
-    gallery = Gallery(g_pids, g_camids, junk_pid=-1 if protocol == "streid" else None)
-    blocks = _Blocks(distances, len(gallery), gallery_rows)
+    gallery = Gallery(g_pids, g_camids, junk_pid=junk_of(protocol))
+    blocks = Blocks(distances, len(gallery), gallery_rows)
     parts = []
     for rows in row_blocks(len(q_pids), query_rows, "query_rows"):
-        tally = _tallied(Tally(gallery, q_pids[rows], q_camids[rows]), blocks, rows)
+        tally = Tally(gallery, q_pids[rows], q_camids[rows])
+        collect(tally, blocks, rows)
+        tally.sort()
+        count(tally, blocks, rows)
         parts.append(Ranking.of(tally, protocol))
         if protocol == "cuhk03":
             curves = sampled_cmc(blocks(rows, slice(0, len(gallery))), q_pids[rows], g_pids,
@@ -93,16 +96,12 @@ def block_shape(
     return rows, max(1, min(gallery, memory_limit // (4 * rows)))
 
 
-def _labels(pids: ArrayLike, camids: ArrayLike, whose: str) -> tuple[NDArray, NDArray]:
-    pids, camids = np.asarray(pids), np.asarray(camids)
-    if not 0 < len(pids) == len(camids):
-        raise ValueError(
-            f"expected as many cameras as identities, got {len(pids)} and {len(camids)} of {whose}"
-        )
-    return pids, camids
+def junk_of(protocol: str) -> int | None:
+    """Identity of gallery images that a protocol leaves out of every ranking."""
+    return -1 if protocol == "streid" else None
 
 
-class _Blocks:
+class Blocks:
     """Blocks of distances as they come from outside: checked, and the last one remembered."""
 
     def __init__(self, distances: Distances, gallery: int, gallery_rows: int) -> None:
@@ -117,6 +116,29 @@ class _Blocks:
         return self._block
 
 
+def collect(tally: Tally, blocks: Blocks, rows: slice) -> None:
+    """Look up the distances of the matches of some queries."""
+    first = tally.gallery.first
+    for columns in blocks.columns:
+        if tally.within(first + columns.start, first + columns.stop).any():
+            tally.collect(blocks(rows, columns), first + columns.start)
+
+
+def count(tally: Tally, blocks: Blocks, rows: slice) -> None:
+    """Count the strangers before each match, beginning with the block that is still there."""
+    for columns in reversed(blocks.columns):
+        tally.count(blocks(rows, columns), tally.gallery.first + columns.start)
+
+
+def _labels(pids: ArrayLike, camids: ArrayLike, whose: str) -> tuple[NDArray, NDArray]:
+    pids, camids = np.asarray(pids), np.asarray(camids)
+    if not 0 < len(pids) == len(camids):
+        raise ValueError(
+            f"expected as many cameras as identities, got {len(pids)} and {len(camids)} of {whose}"
+        )
+    return pids, camids
+
+
 def _checked(block: ArrayLike, rows: slice, columns: slice) -> NDArray:
     block, shape = np.asarray(block), (rows.stop - rows.start, columns.stop - columns.start)
     if block.shape != shape:
@@ -128,13 +150,3 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> NDArray:
             f"expected distances without NaN, got some for {len(bad)} queries, the first is {first}"
         )
     return block
-
-
-def _tallied(tally: Tally, blocks: _Blocks, rows: slice) -> Tally:
-    for columns in blocks.columns:
-        if tally.within(columns.start, columns.stop).any():
-            tally.collect(blocks(rows, columns), columns.start)
-    tally.sort()
-    for columns in reversed(blocks.columns):  # begins with the block that is still there
-        tally.count(blocks(rows, columns), columns.start)
-    return tally

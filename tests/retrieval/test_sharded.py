@@ -1,0 +1,230 @@
+"""Two and three real processes on this machine against one process with all rows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from torchreid_genext.retrieval import neighbours, protocol, reranking, sharded
+from torchreid_genext.retrieval.centralization import nfc
+from torchreid_genext.retrieval.metrics import rank_streamed
+from torchreid_genext.retrieval.sets import RetrievalSet
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="needs torch.distributed")
+
+SIZES = {2: (61, 30), 3: (40, 1, 50)}  # images of each process; both sets have 91
+CHAINS = ("base", "l2", "nfc(k1=3)", "nfc(side=gallery)", "rerank(k1=6,k2=3)", "nfc+rerank(k1=6,k2=1)")
+
+
+def images(seed: int) -> RetrievalSet:
+    """91 images of few small whole numbers: products are exact, and there are ties and duplicates."""
+    generator = torch.Generator().manual_seed(seed)
+    pids = torch.randint(0, 12, (91,), generator=generator)
+    features = torch.randint(-2, 3, (91, 8), generator=generator) + pids[:, None] % 3 + 1.0
+    features[:, 0] += 1  # no zero rows
+    return RetrievalSet(features, pids - (pids == 11) * 12, torch.randint(0, 3, (91,), generator=generator))
+
+
+def crowd() -> torch.Tensor:
+    """Rows with many digits, around common centres."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(13, 20, generator=generator).repeat(7, 1) + 0.5 * torch.randn(91, 20, generator=generator)
+    x[50:55] = x[2]
+    return x
+
+
+def shard(rank: int, count: int) -> slice:
+    start = sum(SIZES[count][:rank])
+    return slice(start, start + SIZES[count][rank])
+
+
+def results(rank: int, count: int) -> dict[str, Any]:
+    """Everything that shards can do, on one of the processes."""
+    own, x, y = shard(rank, count), crowd(), images(0).features
+    query, gallery = images(1).select(own), images(2).select(own)
+    found = {
+        "nearest": sharded.nearest(x[own], k=5),
+        "nearest with ties": sharded.nearest(y[own], k=30),
+        "nearest of two sets": sharded.nearest(x[own][: 5 * rank], x[own], k=91),
+        "nfc": sharded.nfc(x[own], k1=3, k2=2),
+        "nfc with ties": sharded.nfc(y[own], k1=4, k2=4),
+        "k_reciprocal": sharded.k_reciprocal(x[own], images(1).features[own] @ torch.ones(8, 20), k1=6, k2=3),
+        "k_reciprocal cosine": sharded.k_reciprocal(
+            query.features, gallery.features, metric="cosine", k1=4, k2=1, lambda_value=0.5, memory_limit=4000
+        ),
+    }
+    for chain in CHAINS:
+        found[chain] = vars(sharded.evaluate(query, gallery, chain))
+    found["streid"] = vars(sharded.evaluate(query, gallery, protocol="streid", memory_limit=3000))
+    found["problems"] = [problem(rank, act) for act in problems(rank, x[own], query, gallery)]
+    return found
+
+
+def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: RetrievalSet) -> list[Callable]:
+    """What must be refused on all processes, also where only one of them is wrong."""
+    holed = x.clone()
+    holed[0, 0] = float("nan") if rank == 1 else 0
+    narrow = x[:, : 20 - rank]
+    return [
+        lambda: sharded.nearest(holed, k=2),
+        lambda: sharded.nearest(narrow, k=2),
+        lambda: sharded.nearest(x, k=91),
+        lambda: sharded.nearest(x, k=2 + rank),
+        lambda: sharded.nearest(x, x[:, :5], k=2),
+        lambda: sharded.nfc(x, k2=0),
+        lambda: sharded.evaluate(query, gallery, "camera_norm"),
+        lambda: sharded.evaluate(query, gallery, "nfc(side=joint)"),
+        lambda: sharded.evaluate(query, gallery, "rerank+l2"),
+        lambda: sharded.evaluate(query, gallery, protocol="cuhk03"),
+        lambda: sharded.evaluate(query, gallery, metric="manhattan"),
+        lambda: sharded.k_reciprocal(x, x, k1=200),
+    ]
+
+
+def problem(rank: int, act: Callable) -> str:
+    try:
+        act()
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def work(rank: int, count: int, address: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=count, timeout=timedelta(seconds=60)
+    )
+    found = results(rank, count)
+    if rank == count - 1:
+        torch.save(found, Path(folder) / f"{count}_{rank}.pt")
+        os._exit(0)  # in the middle of the others' work, without a word
+    try:
+        sharded.nfc(crowd()[shard(rank, count)])
+    except RuntimeError as error:
+        found["left alone"] = str(error)
+    torch.save(found, Path(folder) / f"{count}_{rank}.pt")
+
+
+def start(count: int, folder: Path) -> Any:
+    arguments = (count, f"tcp://127.0.0.1:{port()}", str(folder))
+    return mp.start_processes(work, arguments, nprocs=count, join=False, start_method="forkserver")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """Results of each process, by how many there were; all of them run side by side."""
+    folder = tmp_path_factory.mktemp("sharded")
+    multiprocessing.set_forkserver_preload([__name__])  # so that libraries are loaded once
+    for context in [start(count, folder) for count in SIZES]:
+        while not context.join():
+            pass
+    return {n: [torch.load(folder / f"{n}_{r}.pt", weights_only=False) for r in range(n)] for n in SIZES}
+
+
+def rows(found: dict, count: int, name: str, column: int | None = None) -> torch.Tensor:
+    parts = [part[name] for part in found[count]]
+    return torch.cat(parts if column is None else [part[column] for part in parts])
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_neighbours_equal_one_process_bit_for_bit(found: dict, count: int) -> None:
+    expected, tied = neighbours.nearest(crowd(), k=5), neighbours.nearest(images(0).features, k=30)
+    for column in range(2):
+        assert torch.equal(rows(found, count, "nearest", column), expected[column])
+        assert torch.equal(rows(found, count, "nearest with ties", column), tied[column])
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_neighbours_in_another_set_and_of_no_rows_at_all(found: dict, count: int) -> None:
+    asked = torch.cat([crowd()[shard(rank, count)][: 5 * rank] for rank in range(count)])
+    expected = neighbours.nearest(asked, crowd(), k=91)
+    for column in range(2):
+        assert torch.equal(rows(found, count, "nearest of two sets", column), expected[column])
+    assert len(found[count][0]["nearest of two sets"][0]) == 0
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_centralization_equals_one_process_bit_for_bit(found: dict, count: int) -> None:
+    assert torch.equal(rows(found, count, "nfc"), nfc(crowd(), k1=3, k2=2))
+    assert torch.equal(rows(found, count, "nfc with ties"), nfc(images(0).features, k1=4, k2=4))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_reranked_distances_equal_one_process(found: dict, count: int) -> None:
+    y = images(1).features @ torch.ones(8, 20)
+    expected = reranking.k_reciprocal(crowd(), y, k1=6, k2=3)
+    torch.testing.assert_close(rows(found, count, "k_reciprocal"), expected, atol=1e-6, rtol=0)
+    sets = images(1).features, images(2).features
+    expected = reranking.k_reciprocal(*sets, metric="cosine", k1=4, k2=1, lambda_value=0.5)
+    torch.testing.assert_close(rows(found, count, "k_reciprocal cosine"), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_every_process_has_the_ranking_of_one_process(found: dict, count: int, chain: str) -> None:
+    expected = protocol.evaluate(images(1), images(2), chain)
+    for part in found[count]:
+        np.testing.assert_allclose(part[chain]["average_precision"], expected.average_precision, atol=1e-12)
+        np.testing.assert_array_equal(part[chain]["first_match_rank"], expected.first_match_rank)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_ties_and_junk_are_read_as_in_one_process(found: dict, count: int) -> None:
+    after = protocol.transform(images(1), images(2), "base")
+    labels = [values.numpy() for values in (after.query.pids, after.gallery.pids)]
+    labels += [values.numpy() for values in (after.query.camids, after.gallery.camids)]
+    expected = vars(rank_streamed(lambda r, c: after.matrix()[r, c].numpy(), *labels, protocol="streid"))
+    assert (expected["pessimistic_precision"] < expected["optimistic_precision"]).any()
+    for part in found[count]:
+        for name, values in expected.items():
+            np.testing.assert_array_equal(part["streid"][name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> None:
+    for rank, part in enumerate(found[count]):
+        nan, width, k, own_k, two_widths, k2, step, side, last, cuhk03, metric, k1 = part["problems"]
+        assert nan == (
+            "expected finite x, got NaN or infinity in rows 0 (1 in all)" if rank == 1
+            else "expected good arguments on all processes, got bad ones on 1; see there"
+        )  # fmt: skip
+        assert width.startswith("expected one width of x on all processes, got 20, 19")
+        assert k == "expected k in 1..90, got 91"
+        assert own_k.startswith("expected one k on all processes, got 2, 3")
+        assert two_widths == "expected x and y of one width, got 20 and 5"
+        assert k2 == "expected k2 in 1..90, got 0"
+        assert step == "expected only the steps l2, nfc, rerank in shards, got camera_norm"
+        assert "expected nfc in shards with neighbours=any" in side
+        assert last.startswith("expected re-ranking to be the last step")
+        assert cuhk03 == "expected one of the protocols market1501, streid in shards, got 'cuhk03'"
+        assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"
+        assert k1 == "expected k1 in 1..181 for 182 images, got 200"
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_a_process_that_ends_stops_the_others_with_a_message(found: dict, count: int) -> None:
+    for rank, part in enumerate(found[count][:-1]):
+        message = f"expected {count} processes to work together, but process {rank} has lost contact"
+        assert part["left alone"].startswith(message)
+
+
+def test_without_a_process_group_the_way_to_one_is_said() -> None:
+    with pytest.raises(RuntimeError, match="call torch.distributed.init_process_group first"):
+        sharded.nearest(torch.rand(4, 2), k=1)

@@ -1,0 +1,197 @@
+"""Evaluation of features that live in shards: queries travel, counts are summed."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval._blocks import blocks as row_blocks
+from torchreid_genext.retrieval._tally import Gallery, Tally
+from torchreid_genext.retrieval.chain import Chain
+from torchreid_genext.retrieval.comparison import Comparison, Metric
+from torchreid_genext.retrieval.ranking import Ranking
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.sharded.neighbours import nfc
+from torchreid_genext.retrieval.sharded.processes import Processes
+from torchreid_genext.retrieval.sharded.reranking import Reranking
+from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval.steps import Step
+from torchreid_genext.retrieval.steps.base import on_each
+from torchreid_genext.retrieval.streaming import Blocks, block_shape, collect, count, junk_of
+
+__all__ = ["evaluate"]
+
+_PROTOCOLS = ("market1501", "streid")  # cuhk03 samples from whole rows, which no process has
+_STEPS = ("l2", "nfc", "rerank")
+
+Measured = Callable[[int, RetrievalSet, slice, slice], Tensor]
+
+
+def evaluate(
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    chain: Chain | str = "base",
+    *,
+    metric: str = "euclidean",
+    protocol: str = "market1501",
+    memory_limit: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Ranking:
+    """Apply a chain to shards of both sets, and rank the whole gallery for each query.
+
+    Args:
+        query: shard of this process, one image at least.
+        gallery: its shard of what is searched, one image at least.
+        chain: of the steps ``l2``, ``nfc`` (neighbours of any camera, each set on its own) and ``rerank``.
+        metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
+        protocol: ``market1501`` or ``streid``.
+        memory_limit: bytes of working memory, 96 MiB unless told; one visiting shard comes on top.
+        group: processes that hold the shards; None is the whole world.
+
+    Returns:
+        The ranking of all queries, process 0's first, on every process; it has the rates.
+
+    Raises:
+        ValueError: if an argument is out of range or not supported, on any process.
+        RuntimeError: if no process group is initialised, or another process has ended.
+    """
+    processes = Processes(query.features.device, group)
+    chain = processes.agreed(lambda: _checked(query, gallery, chain, metric, protocol))
+    processes.same(width=query.features.shape[1])
+    comparison = Comparison(query, gallery, Metric(metric), memory_limit=memory_limit)
+    for step in chain.steps:
+        if step.name == "rerank":
+            measured = _reranked(comparison, step, processes)
+            return _ranked(comparison, measured, protocol, processes, whole_rows=True)
+        comparison = _changed(comparison, step, group)
+    return _ranked(comparison, _compared(comparison), protocol, processes)
+
+
+def _checked(
+    query: RetrievalSet, gallery: RetrievalSet, chain: Chain | str, metric: str, protocol: str
+) -> Chain:
+    widths = query.features.shape[1], gallery.features.shape[1]
+    if widths[0] != widths[1]:
+        raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
+    if protocol not in _PROTOCOLS:
+        raise ValueError(f"expected one of the protocols {', '.join(_PROTOCOLS)} in shards, got {protocol!r}")
+    Metric(metric)
+    chain = Chain.parse(chain) if isinstance(chain, str) else chain
+    for step in chain.steps:
+        _check_step(step)
+    if "rerank" in [step.name for step in chain.steps[:-1]]:
+        raise ValueError(f"expected re-ranking to be the last step, got another after it in {chain.name!r}")
+    return chain
+
+
+def _check_step(step: Step) -> None:
+    if step.name not in _STEPS:
+        raise ValueError(f"expected only the steps {', '.join(_STEPS)} in shards, got {step.name}")
+    if step.name != "nfc":
+        return
+    if step.side == "joint" or step.neighbours != "any" or step.self_distance != math.inf:
+        raise ValueError(
+            "expected nfc in shards with neighbours=any, self_distance=inf, and each set on its own, "
+            f"got side={step.side}, neighbours={step.neighbours}, self_distance={step.self_distance}"
+        )
+
+
+def _changed(comparison: Comparison, step: Step, group: dist.ProcessGroup | None) -> Comparison:
+    if step.name == "l2":
+        return step(comparison)
+
+    def normalized(features: Tensor, wanted: bool) -> Tensor:
+        return normalize(features) if wanted else features
+
+    def centralized(images: RetrievalSet) -> Tensor:
+        features = normalized(images.features, step.normalize_before)
+        options = {"memory_limit": comparison.memory_limit, "group": group}
+        return normalized(nfc(features, k1=step.k1, k2=step.k2, **options), step.normalize_after)
+
+    def left_alone(images: RetrievalSet) -> Tensor:
+        return normalized(images.features, step.normalize_before or step.normalize_after)
+
+    return on_each(comparison, step.side, centralized, left_alone)
+
+
+def _compared(comparison: Comparison) -> Measured:
+    """Distances of visiting queries to this process's gallery."""
+
+    def block(source: int, visiting: RetrievalSet, rows: slice, columns: slice) -> Tensor:
+        return comparison.measure(visiting.select(rows), comparison.gallery.select(columns))
+
+    return block
+
+
+def _reranked(comparison: Comparison, step: Step, processes: Processes) -> Measured:
+    reranking = Reranking(
+        comparison.query.features, comparison.gallery.features, processes,
+        metric=comparison.measure.name, memory_limit=comparison.memory_limit, **vars(step),
+    )  # fmt: skip
+    against = functools.lru_cache(1)(
+        lambda source, visiting: reranking.against(source, reranking.prepared(visiting.features))
+    )
+    return lambda source, visiting, rows, columns: against(source, visiting)(rows)[:, columns]
+
+
+def _ranked(
+    comparison: Comparison,
+    measured: Measured,
+    protocol: str,
+    processes: Processes,
+    *,
+    whole_rows: bool = False,
+) -> Ranking:
+    query, gallery = comparison.query, comparison.gallery
+    shards = Shards(len(gallery), processes)
+    labels = Gallery(
+        gallery.pids.numpy(), gallery.camids.numpy(), junk_pid=junk_of(protocol), first=shards.offset
+    )
+    largest = max(shards.sizes)
+    columns = (values.to(processes.device) for values in (query.pids, query.camids))
+    for source, values in Shards(len(query), processes).visits(query.features, *columns):
+        visiting = RetrievalSet(*values)
+        block = functools.partial(measured, source, visiting)
+        limit = comparison.memory_limit  # of the largest gallery, since all must make the same blocks
+        shape = block_shape(len(visiting), largest, limit, whole_rows=whole_rows)
+        blocks = Blocks(lambda *where, block=block: block(*where).cpu().numpy(), len(gallery), shape[1])
+        tallies = [
+            _tallied(visiting, labels, blocks, rows, processes)
+            for rows in row_blocks(len(visiting), shape[0])
+        ]
+        if source == processes.rank:
+            ranking = Ranking.concatenate([Ranking.of(tally, protocol) for tally in tallies])
+    return _everyones(ranking, processes)
+
+
+def _tallied(
+    visiting: RetrievalSet, gallery: Gallery, blocks: Blocks, rows: slice, processes: Processes
+) -> Tally:
+    """Matches of some visiting queries in all shards of the gallery, and the strangers before them."""
+    tally = Tally(gallery, visiting.pids[rows].numpy(), visiting.camids[rows].numpy())
+    collect(tally, blocks, rows)
+    own = np.stack([tally.query, tally.index, tally.distance.astype(np.float64)], axis=1)
+    query, index, distance = processes.gather(torch.from_numpy(own).to(processes.device)).cpu().numpy().T
+    tally.replace(query.astype(np.int64), index.astype(np.int64), distance.astype(np.float32))
+    count(tally, blocks, rows)
+    strangers = torch.from_numpy(tally.strangers).to(processes.device)
+    tally.strangers = processes.sum(strangers).cpu().numpy()
+    return tally
+
+
+def _everyones(ranking: Ranking, processes: Processes) -> Ranking:
+    """The rankings of all processes as one."""
+    columns = [item.name for item in fields(Ranking) if isinstance(getattr(ranking, item.name), np.ndarray)]
+    own = [getattr(ranking, name) for name in columns]
+    kinds = [values.dtype for values in own]
+    values = torch.from_numpy(np.stack(own, axis=1).astype(np.float64)).to(processes.device)
+    every = processes.gather(values).cpu().numpy().T
+    return replace(ranking, **{name: row.astype(kind) for name, row, kind in zip(columns, every, kinds)})

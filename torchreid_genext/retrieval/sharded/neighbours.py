@@ -1,0 +1,154 @@
+"""Nearest neighbours and centralization of features that live in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from torchreid_genext.retrieval import neighbours
+from torchreid_genext.retrieval.sharded.processes import Processes
+from torchreid_genext.retrieval.sharded.shards import Shards
+
+__all__ = ["check_shard", "merge", "nearest", "nearest_in", "nfc"]
+
+
+def nearest(
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    k: int,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+    group: dist.ProcessGroup | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` nearest rows of all shards of ``y`` for each row of this process's ``x``.
+
+    Args:
+        x: shard of this process, floating, (n, D), finite; it may have no rows.
+        y: its shard of another set (m, D); ``None`` compares with the shards of ``x`` and leaves each row's
+            own entry out.
+        k: how many neighbours, in ``1 .. M`` (``1 .. N - 1`` without ``y``), the same on all processes.
+        memory_limit: bytes of working memory, see ``neighbours.nearest``; one visiting shard comes on top.
+        precision: see ``neighbours.nearest``.
+        group: processes that hold the shards; None is the whole world.
+
+    Returns:
+        Squared Euclidean distances (n, k), float32, and indices (n, k) in all of ``y``, int64: bit for bit
+        what one process finds with all rows.
+
+    Raises:
+        ValueError: if an argument is out of range, on any process.
+        RuntimeError: if no process group is initialised, or another process has ended.
+    """
+    processes = Processes(x.device, group)
+    y_own = x if y is None else y
+    x, y_own = processes.agreed(lambda: (check_shard(x, "x"), check_shard(y_own, "y")))
+    _check(processes, x, y_own, k)
+    found = nearest_in(
+        x, y_own, Shards(len(y_own), processes), k=k, excluding_self=y is None,
+        memory_limit=memory_limit, precision=precision,
+    )  # fmt: skip
+    return found
+
+
+def nearest_in(
+    x: Tensor,
+    y: Tensor,
+    shards: Shards,
+    *,
+    k: int,
+    excluding_self: bool,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """The same with arguments that have been checked; ``shards`` are those of ``y``.
+
+    Raises:
+        ValueError: if there are no ``k`` neighbours.
+    """
+    if not 1 <= k <= shards.total - excluding_self:
+        raise ValueError(f"expected k in 1..{shards.total - excluding_self}, got {k}")
+    width = 0 if len(x) else k
+    best = x.new_empty(len(x), width), x.new_empty(len(x), width, dtype=torch.int64)
+    for source, (visiting,) in shards.visits(y):
+        itself = excluding_self and source == shards.processes.rank
+        most = min(k, len(visiting) - itself)
+        if most > 0 and len(x):
+            distances, indices = neighbours.nearest(
+                x, None if itself else visiting, k=most, memory_limit=memory_limit, precision=precision
+            )
+            best = merge([best, (distances, indices + shards.starts[source])], k)
+    return best
+
+
+def merge(lists: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """The k best of several lists of distances and indices, of which the later hold the larger indices."""
+    distances, indices = (torch.cat(columns, dim=1) for columns in zip(*lists))
+    distances, order = distances.sort(dim=1, stable=True)  # so that ties stay in order of index
+    return distances[:, :k], indices.gather(1, order[:, :k])
+
+
+def nfc(
+    features: Tensor,
+    *,
+    k1: int = 2,
+    k2: int = 2,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Add to each feature of this process those of its mutual nearest neighbours in all shards.
+
+    Args:
+        features: shard of this process (n, D); arguments otherwise as ``centralization.nfc``.
+        k1: neighbours considered, in ``1 .. N - 1``, the same on all processes.
+        k2: how highly the neighbour must rank the row in return, likewise.
+        memory_limit: see ``nearest``, as are ``precision`` and ``group``.
+
+    Returns:
+        New tensor (n, D), float32: the rows that one process would compute.
+
+    Raises:
+        ValueError, RuntimeError: as ``nearest``.
+    """
+    options = {"memory_limit": memory_limit, "precision": precision, "group": group}
+    _, lists = nearest(features, k=k1, **options)
+    shards = Shards(len(features), Processes(features.device, group))
+    shards.processes.same(k2=k2)
+    if not 1 <= k2 <= shards.total - 1:
+        raise ValueError(f"expected k2 in 1..{shards.total - 1}, got {k2}")
+    row, neighbour = _mutual_pairs(lists, shards, k2)
+    features = check_shard(features)
+    result = features.clone()
+    for part in shards.rounds(len(row)):
+        result.index_add_(0, row[part], shards.fetch(features, neighbour[part]))
+    return result
+
+
+def _mutual_pairs(lists: Tensor, shards: Shards, k2: int) -> tuple[Tensor, Tensor]:
+    """This process's rows, and the places of neighbours that list them in return among their first k2."""
+    row = torch.arange(len(lists), device=lists.device)[:, None].expand_as(lists).flatten()
+    neighbour, returned = lists.flatten(), []
+    ranked = lists[:, :k2].contiguous()
+    for part in shards.rounds(len(row)):
+        theirs = shards.fetch(ranked, neighbour[part])
+        returned.append((theirs == row[part, None] + shards.offset).any(1))
+    returned = torch.cat(returned)
+    return row[returned], neighbour[returned]
+
+
+def check_shard(features: Tensor, name: str = "features") -> Tensor:
+    """As ``neighbours.check_features``, but a shard may have no rows."""
+    empty = isinstance(features, Tensor) and features.ndim == 2 and len(features) == 0
+    if empty and features.is_floating_point():
+        return features.detach().to(torch.float32)
+    return neighbours.check_features(features, name)
+
+
+def _check(processes: Processes, x: Tensor, y: Tensor, k: int) -> None:
+    processes.same(k=k, **{"width of x": x.shape[1], "width of y": y.shape[1]})
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"expected x and y of one width, got {x.shape[1]} and {y.shape[1]}")

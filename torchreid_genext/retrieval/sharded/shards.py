@@ -1,0 +1,69 @@
+"""Rows of one matrix, spread over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from torchreid_genext.retrieval.sharded.processes import Processes
+
+__all__ = ["Shards"]
+
+_ROWS_A_ROUND = 8192
+
+
+class Shards:
+    """Who holds which rows: process 0 the first ones, process 1 those after them, and so on.
+
+    Attributes:
+        processes: that hold the rows.
+        sizes: rows of each process; none may be zero.
+        starts: place of the first row of each process in the whole.
+        offset: that of this process.
+        total: rows of all.
+    """
+
+    def __init__(self, rows: int, processes: Processes) -> None:
+        self.processes, self.sizes = processes, processes.numbers(rows)
+        self.starts = [sum(self.sizes[:rank]) for rank in range(len(self.sizes))]
+        self.offset, self.total = self.starts[processes.rank], sum(self.sizes)
+
+    def visits(self, *columns: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """The shard of each process in turn, with its number, as it visits all others; all must go through.
+
+        Args:
+            columns: tensors of one row for each row of this process, of which the visitors bring theirs.
+        """
+        for source, size in enumerate(self.sizes):
+            visiting = columns if source == self.processes.rank else tuple(
+                column.new_empty(size, *column.shape[1:]) for column in columns
+            )  # fmt: skip
+            for column in visiting:
+                self.processes.broadcast(column, source)
+            yield source, visiting
+
+    def fetch(self, column: Tensor, indices: Tensor) -> Tensor:
+        """Rows of the whole, wherever they are; all processes must ask, for nothing if need be.
+
+        Args:
+            column: rows of this process (n, ...).
+            indices: places in the whole, int64 (m,).
+
+        Returns:
+            Rows (m, ...) in order of ``indices``.
+        """
+        ends = torch.tensor(self.starts[1:] + [self.total], device=indices.device)
+        owner = torch.searchsorted(ends, indices, right=True)
+        order = owner.argsort(stable=True)
+        asked = indices[order].split(torch.bincount(owner, minlength=len(self.sizes)).tolist())
+        wanted = self.processes.exchange(asked)
+        arrived = torch.cat(self.processes.exchange([column[some - self.offset] for some in wanted]))
+        result = torch.empty_like(arrived)
+        result[order] = arrived
+        return result
+
+    def rounds(self, length: int) -> Iterator[slice]:
+        """Parts of a list of this process, so that each round fetches a bounded number of rows."""
+        return self.processes.rounds(length, _ROWS_A_ROUND)
