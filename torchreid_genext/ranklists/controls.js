@@ -47,7 +47,10 @@ function showControls(found) {
     input.parentNode.title = input.disabled ? "needs another chain than the first" : filter.about();
     input.parentNode.querySelector("small").textContent = count(found.filter(filter.keeps).length);
   }
-  for (const key of ["chain", "against", "order"]) byId(key).value = state[key];
+  for (const key of ["chain", "against", "order"]) {
+    byId(key).value = state[key];
+    byId(key).title = byId(key).selectedOptions[0].text; // the field may be too narrow for it
+  }
   byId("junk").checked = state.junk;
   if (byId("text").value !== state.text) byId("text").value = state.text;
   [...byId("chains").rows].forEach((row, at) => row.setAttribute("aria-current", at === state.chain));

@@ -108,8 +108,8 @@ def collect(
 def choose_queries(precisions: Sequence[NDArray[np.float64]], limit: int) -> list[int]:
     """The queries that tell most of what chains change, the same in every run.
 
-    Up to half of them are those whose average precision gains or loses most against the first chain, gains
-    and losses in turn; the others are spread evenly over the rest of the set.
+    Up to half of them are those whose average precision gains or loses most against the first chain, by every
+    chain in turn; the others are spread evenly over the rest of the set.
 
     Args:
         precisions: average precision of each query (Q,), one array a chain; NaN without a match.
@@ -126,18 +126,18 @@ def choose_queries(precisions: Sequence[NDArray[np.float64]], limit: int) -> lis
     if len(precisions[0]) <= limit:
         return list(range(len(precisions[0])))
     changes = np.nan_to_num(np.array(precisions) - precisions[0])
-    telling = list(_largest_first(changes.max(0), -changes.min(0)))[: limit // 2]
+    telling = _largest_in_turn(np.concatenate([changes, -changes]))[: limit // 2]
     rest = np.setdiff1d(np.arange(changes.shape[1]), telling)
     spread = rest[np.linspace(0, len(rest) - 1, limit - len(telling)).round().astype(int)]
     return sorted([*telling, *spread.tolist()])
 
 
-def _largest_first(gains: NDArray[np.float64], losses: NDArray[np.float64]) -> Iterator[int]:
-    """Rows with a gain and rows with a loss in turn, each once; ties by row."""
-    orders = [np.argsort(-values, kind="stable") for values in (gains, losses)]
-    kept = [order[values[order] > 0].tolist() for order, values in zip(orders, (gains, losses))]
+def _largest_in_turn(changes: NDArray[np.float64]) -> list[int]:
+    """Queries by the largest positive value of each row of (M, Q), the rows taking turns; each query once."""
+    orders = np.argsort(-changes, axis=1, kind="stable")
+    kept = [order[values[order] > 0].tolist() for order, values in zip(orders, changes)]
     in_turn = concatenated.from_iterable(zip_longest(*kept))
-    return iter(dict.fromkeys(row for row in in_turn if row is not None))
+    return list(dict.fromkeys(row for row in in_turn if row is not None))
 
 
 def ranked_lists(comparison: Comparison, rows: Sequence[int], depth: int = 10) -> list[list[Place]]:
