@@ -54,7 +54,8 @@ def read_config(arguments: argparse.Namespace) -> CfgNode:
 
 def whereabouts(result: benchmark.Result) -> str:
     lines = [f"Report:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)"]
-    return "\n".join(lines + [f"Picture:  {result.folder / name}" for name in result.pictures])
+    lines += [f"Picture:  {result.folder / name}" for name in result.pictures]
+    return "\n".join(lines + [f"Lists:    {result.folder / name}" for name in result.rank_lists])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.data.filenames import global_frames, has_frames
 from torchreid_genext.data.generated import (
     FOLDERS,
     collect_features,
@@ -30,8 +31,14 @@ from torchreid_genext.data.generated import (
     pose_folders,
     reader,
 )
-from torchreid_genext.retrieval.metrics import evaluate_rank
-from torchreid_genext.retrieval.protocol import Chain, Comparison, Report, RetrievalSet, evaluate, transform
+from torchreid_genext.retrieval.protocol import (
+    Chain,
+    Report,
+    RetrievalSet,
+    Sightings,
+    evaluate,
+    transform,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,24 +88,37 @@ def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
     """The steps that are switched on, in the order in which they apply.
 
     Args:
-        genext: the node ``cfg.genext``.
+        genext: the node ``cfg.genext``; its ``evaluation.chain``, if there is one, stands for all switches.
         normalize: L2-normalise (the host's ``test.normalize_feature``), after generated images are added.
 
     Raises:
         ValueError: if a key of a step that is on is out of its range.
     """
+    if genext.evaluation.chain:
+        return Chain.parse(genext.evaluation.chain)
     steps = []
     if genext.ipg.enabled:
         steps.append(_step("fuse", genext.ipg, ("eta", "reduce", "side", "normalize_before")))
     if normalize or genext.ipg.enabled and genext.ipg.normalize_after:
         steps.append("l2")
-    if genext.nfc.enabled:
-        names = ("k1", "k2", "side", "normalize_before", "normalize_after")
-        steps.append(_step("nfc", genext.nfc, names))
+    steps += [_step(name, genext[node]) for name, node in _SWITCHES.items() if genext[node].enabled]
     return Chain.parse("+".join(steps) or "base")
 
 
-def _step(name: str, node: CfgNode, keys: Sequence[str]) -> str:
+# step -> the node of its keys, in the order in which they apply after generated images
+_SWITCHES = {
+    "camera_norm": "camera_norm",
+    "tracklets": "tracklets",
+    "nfc": "nfc",
+    "dba": "database_augmentation",
+    "alpha_qe": "query_expansion",
+    "st": "spatiotemporal",
+}
+
+
+def _step(name: str, node: CfgNode, keys: Sequence[str] = ()) -> str:
+    """A step as text, with some or all keys of its node."""
+    keys = keys or [key for key in node if key != "enabled"]
     return f"{name}({','.join(f'{key}={node[key]}' for key in keys)})"
 
 
@@ -160,35 +180,56 @@ class _Evaluation:
         rerank: bool = False,
     ) -> tuple[float, float]:
         """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
-        query = _extract(self.engine, query_loader, f"{dataset_name} query")
-        gallery = _extract(self.engine, gallery_loader, f"{dataset_name} gallery")
-        query = self._with_generated(query, "query", query_loader)
-        gallery = self._with_generated(gallery, "gallery", gallery_loader)
         chain = build_chain(_genext(self.cfg), normalize=normalize_feature)
-        memory_limit = _genext(self.cfg).evaluation.memory_limit or None
-        report = evaluate(
-            query,
-            gallery,
-            chain,
-            metric=dist_metric,
-            protocol="cuhk03" if use_metric_cuhk03 else "market1501",
-            max_rank=max(50, *ranks),
-            memory_limit=memory_limit,
+        query = self._images(query_loader, dataset_name, "query", chain)
+        gallery = self._images(gallery_loader, dataset_name, "gallery", chain)
+        options = self._options(dataset_name, dist_metric, chain)
+        protocol = self._protocol(use_metric_cuhk03)
+        measured = functools.partial(
+            evaluate, query, gallery, protocol=protocol, max_rank=max(50, *ranks), **options
         )
+        report = final = measured(chain)
         result = report.to_json()
-        cmc, mean_ap = report.cmc, report.mAP
-        if rerank or visrank:
-            after = transform(query, gallery, chain, metric=dist_metric, memory_limit=memory_limit)
-            distances = _distances(after, dist_metric, rerank=rerank)
         if rerank:
-            cmc, mean_ap = _measure(distances, query, gallery, use_metric_cuhk03, len(cmc))
-            result["rerank"] = {"mAP": mean_ap, "cmc": cmc}
-        _log_results(report, cmc, mean_ap, ranks)
+            chain = Chain((*chain.steps, *Chain.parse(_step("rerank", _genext(self.cfg).rerank)).steps))
+            final = measured(chain)
+            result["rerank"] = {"mAP": final.mAP, "cmc": final.cmc}
+        _log_results(report, final.cmc, final.mAP, ranks)
         if save_dir:
             self._write(Path(save_dir), dataset_name, result)
         if visrank:
+            distances = transform(query, gallery, chain, **options).matrix().numpy()
             self._draw(distances, dataset_name, Path(save_dir), visrank_topk)
-        return cmc[0], mean_ap
+        return final.cmc[0], final.mAP
+
+    def _images(self, loader: DataLoader, dataset: str, split: str, chain: Chain) -> RetrievalSet:
+        """One split with its features, and what the chain looks at besides."""
+        images = _extract(self.engine, loader, f"{dataset} {split}")
+        if chain.knows_time and images.paths is not None and has_frames(dataset):
+            images = replace(images, frames=torch.tensor(global_frames(images.paths, dataset)))
+        return self._with_generated(images, split, loader)
+
+    def _options(self, dataset: str, metric: str, chain: Chain) -> dict[str, Any]:
+        keys = _genext(self.cfg).evaluation
+        return {
+            "metric": metric,
+            "memory_limit": keys.memory_limit or None,
+            "index": keys.index,
+            "train": self._sightings(dataset) if chain.knows_time else None,
+        }
+
+    def _sightings(self, dataset: str) -> Sightings | None:
+        """Who was where when in the training split of the data set that is tested."""
+        if not has_frames(dataset):
+            return None
+        if "data" not in self.cfg:
+            raise ValueError("expected the whole configuration for a spatio-temporal step, got its node genext")
+        train = compat.init_image_dataset(dataset, root=self.cfg.data.root, verbose=False).train
+        paths, pids, camids = zip(*(record[:3] for record in train))
+        return Sightings(pids, camids, global_frames(paths, dataset))
+
+    def _protocol(self, cuhk03: bool) -> str:
+        return _genext(self.cfg).evaluation.protocol or ("cuhk03" if cuhk03 else "market1501")
 
     def _with_generated(self, images: RetrievalSet, split: str, loader: DataLoader) -> RetrievalSet:
         """The set with features of its generated images, if its side is to be fused with them."""
@@ -247,26 +288,6 @@ def _device(engine: Any) -> torch.device:
     """Where the engine's (first) network lives."""
     network = next(iter(engine._models.values()))
     return next(network.parameters()).device
-
-
-def _distances(after: Comparison, metric: str, *, rerank: bool) -> np.ndarray:
-    """(Q, G) of features that went through the chain; re-ranked by the host's function."""
-    between = after.matrix().numpy()
-    if not rerank:
-        return between
-    sets = after.query.features, after.gallery.features
-    within = (compat.compute_distance_matrix(x, x, metric).numpy() for x in sets)
-    return compat.re_ranking(between, *within)
-
-
-def _measure(
-    distances: np.ndarray, query: RetrievalSet, gallery: RetrievalSet, cuhk03: bool, max_rank: int
-) -> tuple[list[float], float]:
-    identities = (query.pids, gallery.pids, query.camids, gallery.camids)
-    cmc, mean_ap = evaluate_rank(
-        distances, *(ids.numpy() for ids in identities), max_rank=max_rank, use_metric_cuhk03=cuhk03
-    )
-    return [float(rate) for rate in cmc], float(mean_ap)
 
 
 def _log_results(report: Report, cmc: Sequence[float], mean_ap: float, ranks: Sequence[int]) -> None:

@@ -112,6 +112,7 @@ class Result:
         measurements: one a backbone.
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
+        rank_lists: names of the files of ranked galleries in it.
     """
 
     dataset: str
@@ -120,6 +121,7 @@ class Result:
     measurements: list[Measurement]
     folder: Path
     pictures: tuple[str, ...] = ()
+    rank_lists: tuple[str, ...] = ()
 
     def headline(self) -> str:
         """The data in a line."""
@@ -137,4 +139,5 @@ class Result:
             "protocol": self.protocol,
             "models": [measurement.to_json() for measurement in self.measurements],
             "pictures": list(self.pictures),
+            "rank_lists": list(self.rank_lists),
         }

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchreid_genext import checkpoints, compat, data
+from torchreid_genext.data.filenames import global_frames
 from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
-from torchreid_genext.retrieval.protocol import Chain, expand_chains
+from torchreid_genext.retrieval.protocol import Chain, Sightings, expand_chains
 from torchreid_genext.retrieval.steps import Fuse
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "is_present", "open_dataset", "with_generated",
+    "is_present", "open_dataset", "open_training", "with_generated",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -138,18 +139,32 @@ def _device(cfg: CfgNode) -> torch.device:
 
 @dataclass(frozen=True)
 class Images:
-    """One split: image files with identity and camera of each; generated images where a chain uses them."""
+    """One split: image files with identity, camera and, where names tell it, time of each; generated images
+    where a chain uses them.
+    """
 
     paths: list[str]
     pids: list[int]
     camids: list[int]
+    frames: list[int] | None = None
     generated: GeneratedImages | None = None
 
     @classmethod
-    def of(cls, records: Sequence[tuple[Any, ...]]) -> Images:
+    def of(cls, records: Sequence[tuple[Any, ...]], dataset: str) -> Images:
         """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's."""
         paths, pids, camids = zip(*(record[:3] for record in sorted(records)))
-        return cls(list(paths), list(pids), list(camids))
+        return cls(list(paths), list(pids), list(camids), _frames(paths, dataset))
+
+    def sightings(self) -> Sightings | None:
+        """Who was where when; None where names do not tell the time."""
+        return None if self.frames is None else Sightings(self.pids, self.camids, self.frames)
+
+
+def _frames(paths: Sequence[str], dataset: str) -> list[int] | None:
+    try:
+        return global_frames(paths, dataset)
+    except ValueError:  # a data set without times, or with names of its own among them
+        return None
 
 
 def dataset_name(cfg: CfgNode) -> str:
@@ -181,15 +196,24 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     Raises:
         ValueError: if the data set is unknown or not there; it says how to lay it out.
     """
+    name, dataset = dataset_name(cfg), _host_dataset(cfg)
+    return Images.of(dataset.query, name), Images.of(dataset.gallery, name)
+
+
+def open_training(cfg: CfgNode) -> Images:
+    """The training split, its identities numbered as torchreid does; raises as `open_dataset`."""
+    return Images.of(_host_dataset(cfg).train, dataset_name(cfg))
+
+
+def _host_dataset(cfg: CfgNode) -> Any:
     name, root = dataset_name(cfg), cfg.data.root
     if not is_ours(cfg) and not is_present(cfg):
         folder = compat.image_dataset_folder(name, root)
         raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
     try:
-        dataset = compat.init_image_dataset(name, root=root, verbose=False, **_host_options(cfg))
+        return compat.init_image_dataset(name, root=root, verbose=False, **_host_options(cfg))
     except ValueError as error:
         raise ValueError(str(error) if "choose from" in str(error) else f"{error}; {_LAYOUT}") from error
-    return Images.of(dataset.query), Images.of(dataset.gallery)
 
 
 def with_generated(

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from torchreid_genext import config
-from torchreid_genext.benchmark import drawing, settings, writing
+from torchreid_genext.benchmark import drawing, extracting, rank_lists, settings, writing
+from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.results import Difference, Measurement, PrecisionEffect, Result
 from torchreid_genext.benchmark.settings import Backbone, Images
-from torchreid_genext.extraction import (
-    Encoder,
-    Extraction,
-    GeneratedFeatures,
-    Plan,
-    generated_features,
-    plan,
-    plan_generated,
+from torchreid_genext.extraction import Encoder
+from torchreid_genext.retrieval.protocol import (
+    Chain,
+    Report,
+    RetrievalSet,
+    Sightings,
+    bootstrap_difference,
+    evaluate,
 )
-from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, bootstrap_difference, evaluate
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["describe", "run"]
+__all__ = ["describe", "evaluate_chain", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +55,10 @@ def run(cfg: CfgNode) -> Result:
     writing.write(result)  # before the pictures, which may fail for reasons of their own
     if cfg.genext.benchmark.pictures:
         result = replace(result, pictures=drawing.draw(result))
-        writing.write(result)
+    if cfg.genext.benchmark.rank_lists:
+        options = {"queries": cfg.genext.benchmark.rank_list_queries, "depth": cfg.genext.benchmark.rank_list_depth}
+        result = replace(result, rank_lists=rank_lists.write(result, **options))
+    writing.write(result)
     return result
 
 
@@ -80,92 +80,49 @@ def describe(cfg: CfgNode) -> str:
 
 
 def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images]) -> str:
-    plans = _plans(cfg, encoder, images)
+    plans = extracting.plans(cfg, encoder, images)
     missing, total = sum(plan.to_compute for plan in plans), sum(len(plan.paths) for plan in plans)
     if not missing:
         return f"{backbone.label}: all {total} features are cached"
-    seconds = sum(plan.estimated_seconds(workers=_workers(cfg)) for plan in plans)
+    seconds = sum(plan.estimated_seconds(workers=extracting.workers(cfg)) for plan in plans)
     work = f"{missing} of {total} features to extract in {encoder.precision}"
     return f"{backbone.label}: {work}, about {seconds:.0f} s"
 
 
-def _plans(cfg: CfgNode, encoder: Encoder, images: tuple[Images, Images]) -> list[Plan]:
-    """All that is to be extracted: of both splits, and of their generated images."""
-    folder = settings.cache_dir(cfg)
-    generated = [plan_generated(encoder, split.generated, folder) for split in images if split.generated]
-    return [*(plan(encoder, split.paths, folder) for split in images), *itertools.chain(*generated)]
-
-
 def _protocol(cfg: CfgNode) -> str:
-    return "cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501"
+    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
 
 
 def _measure(
     cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images], chains: list[Chain]
 ) -> Measurement:
     _log.info("%s: extracting features", backbone.label)
-    extractions = [_extract(cfg, encoder, split) for split in images]
-    generated = [_extract_generated(cfg, encoder, *pair) for pair in zip(images, extractions)]
-    query, gallery = (_retrieval_set(*parts) for parts in zip(images, extractions, generated))
-    runs = [*extractions, *filter(None, generated)]
-    reports = [_evaluate(cfg, query, gallery, chain) for chain in chains]
+    splits = [Split(cfg, encoder, split) for split in images]
+    query, gallery = (split.images for split in splits)
+    runs = [run for split in splits for run in split.runs]
+    train = settings.open_training(cfg).sightings()
+    reports = [evaluate_chain(cfg, query, gallery, chain, train) for chain in chains]
     return Measurement(
         backbone=backbone,
         precision=encoder.precision,
         computed=sum(run.computed for run in runs),
         seconds=sum(run.seconds for run in runs),
         unreadable={path: why for run in runs for path, why in run.unreadable.items()},
-        coverage={name: part.coverage for name, part in zip(("query", "gallery"), generated) if part},
+        coverage={name: part.coverage for name, part in zip(("query", "gallery"), splits) if part.coverage},
         query=query,
         gallery=gallery,
         reports=reports,
         differences=[None, *(_difference(cfg, reports[0], report) for report in reports[1:])],
-        precision_effect=_precision_effect(cfg, backbone, images, chains[0], reports[0]),
+        precision_effect=_precision_effect(cfg, backbone, images, chains[0], reports[0], train),
+        train=train,
+        memory_limit=cfg.genext.evaluation.memory_limit or None,
     )
 
 
-def _extract(cfg: CfgNode, encoder: Encoder, images: Images) -> Extraction:
-    planned = plan(encoder, images.paths, settings.cache_dir(cfg))
-    return planned.run(workers=_workers(cfg), strict=cfg.genext.benchmark.strict)
-
-
-def _extract_generated(
-    cfg: CfgNode, encoder: Encoder, images: Images, extraction: Extraction
-) -> GeneratedFeatures | None:
-    """Of the generated images of those that could be read, if a chain uses them."""
-    if images.generated is None:
-        return None
-    return generated_features(
-        encoder,
-        images.generated.select(extraction.kept.tolist()),
-        extraction.features,
-        cache_dir=settings.cache_dir(cfg),
-        workers=_workers(cfg),
-        strict=cfg.genext.benchmark.strict,
-    )
-
-
-def _workers(cfg: CfgNode) -> int | None:
-    """One process a core; ``data.workers`` counts decoders alone, but 0 is none here too."""
-    return None if cfg.data.workers else 0
-
-
-def _retrieval_set(
-    images: Images, extraction: Extraction, generated: GeneratedFeatures | None
-) -> RetrievalSet:
-    """The readable images with their features."""
-    kept = extraction.kept
-    pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
-    return RetrievalSet(
-        extraction.features,
-        pids,
-        camids,
-        generated=generated.features if generated else None,
-        paths=[images.paths[i] for i in kept],
-    )
-
-
-def _evaluate(cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain) -> Report:
+def evaluate_chain(
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
+) -> Report:
+    """One chain as the configuration has it measured."""
     _log.info("  chain %s", chain.name)
     return evaluate(
         query,
@@ -174,6 +131,8 @@ def _evaluate(cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: C
         metric=cfg.test.dist_metric,
         protocol=_protocol(cfg),
         memory_limit=cfg.genext.evaluation.memory_limit or None,
+        train=train,
+        index=cfg.genext.evaluation.index,
     )
 
 
@@ -186,17 +145,21 @@ def _difference(cfg: CfgNode, first: Report, report: Report) -> Difference:
 
 
 def _precision_effect(
-    cfg: CfgNode, backbone: Backbone, images: tuple[Images, Images], chain: Chain, report: Report
+    cfg: CfgNode,
+    backbone: Backbone,
+    images: tuple[Images, Images],
+    chain: Chain,
+    report: Report,
+    train: Sightings | None,
 ) -> PrecisionEffect | None:
     """Known if exact features are cached, or asked for by ``genext.benchmark.compare_precision``."""
     if cfg.genext.inference.precision == "fp32":
         return None
     encoder = settings.build_encoder(cfg, backbone, exact=True)
     images = settings.with_generated(cfg, images, [chain])
-    missing = sum(plan.to_compute for plan in _plans(cfg, encoder, images))
+    missing = sum(plan.to_compute for plan in extracting.plans(cfg, encoder, images))
     if missing and not cfg.genext.benchmark.compare_precision:
         return None
-    extractions = [_extract(cfg, encoder, split) for split in images]
-    generated = [_extract_generated(cfg, encoder, *pair) for pair in zip(images, extractions)]
-    sets = [_retrieval_set(*parts) for parts in zip(images, extractions, generated)]
-    return PrecisionEffect(cfg.genext.inference.precision, report.mAP, _evaluate(cfg, *sets, chain).mAP)
+    query, gallery = (Split(cfg, encoder, split).images for split in images)
+    exact = evaluate_chain(cfg, query, gallery, chain, train)
+    return PrecisionEffect(cfg.genext.inference.precision, report.mAP, exact.mAP)

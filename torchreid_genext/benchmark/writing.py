@@ -114,10 +114,15 @@ def _markdown(result: Result) -> str:
         parts += [f"{line}." for line in _coverage(measurement)]
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
+    parts += [_links(result.rank_lists)] if result.rank_lists else []
     parts.append(
         "Repeat it with `tools/benchmark.py --config-file config.yaml`; the file is beside this report."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _links(names: Sequence[str]) -> str:
+    return "\n".join(["## Ranked galleries", "", *(f"- [{name}]({name})" for name in names)])
 
 
 def _markdown_table(measurement: Measurement) -> str:

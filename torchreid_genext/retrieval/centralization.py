@@ -29,6 +29,7 @@ def nfc(
     self_distance: float = math.inf,
     memory_limit: int | None = None,
     precision: str = "auto",
+    index: str = "exact",
 ) -> Tensor:
     """Add to each feature those of its mutual nearest neighbours ("neighbor feature centralization").
 
@@ -41,6 +42,7 @@ def nfc(
             a row twice where features are farther apart than that; the default leaves the row itself out.
         memory_limit: bytes of working memory, see ``neighbours.nearest``.
         precision: of the search for candidates, see ``neighbours.nearest``; the result does not depend on it.
+        index: ``exact``, or how faiss searches, see ``neighbours.nearest``.
 
     Returns:
         New tensor (N, D), float32, not normalised; a row without mutual neighbours is unchanged.
@@ -50,8 +52,9 @@ def nfc(
     """
     features = check_features(features)
     row, neighbour = mutual_neighbours(
-        features, k1=k1, k2=k2, self_distance=self_distance, memory_limit=memory_limit, precision=precision
-    )
+        features, k1=k1, k2=k2, self_distance=self_distance, memory_limit=memory_limit, precision=precision,
+        index=index,
+    )  # fmt: skip
     return add_rows(features, row, neighbour)
 
 
@@ -71,6 +74,7 @@ def mutual_neighbours(
     self_distance: float = math.inf,
     memory_limit: int | None = None,
     precision: str = "auto",
+    index: str = "exact",
 ) -> tuple[Tensor, Tensor]:
     """Pairs (i, j) such that j is among the k1 nearest of i, and i among the first k2 of the k1 nearest of j.
 
@@ -86,7 +90,9 @@ def mutual_neighbours(
             raise ValueError(
                 f"expected {name} in 1..{most} (one less than the images of the set), got {value}"
             )
-    distances, indices = nearest(features, k=k1, memory_limit=memory_limit, precision=precision)
+    distances, indices = nearest(
+        features, k=k1, memory_limit=memory_limit, precision=precision, index=index
+    )
     if self_distance != math.inf:
         indices = _with_self(distances, indices, self_distance)
     return mutual_pairs(indices, k2)

@@ -54,6 +54,11 @@ class Chain:
         return tuple(dict.fromkeys(step.uses for step in self.steps if step.uses))
 
     @property
+    def knows_time(self) -> bool:
+        """Whether a step looks at when images were taken."""
+        return any("time stamps" in use for use in self.uses)
+
+    @property
     def is_identity(self) -> bool:
         return not self.steps
 

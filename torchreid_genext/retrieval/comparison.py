@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +61,7 @@ class Comparison:
         measure: how far two images are apart.
         train: who was where when, of the training split, for steps that learn from it.
         memory_limit: bytes of working memory; None is the library's default.
+        index: how neighbours are searched, see ``neighbours.nearest``.
         reranked: final distances (B, G) of a block of query rows, once a step looked at all images together.
     """
 
@@ -69,6 +70,7 @@ class Comparison:
     measure: Measure = Metric()
     train: Sightings | None = None
     memory_limit: int | None = None
+    index: str = "exact"
     reranked: Callable[[slice], Tensor] | None = None
 
     def with_sets(self, query: RetrievalSet, gallery: RetrievalSet) -> Comparison:
@@ -111,6 +113,11 @@ class Comparison:
         size = max(1, self.pairs_within_limit // columns)
         for start in range(0, rows, size):
             yield slice(start, min(start + size, rows))
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """Options of every search for neighbours."""
+        return {"memory_limit": self.memory_limit, "index": self.index}
 
     @property
     def pairs_within_limit(self) -> int:

@@ -25,7 +25,7 @@ _IN_CACHE = 2**20  # bytes of features gathered at a time
 
 
 def average_query_expansion(
-    query: Tensor, gallery: Tensor, *, k: int = 5, memory_limit: int | None = None
+    query: Tensor, gallery: Tensor, *, k: int = 5, memory_limit: int | None = None, index: str = "exact"
 ) -> Tensor:
     """Mean of each query and its k nearest gallery features.
 
@@ -34,6 +34,7 @@ def average_query_expansion(
         gallery: shape (G, D), likewise.
         k: how many gallery features, in 1 .. G.
         memory_limit: bytes of working memory, see ``neighbours.nearest``; normalised copies come on top.
+        index: see ``neighbours.nearest``.
 
     Returns:
         New tensor (Q, D), float32, L2-normalised.
@@ -41,11 +42,17 @@ def average_query_expansion(
     Raises:
         ValueError: if ``k`` is out of range, or the features are not finite or of two widths.
     """
-    return alpha_query_expansion(query, gallery, k=k, alpha=0, memory_limit=memory_limit)
+    return alpha_query_expansion(query, gallery, k=k, alpha=0, memory_limit=memory_limit, index=index)
 
 
 def alpha_query_expansion(
-    query: Tensor, gallery: Tensor, *, k: int = 5, alpha: float = 3.0, memory_limit: int | None = None
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    k: int = 5,
+    alpha: float = 3.0,
+    memory_limit: int | None = None,
+    index: str = "exact",
 ) -> Tensor:
     """Sum of each query and its k nearest gallery features, each weighted by ``max(cosine, 0) ** alpha``.
 
@@ -64,12 +71,12 @@ def alpha_query_expansion(
     """
     _check_alpha(alpha)
     query, gallery = normalize(check_features(query, "query")), normalize(check_features(gallery, "gallery"))
-    distances, indices = nearest(query, gallery, k=k, memory_limit=memory_limit)
+    distances, indices = nearest(query, gallery, k=k, memory_limit=memory_limit, index=index)
     return normalize(_add_weighted(query, gallery, indices, _weights(distances, alpha)))
 
 
 def database_augmentation(
-    gallery: Tensor, *, k: int = 5, alpha: float = 3.0, memory_limit: int | None = None
+    gallery: Tensor, *, k: int = 5, alpha: float = 3.0, memory_limit: int | None = None, index: str = "exact"
 ) -> Tensor:
     """Sum of each gallery feature and its k nearest others, weighted as by ``alpha_query_expansion``.
 
@@ -87,7 +94,7 @@ def database_augmentation(
     """
     _check_alpha(alpha)
     gallery = normalize(check_features(gallery, "gallery"))
-    distances, indices = nearest(gallery, k=k, memory_limit=memory_limit)
+    distances, indices = nearest(gallery, k=k, memory_limit=memory_limit, index=index)
     return normalize(_add_weighted(gallery, gallery, indices, _weights(distances, alpha)))
 
 

@@ -17,7 +17,7 @@ __all__ = ["cross_camera_neighbours", "nearest_by"]
 
 
 def cross_camera_neighbours(
-    features: Tensor, camids: Tensor, *, k: int, memory_limit: int | None = None, precision: str = "auto"
+    features: Tensor, camids: Tensor, *, k: int, memory_limit: int | None = None, index: str = "exact"
 ) -> Tensor:
     """Indices (N, k) of the nearest rows of other cameras, nearest first; -1 where they are fewer than k.
 
@@ -26,7 +26,7 @@ def cross_camera_neighbours(
         camids: camera of each row, integers (N,).
         k: how many neighbours, >= 1.
         memory_limit: bytes of working memory, on top of a copy of the features; see ``neighbours.nearest``.
-        precision: see ``neighbours.nearest``.
+        index: see ``neighbours.nearest``.
 
     Raises:
         ValueError: if k < 1 or a feature is not finite.
@@ -37,7 +37,7 @@ def cross_camera_neighbours(
         others = (camids != camera).nonzero()[:, 0]
         found = min(k, len(others))
         if found:
-            options = {"k": found, "memory_limit": memory_limit, "precision": precision}
+            options = {"k": found, "memory_limit": memory_limit, "index": index}
             _, near = nearest(features[own], features[others], **options)
             lists[own, :found] = others.to(lists.device)[near]
     return lists

@@ -40,6 +40,7 @@ def evaluate(
     max_rank: int = 50,
     memory_limit: int | None = None,
     train: Sightings | None = None,
+    index: str = "exact",
 ) -> Report:
     """Apply a chain to both sets, rank the gallery for each query, and report.
 
@@ -52,6 +53,7 @@ def evaluate(
         max_rank: length of the CMC curve; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
         train: who was where when in the training split, for spatio-temporal steps.
+        index: how steps search neighbours: ``exact``, or through faiss, see ``neighbours.nearest``.
 
     Returns:
         The report; rates in 0 .. 1.
@@ -63,7 +65,7 @@ def evaluate(
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
     _check(query, gallery, metric, protocol, max_rank, memory_limit)
     clock = _Clock()
-    after = _apply(Comparison(query, gallery, Metric(metric), train, memory_limit), chain, clock)
+    after = _apply(Comparison(query, gallery, Metric(metric), train, memory_limit, index), chain, clock)
     with clock.step("rank"):
         ranking = _rank(after, protocol, max_rank)
     query, gallery = after.query, after.gallery
@@ -84,10 +86,11 @@ def transform(
     metric: str = "euclidean",
     memory_limit: int | None = None,
     train: Sightings | None = None,
+    index: str = "exact",
 ) -> Comparison:
     """Both sets, and how they are compared, as they are after a chain; arguments as `evaluate`."""
     chain = Chain.parse(chain) if isinstance(chain, str) else chain
-    start = Comparison(query, gallery, Metric(metric), train, memory_limit)
+    start = Comparison(query, gallery, Metric(metric), train, memory_limit, index)
     return _apply(start, chain, _Clock())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -49,61 +50,82 @@ class Space(Protocol):
         """Distances (P,) of single pairs, in ascending order of `row`."""
 
     def block(self, rows: slice, columns: slice) -> Tensor:
-        """Distances (B, C) of a range of images to another."""
+        """Distances (B, C) of a range of images to another; bounds are given and >= 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSpace:
-    """Squared Euclidean distances of features (N, D)."""
+    """Squared Euclidean distances of features (Q, D) and (G, D); both as one exist only while they must."""
 
-    features: Tensor
+    query: Tensor
+    gallery: Tensor
     memory_limit: int | None = None
+    index: str = "exact"  # how neighbours are searched, see `neighbours.nearest`
 
-    bytes_per_pair = 4
+    bytes_per_pair = 8
 
     @classmethod
     def of(
-        cls, query: Tensor, gallery: Tensor, *, metric: str = "euclidean", memory_limit: int | None = None
+        cls,
+        query: Tensor,
+        gallery: Tensor,
+        *,
+        metric: str = "euclidean",
+        memory_limit: int | None = None,
+        index: str = "exact",
     ) -> FeatureSpace:
-        """Both sets as one; cosine distances are half the squared ones of normalised features.
+        """Of any features; cosine distances are half the squared ones of normalised features.
 
         Raises:
             ValueError: if the metric is unknown, or the features are bad or of two widths.
         """
-        query, gallery = check_features(query, "query features"), check_features(gallery, "gallery features")
+        sets = check_features(query, "query features"), check_features(gallery, "gallery features")
         if query.shape[1] != gallery.shape[1]:
             widths = f"{query.shape[1]} and {gallery.shape[1]}"
             raise ValueError(f"expected query and gallery features of one width, got {widths}")
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"unknown metric {metric!r}; choose from euclidean, cosine")
-        features = torch.cat([query, gallery])
-        return cls(normalize(features, out=features) if metric == "cosine" else features, memory_limit)
+        return cls(*(map(normalize, sets) if metric == "cosine" else sets), memory_limit, index)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return len(self.query) + len(self.gallery)
 
     def survey(self, k: int) -> Survey:
-        own = torch.arange(len(self), device=self.features.device)[:, None]
+        features = self._of(slice(0, len(self)))
+        own = torch.arange(len(self), device=features.device)[:, None]
         distances, lists = torch.zeros_like(own, dtype=torch.float32), own
         if k > 1:
-            near = nearest(self.features, k=k - 1, memory_limit=self.memory_limit)
+            near = nearest(features, k=k - 1, memory_limit=self.memory_limit, index=self.index)
             distances, lists = torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
-        return Survey(distances, lists, greatest_distances(self.features, memory_limit=self.memory_limit))
+        return Survey(distances, lists, greatest_distances(features, memory_limit=self.memory_limit))
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
-        size = max(1, 2**20 // (4 * self.features.shape[1]))  # pairs whose features stay in the cache
+        features = self._of(slice(0, len(self)))
+        size = max(1, 2**20 // (4 * features.shape[1]))  # pairs whose features stay in the cache
         parts = zip(row.split(size), column.split(size))
-        return torch.cat([(self.features[i] - self.features[j]).square_().sum(1) for i, j in parts])
+        return torch.cat([(features[i] - features[j]).square_().sum(1) for i, j in parts])
 
     def block(self, rows: slice, columns: slice) -> Tensor:
-        x, y = self.features[rows], self.features[columns]
-        squares = x.square().sum(1)[:, None] + y.square().sum(1)
-        return squares.addmm_(x, y.t(), alpha=-2).clamp_(min=0)
+        squares = self._squares[rows, None] + self._squares[columns]
+        return squares.addmm_(self._of(rows), self._of(columns).t(), alpha=-2).clamp_(min=0)
+
+    def _of(self, images: slice) -> Tensor:
+        """Features of a range of images: a copy only if it lies in both sets."""
+        first = len(self.query)
+        if images.stop <= first:
+            return self.query[images]
+        if images.start >= first:
+            return self.gallery[images.start - first : images.stop - first]
+        return torch.cat([self.query[images.start :], self.gallery[: images.stop - first]])
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        return torch.cat([_squares(self.query), _squares(self.gallery)])
 
 
 def greatest_distances(features: Tensor, *, memory_limit: int | None = None) -> Tensor:
     """Squared distance (N,) of each row to the one farthest from it; each pair is looked at once."""
-    squares = torch.cat([part.square().sum(1) for part in features.split(4096)])
+    squares = _squares(features)
     greatest = torch.zeros_like(squares)
     buffer = torch.empty(0, device=features.device)
     for rows in row_blocks(slice(0, len(features)), 4 * len(features), memory_limit):
@@ -115,6 +137,10 @@ def greatest_distances(features: Tensor, *, memory_limit: int | None = None) -> 
         torch.maximum(greatest[rows], block.amax(1), out=greatest[rows])
         torch.maximum(greatest[rest], block.amax(0), out=greatest[rest])
     return greatest
+
+
+def _squares(features: Tensor) -> Tensor:
+    return torch.cat([part.square().sum(1) for part in features.split(4096)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,9 @@
 
 ``official``: the logistic product of ST-ReID, see ``spatiotemporal.joint_similarity``; time breaks ties.
 ``loglikelihood``: ``cos + weight * log(l + floor)``, with the likelihood l of the time between the images.
-``ratio``: ``cos + weight * log((l + floor) / (b + floor))``, with the density b of that time between images of
-different people: what the time says of who it is, not of when the cameras were busy. Both densities are over
-both directions of a pair of cameras.
+``ratio``: ``cos + weight * log((l + floor) / (b + floor))``, with the density b of that time between images
+of different people: what the time says of who it is, not of when the cameras were busy. Both densities are
+over both directions of a pair of cameras.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel, joint
 __all__ = ["FORMS", "TimedMeasure"]
 
 FORMS = ("ratio", "loglikelihood", "official")
-_SIGMA = {"official": 50.0, "loglikelihood": 5.0, "ratio": 5.0}  # bins; the logarithm tells sharper curves apart
+_SIGMA = {"official": 50.0, "loglikelihood": 5.0, "ratio": 5.0}  # bins; a logarithm bears sharper curves
 
 
 @dataclass(frozen=True, eq=False)

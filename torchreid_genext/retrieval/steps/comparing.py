@@ -74,13 +74,13 @@ class Rerank:
 def _space(comparison: Comparison) -> tuple[Space, float]:
     """All images with their distances, and the power to which re-ranking raises these."""
     query, gallery, measure = comparison.query, comparison.gallery, comparison.measure
-    limit = comparison.memory_limit
     if isinstance(measure, Metric):  # torchreid squares its distances, which are squared already
         sets = query.features, gallery.features
-        return FeatureSpace.of(*sets, metric=measure.name, memory_limit=limit), 2
+        return FeatureSpace.of(*sets, metric=measure.name, **comparison.search), 2
     images = query.join(gallery)
 
     def rows(block: slice) -> Tensor:
         return measure(images.select(block), images)
 
-    return RowSpace(rows, len(images), bytes_per_pair=measure.bytes_per_pair, memory_limit=limit), 1
+    options = {"bytes_per_pair": measure.bytes_per_pair, "memory_limit": comparison.memory_limit}
+    return RowSpace(rows, len(images), **options), 1

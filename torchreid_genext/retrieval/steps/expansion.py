@@ -15,7 +15,7 @@ __all__ = ["AlphaQueryExpansion", "AverageQueryExpansion", "DatabaseAugmentation
 
 @dataclass(frozen=True)
 class AverageQueryExpansion:
-    """Replace each query by the mean of itself and its k nearest gallery features (Chum et al., ICCV 2007)."""
+    """Replace a query by the mean of itself and its k nearest gallery features (Chum et al., ICCV 2007)."""
 
     k: int = 5
 
@@ -62,7 +62,7 @@ class DatabaseAugmentation:
     def __call__(self, comparison: Comparison) -> Comparison:
         query, gallery = comparison.query, comparison.gallery
         augmented = expansion.database_augmentation(
-            gallery.features, k=self.k, alpha=self.alpha, memory_limit=comparison.memory_limit
+            gallery.features, k=self.k, alpha=self.alpha, **comparison.search
         )
         return comparison.with_sets(
             query.with_features(normalize(query.features)), gallery.with_features(augmented)
@@ -72,7 +72,7 @@ class DatabaseAugmentation:
 def _expanded(comparison: Comparison, k: int, alpha: float) -> Comparison:
     query, gallery = comparison.query, comparison.gallery
     expanded = expansion.alpha_query_expansion(
-        query.features, gallery.features, k=k, alpha=alpha, memory_limit=comparison.memory_limit
+        query.features, gallery.features, k=k, alpha=alpha, **comparison.search
     )
     return comparison.with_sets(
         query.with_features(expanded), gallery.with_features(normalize(gallery.features))

@@ -99,19 +99,19 @@ class Centralize:
         return normalize(features) if self.normalize_after else features
 
     def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
-        limit = comparison.memory_limit
         if self.neighbours == "any":
-            return centralization.mutual_neighbours(
-                images.features, k1=self.k1, k2=self.k2, self_distance=self.self_distance, memory_limit=limit
-            )
+            options = {"k1": self.k1, "k2": self.k2, "self_distance": self.self_distance}
+            return centralization.mutual_neighbours(images.features, **options, **comparison.search)
         if self.neighbours == "cross_camera":
-            lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, memory_limit=limit)
+            lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, **comparison.search)
         else:
             measure = TimedMeasure.fit(
                 comparison.train, form=self.form, weight=self.weight, sigma=self.sigma
             )
             across = "cross_camera" in self.neighbours
-            lists = nearest_by(measure, images, k=self.k1, cross_camera=across, memory_limit=limit)
+            lists = nearest_by(
+                measure, images, k=self.k1, cross_camera=across, memory_limit=comparison.memory_limit
+            )
         return centralization.mutual_pairs(lists, self.k2)
 
     def _left_alone(self, images: RetrievalSet) -> Tensor:

@@ -1,0 +1,89 @@
+"""Features of a split for the benchmark: from the cache where they are known, else from the images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from torchreid_genext.benchmark import settings
+from torchreid_genext.benchmark.settings import Images
+from torchreid_genext.extraction import (
+    Encoder,
+    Extraction,
+    GeneratedFeatures,
+    Plan,
+    generated_features,
+    plan,
+    plan_generated,
+)
+from torchreid_genext.retrieval.protocol import RetrievalSet
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+__all__ = ["Split", "plans", "workers"]
+
+
+class Split:
+    """One split through one encoder.
+
+    Attributes:
+        images: the readable ones with their features, labels and times.
+        runs: what was extracted: the images, and their generated ones if there are any.
+        coverage: how many images had generated ones, if a chain uses them.
+    """
+
+    def __init__(self, cfg: CfgNode, encoder: Encoder, images: Images) -> None:
+        planned = plan(encoder, images.paths, settings.cache_dir(cfg))
+        extraction = planned.run(workers=workers(cfg), strict=cfg.genext.benchmark.strict)
+        generated = _extract_generated(cfg, encoder, images, extraction)
+        self.images = _retrieval_set(images, extraction, generated)
+        self.runs: list[Extraction | GeneratedFeatures] = [extraction, *([generated] if generated else [])]
+        self.coverage = generated.coverage if generated else None
+
+
+def plans(cfg: CfgNode, encoder: Encoder, images: Sequence[Images]) -> list[Plan]:
+    """All that is to be extracted: of both splits, and of their generated images."""
+    folder = settings.cache_dir(cfg)
+    generated = [plan_generated(encoder, split.generated, folder) for split in images if split.generated]
+    return [*(plan(encoder, split.paths, folder) for split in images), *itertools.chain(*generated)]
+
+
+def workers(cfg: CfgNode) -> int | None:
+    """One process a core; ``data.workers`` counts decoders alone, but 0 is none here too."""
+    return None if cfg.data.workers else 0
+
+
+def _extract_generated(
+    cfg: CfgNode, encoder: Encoder, images: Images, extraction: Extraction
+) -> GeneratedFeatures | None:
+    """Of the generated images of those that could be read, if a chain uses them."""
+    if images.generated is None:
+        return None
+    return generated_features(
+        encoder,
+        images.generated.select(extraction.kept.tolist()),
+        extraction.features,
+        cache_dir=settings.cache_dir(cfg),
+        workers=workers(cfg),
+        strict=cfg.genext.benchmark.strict,
+    )
+
+
+def _retrieval_set(
+    images: Images, extraction: Extraction, generated: GeneratedFeatures | None
+) -> RetrievalSet:
+    """The readable images with their features."""
+    kept = extraction.kept
+    pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
+    return RetrievalSet(
+        extraction.features,
+        pids,
+        camids,
+        frames=None if images.frames is None else torch.tensor(images.frames)[kept],
+        generated=generated.features if generated else None,
+        paths=[images.paths[i] for i in kept],
+    )

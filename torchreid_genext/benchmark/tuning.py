@@ -1,0 +1,185 @@
+"""Choose a chain on the training split, so that the test set is looked at once.
+
+Training identities are dealt into folds. In turn each fold is searched as a test set would be, with one query
+image of each identity and camera and the others as gallery, while what a step learns (how long people take
+between cameras) comes from the other folds. No test image is opened.
+
+The features may be of a network that was trained on these identities; then they are better than they will be
+on new ones, and a chain that repairs much has less to show.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchreid_genext import checkpoints, config
+from torchreid_genext.benchmark import settings
+from torchreid_genext.benchmark.extracting import Split
+from torchreid_genext.benchmark.study import evaluate_chain
+from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, Sightings, expand_chains
+from torchreid_genext.retrieval.sets import unmatched_queries
+
+if TYPE_CHECKING:
+    from yacs.config import CfgNode
+
+__all__ = ["TARGETS", "Trial", "Tuning", "folds", "tune", "tuning_table"]
+
+TARGETS = ("mAP", "rank1")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One chain on all folds."""
+
+    chain: str
+    reports: list[Report]
+
+    @property
+    def mAP(self) -> float:
+        """Mean over the folds, in 0 .. 1."""
+        return sum(report.mAP for report in self.reports) / len(self.reports)
+
+    @property
+    def rank1(self) -> float:
+        """Mean over the folds, in 0 .. 1."""
+        return sum(report.rank(1) for report in self.reports) / len(self.reports)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python values."""
+        folds = [{"mAP": report.mAP, "rank1": report.rank(1)} for report in self.reports]
+        protocol = self.reports[0].protocol
+        return {
+            "chain": self.chain, "mAP": self.mAP, "rank1": self.rank1, "protocol": protocol, "folds": folds
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """All trials, the best first.
+
+    Attributes:
+        dataset: whose training split it was. label: the backbone.
+        target: what was compared. trials: one a chain.
+        sizes: queries and gallery images of each fold.
+    """
+
+    dataset: str
+    label: str
+    target: str
+    trials: list[Trial]
+    sizes: list[tuple[int, int]]
+
+    @property
+    def best(self) -> Trial:
+        return self.trials[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain Python values."""
+        fields = ("dataset", "label", "target", "sizes")
+        return {name: getattr(self, name) for name in fields} | {
+            "trials": [trial.to_json() for trial in self.trials]
+        }
+
+
+def tune(cfg: CfgNode) -> Tuning:
+    """Try every chain of ``genext.tune.chains`` on the training split; writes ``tuning.json`` as it goes.
+
+    Raises:
+        ValueError: if a chain or key is out of its range, a chain needs generated images, or the data set is
+            absent.
+    """
+    keys, chains = cfg.genext.tune, expand_chains(cfg.genext.tune.chains)
+    _check(keys, chains)
+    backbone = settings.backbones(cfg)[0]
+    path = Path(cfg.data.save_dir) / "tuning.json"
+    config.write_config(cfg, cfg.data.save_dir)
+    images = Split(cfg, settings.build_encoder(cfg, backbone), settings.open_training(cfg)).images
+    parts = list(folds(images, keys.folds, seed=keys.seed))
+    trials: list[Trial] = []
+    for number, chain in enumerate(chains, start=1):
+        _log.info("%d of %d", number, len(chains))
+        trials.append(Trial(chain.name, [evaluate_chain(cfg, *part[:2], chain, part[2]) for part in parts]))
+        trials.sort(key=lambda trial: -getattr(trial, keys.target))
+        sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
+        tuning = Tuning(settings.dataset_name(cfg), backbone.label, keys.target, trials, sizes)
+        checkpoints.write_json(path, tuning.to_json())
+    return tuning
+
+
+def folds(
+    images: RetrievalSet, number: int, *, seed: int = 0
+) -> Iterator[tuple[RetrievalSet, RetrievalSet, Sightings | None]]:
+    """Query, gallery, and the sightings of the other identities, once for each fold.
+
+    Args:
+        images: a training split.
+        number: of folds, 2 at least.
+        seed: of the choice of queries.
+
+    Raises:
+        ValueError: if there are fewer identities than folds, or a fold has no query with a match.
+    """
+    identities = images.pids.unique()
+    if not 2 <= number <= len(identities):
+        raise ValueError(f"expected 2..{len(identities)} folds, got {number}")
+    for fold in range(number):
+        held_out = torch.isin(images.pids, identities[fold::number])
+        query, gallery = _query_and_gallery(images.select(held_out), seed + fold)
+        yield query, gallery, _sightings(images.select(~held_out))
+
+
+def tuning_table(tuning: Tuning, shown: int = 20) -> str:
+    """The best trials as text."""
+    width = max(len(trial.chain) for trial in tuning.trials[:shown])
+    sizes = ", ".join(f"{query} x {gallery}" for query, gallery in tuning.sizes)
+    lines = [f"{tuning.label} on the training split of {tuning.dataset}, folds of {sizes} (mAP, rank-1):"]
+    lines += [
+        f"  {t.chain.ljust(width)}  {t.mAP * 100:6.2f}  {t.rank1 * 100:6.2f}" for t in tuning.trials[:shown]
+    ]
+    return "\n".join(lines)
+
+
+def _check(keys: CfgNode, chains: list[Chain]) -> None:
+    if keys.target not in TARGETS:
+        raise ValueError(f"unknown genext.tune.target {keys.target!r}; choose from {', '.join(TARGETS)}")
+    if not chains:
+        raise ValueError("expected at least one chain in genext.tune.chains, got none")
+    for chain in chains:
+        if any(step.name == "fuse" for step in chain.steps):
+            raise ValueError(f"expected chains without generated images, got {chain.name}")
+
+
+def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:
+    """One image of each identity and camera to search for, all others to be searched."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    groups = torch.stack([images.pids, images.camids], dim=1).unique(dim=0, return_inverse=True)[1]
+    chosen = torch.empty(int(groups.max()) + 1, dtype=torch.int64)
+    chosen[groups[order]] = order  # whichever comes last
+    is_query = torch.zeros(len(images), dtype=torch.bool)
+    is_query[chosen] = True
+    query, gallery = images.select(is_query), images.select(~is_query)
+    return _with_matches(query, gallery), gallery
+
+
+def _with_matches(query: RetrievalSet, gallery: RetrievalSet) -> RetrievalSet:
+    """Without the queries that nothing in the gallery could answer."""
+    unmatched = unmatched_queries(query, gallery)
+    lost = set(unmatched.absent) | set(unmatched.same_camera)
+    pairs = zip(query.pids.tolist(), query.camids.tolist())
+    kept: Tensor = torch.tensor([pair not in lost for pair in pairs])
+    if not kept.any():
+        raise ValueError("expected training identities with several images under two cameras, got none")
+    return query.select(kept)
+
+
+def _sightings(images: RetrievalSet) -> Sightings | None:
+    return None if images.frames is None else Sightings(images.pids, images.camids, images.frames)
