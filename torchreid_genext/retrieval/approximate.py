@@ -58,7 +58,7 @@ class InvertedLists:
     """
 
     nlist: int | None = None
-    nprobe: int = 16
+    nprobe: int = 64
 
     def __post_init__(self) -> None:
         _check_positive(nlist=1 if self.nlist is None else self.nlist, nprobe=self.nprobe)
