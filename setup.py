@@ -19,6 +19,7 @@ setup(
     license="MIT",
     author="torchreid_genext authors",
     packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
+    package_data={"torchreid_genext.ranklists": ["*.html", "*.css", "*.js"]},
     python_requires=">=3.10",
     install_requires=[
         "torchreid>=0.2.5",

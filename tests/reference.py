@@ -182,7 +182,7 @@ def merged_tracklets(features: np.ndarray, camids, frames, gap: int, threshold: 
         together = [
             j for j in range(len(unit))
             if i == j
-            or (camids[i] == camids[j] and abs(frames[i] - frames[j]) <= gap and unit[i] @ unit[j] >= threshold)
+            or camids[i] == camids[j] and abs(frames[i] - frames[j]) <= gap and unit[i] @ unit[j] >= threshold
         ]  # fmt: skip
         rows.append(unit[together].sum(0))
     return np.array([row / np.sqrt((row**2).sum()) for row in rows])

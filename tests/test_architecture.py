@@ -18,7 +18,9 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 MAY_IMPORT = {
     "__init__": {"backbones", "compat", "config", "data", "engine"},
     "backbones": {"checkpoints", "generators"},
-    "benchmark": {"checkpoints", "compat", "config", "data", "extraction", "retrieval", "visualization"},
+    "benchmark": {
+        "checkpoints", "compat", "config", "data", "extraction", "ranklists", "retrieval", "visualization"
+    },  # fmt: skip
     "checkpoints": set(),
     "compat": set(),
     "config": {"checkpoints"},
@@ -27,6 +29,7 @@ MAY_IMPORT = {
     "engine": {"checkpoints", "compat", "config", "data", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
     "generators": {"checkpoints"},
+    "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
     "training": {"checkpoints", "generators"},
     "visualization": set(),

@@ -1,6 +1,6 @@
 """Choose training-free steps on the training split of a data set, for any backbone.
 
-python tools/tune.py --config-file configs/market1501_tune.yaml --root reid-data model.load_weights weights.pth
+python tools/tune.py --config-file configs/market1501_tune.yaml --root reid-data model.load_weights w.pth
 """
 
 from __future__ import annotations

@@ -204,7 +204,13 @@ def _add_test(cfg: CfgNode) -> None:
 def add_genext_config(cfg: CfgNode) -> None:
     """Add the plugin's own node to a tree, also to one that a user built; every switch is off."""
     cfg.genext = CfgNode()
+    _add_evaluation(cfg)
+    _add_feature_steps(cfg)
+    _add_distance_steps(cfg)
+    _add_tools(cfg)
 
+
+def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
@@ -212,6 +218,8 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
 
+
+def _add_feature_steps(cfg: CfgNode) -> None:
     # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
     cfg.genext.ipg = CfgNode()
     cfg.genext.ipg.enabled = False  # add them
@@ -224,13 +232,13 @@ def add_genext_config(cfg: CfgNode) -> None:
 
     # Camera normalisation: centre and scale the features of each camera.
     cfg.genext.camera_norm = CfgNode()
-    cfg.genext.camera_norm.enabled = False
+    cfg.genext.camera_norm.enabled = False  # centre and scale the features of each camera
     cfg.genext.camera_norm.statistics = "each"  # of each set | gallery, for both
     cfg.genext.camera_norm.epsilon = 0.1  # added to the standard deviation of unit features
 
     # Tracklets: pictures that one camera took within seconds share one feature.
     cfg.genext.tracklets = CfgNode()
-    cfg.genext.tracklets.enabled = False
+    cfg.genext.tracklets.enabled = False  # let one camera's pictures of one moment share a feature
     cfg.genext.tracklets.gap = 300  # frames
     cfg.genext.tracklets.threshold = 0.5  # least cosine
     cfg.genext.tracklets.side = "both"  # query | gallery | both
@@ -249,17 +257,19 @@ def add_genext_config(cfg: CfgNode) -> None:
 
     # Expansion by nearest neighbours in the gallery, weighted by cosine ** alpha.
     cfg.genext.database_augmentation = CfgNode()
-    cfg.genext.database_augmentation.enabled = False
-    cfg.genext.database_augmentation.k = 5
-    cfg.genext.database_augmentation.alpha = 3.0
+    cfg.genext.database_augmentation.enabled = False  # add to gallery features their nearest others
+    cfg.genext.database_augmentation.k = 5  # other gallery features
+    cfg.genext.database_augmentation.alpha = 3.0  # how fast the weight falls; 0: all alike
     cfg.genext.query_expansion = CfgNode()
-    cfg.genext.query_expansion.enabled = False
-    cfg.genext.query_expansion.k = 5
+    cfg.genext.query_expansion.enabled = False  # add to queries their nearest gallery features
+    cfg.genext.query_expansion.k = 5  # gallery features
     cfg.genext.query_expansion.alpha = 3.0  # 0: plain average query expansion
 
+
+def _add_distance_steps(cfg: CfgNode) -> None:
     # ST-ReID (AAAI 2019): the time between two images, learnt from the training split, joins their distance.
     cfg.genext.spatiotemporal = CfgNode()
-    cfg.genext.spatiotemporal.enabled = False
+    cfg.genext.spatiotemporal.enabled = False  # let time join the distance (ST-ReID)
     cfg.genext.spatiotemporal.form = "ratio"  # ratio | loglikelihood | official
     cfg.genext.spatiotemporal.weight = 0.07  # of time, in the first two
     cfg.genext.spatiotemporal.floor = 1e-4  # likelihood of what no training identity has shown, there
@@ -274,6 +284,8 @@ def add_genext_config(cfg: CfgNode) -> None:
     cfg.genext.rerank.k2 = 6  # nearest images whose descriptions are averaged
     cfg.genext.rerank.lambda_value = 0.3  # share of the original distance
 
+
+def _add_tools(cfg: CfgNode) -> None:
     # How the benchmark tool extracts features; float32 is exact.
     cfg.genext.inference = CfgNode()
     cfg.genext.inference.precision = "fp32"  # fp32 | bf16
@@ -296,7 +308,7 @@ def add_genext_config(cfg: CfgNode) -> None:
 
     # How the tuning tool chooses a chain on the training split.
     cfg.genext.tune = CfgNode()
-    cfg.genext.tune.chains = ["l2", "camera_norm", "nfc(neighbours=any|cross_camera)"]  # and grids
+    cfg.genext.tune.chains = ["l2", "nfc", "camera_norm", "camera_norm+nfc"]  # and grids
     cfg.genext.tune.folds = 2  # parts of the identities; what is learnt from others is tried on one
     cfg.genext.tune.seed = 0  # of the choice of queries
     cfg.genext.tune.target = "mAP"  # mAP | rank1

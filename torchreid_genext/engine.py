@@ -223,7 +223,7 @@ class _Evaluation:
         if not has_frames(dataset):
             return None
         if "data" not in self.cfg:
-            raise ValueError("expected the whole configuration for a spatio-temporal step, got its node genext")
+            raise ValueError("expected the whole configuration for a chain with times, got its node genext")
         train = compat.init_image_dataset(dataset, root=self.cfg.data.root, verbose=False).train
         paths, pids, camids = zip(*(record[:3] for record in train))
         return Sightings(pids, camids, global_frames(paths, dataset))

@@ -13,6 +13,7 @@ from torchreid_genext.retrieval.centralization import mutual_pairs
 from torchreid_genext.retrieval.comparison import Metric
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
 from torchreid_genext.retrieval.protocol import RetrievalSet, Sightings, evaluate, transform
+from torchreid_genext.retrieval.steps.features import NEIGHBOURS
 from torchreid_genext.retrieval.tracklets import merge_tracklets
 
 
@@ -111,7 +112,7 @@ def test_nearest_by_wants_k_within_the_set(images: RetrievalSet) -> None:
         nearest_by(Metric(), images, k=120)
 
 
-@pytest.mark.parametrize("neighbours", ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotemporal"))
+@pytest.mark.parametrize("neighbours", NEIGHBOURS)
 def test_memory_limit_changes_no_neighbour(
     neighbours: str, halves: tuple[RetrievalSet, RetrievalSet], train: Sightings
 ) -> None:

@@ -22,7 +22,7 @@ def test_growth_is_what_the_work_took_even_if_it_was_freed_meanwhile() -> None:
     assert 60 * MIB < memory.growth() < 100 * MIB
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can set the peak back and give freed pages back")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can set the peak back")
 def test_earlier_work_hides_nothing() -> None:
     fill(96)
     memory = PeakMemory()

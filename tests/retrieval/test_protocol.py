@@ -13,8 +13,8 @@ from tests import reference
 from torchreid_genext import compat
 from torchreid_genext.retrieval.centralization import fuse_generated, nfc
 from torchreid_genext.retrieval.protocol import (
-    Comparison,
     Chain,
+    Comparison,
     RetrievalSet,
     bootstrap_difference,
     distances,

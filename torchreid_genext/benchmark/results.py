@@ -47,6 +47,7 @@ class Measurement:
         precision_effect: what the precision changed, if it is known.
         train: who was where when in the training split, if a chain learns from it.
         memory_limit: bytes of working memory of the chains; None is the library's default.
+        index: how chains search neighbours.
     """
 
     backbone: Backbone
@@ -62,6 +63,7 @@ class Measurement:
     precision_effect: PrecisionEffect | None
     train: Sightings | None = None
     memory_limit: int | None = None
+    index: str = "exact"
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
@@ -72,6 +74,7 @@ class Measurement:
             metric=self.reports[0].metric,
             memory_limit=self.memory_limit,
             train=self.train,
+            index=self.index,
         )
 
     def extraction(self) -> str:

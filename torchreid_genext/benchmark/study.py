@@ -56,8 +56,9 @@ def run(cfg: CfgNode) -> Result:
     if cfg.genext.benchmark.pictures:
         result = replace(result, pictures=drawing.draw(result))
     if cfg.genext.benchmark.rank_lists:
-        options = {"queries": cfg.genext.benchmark.rank_list_queries, "depth": cfg.genext.benchmark.rank_list_depth}
-        result = replace(result, rank_lists=rank_lists.write(result, **options))
+        keys = cfg.genext.benchmark
+        lists = rank_lists.write(result, queries=keys.rank_list_queries, depth=keys.rank_list_depth)
+        result = replace(result, rank_lists=lists)
     writing.write(result)
     return result
 
@@ -116,6 +117,7 @@ def _measure(
         precision_effect=_precision_effect(cfg, backbone, images, chains[0], reports[0], train),
         train=train,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
+        index=cfg.genext.evaluation.index,
     )
 
 

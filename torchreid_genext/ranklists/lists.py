@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain as concatenated
 from itertools import zip_longest
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.report import Report
@@ -170,13 +169,9 @@ def ranked_lists(comparison: Comparison, rows: Sequence[int], depth: int = 10) -
 
 def _distances(comparison: Comparison, rows: Sequence[int]) -> Iterator[NDArray[np.float32]]:
     """Distances (G,) of each of these queries; the matrix of all never exists."""
-    if comparison.reranked is not None:  # knows its queries by row
-        blocks: Iterable[Tensor] = (comparison.distances(slice(row, row + 1)) for row in rows)
-    else:
-        some = replace(comparison, query=comparison.query.select(torch.tensor(rows)))
-        blocks = (block for _, block in some.blocks())
-    for block in blocks:
-        yield from block.cpu().numpy()
+    chosen = torch.tensor(rows)
+    for block in comparison.row_blocks(len(rows), len(comparison.gallery)):
+        yield from comparison.distances(chosen[block]).cpu().numpy()
 
 
 def _places(distances: NDArray[np.float32], kinds: NDArray[np.str_], depth: int) -> Iterator[Place]:

@@ -52,7 +52,10 @@ class SparseRows:
         """Entries of each row (N,)."""
         return self.starts.diff()
 
-    def __getitem__(self, rows: slice) -> SparseRows:
+    def __getitem__(self, rows: slice | Tensor) -> SparseRows:
+        if isinstance(rows, Tensor):
+            place, entries = self.entries(rows)
+            return SparseRows.of(place, self.columns[entries], self.values[entries], len(rows))
         start, stop, _ = rows.indices(len(self))
         starts = self.starts[start : stop + 1]
         entries = slice(int(starts[0]), int(starts[-1]))

@@ -71,7 +71,7 @@ class Comparison:
     train: Sightings | None = None
     memory_limit: int | None = None
     index: str = "exact"
-    reranked: Callable[[slice], Tensor] | None = None
+    reranked: Callable[[slice | Tensor], Tensor] | None = None
 
     def with_sets(self, query: RetrievalSet, gallery: RetrievalSet) -> Comparison:
         """The same with other sets.
@@ -92,13 +92,13 @@ class Comparison:
         if self.reranked is not None:
             raise ValueError("expected re-ranking to be the last step, got another one after it")
 
-    def with_reranking(self, reranked: Callable[[slice], Tensor]) -> Comparison:
+    def with_reranking(self, reranked: Callable[[slice | Tensor], Tensor]) -> Comparison:
         """The same with final distances; raises as `with_sets`."""
         self.check_open()
         return replace(self, reranked=reranked)
 
-    def distances(self, rows: slice, columns: slice = slice(None)) -> Tensor:
-        """Distances (B, b) of a block of query rows to a block of the gallery, or to all of it."""
+    def distances(self, rows: slice | Tensor, columns: slice = slice(None)) -> Tensor:
+        """Distances (B, b) of a block of query rows, or of some by index, to a block of the gallery."""
         if self.reranked is not None:
             return self.reranked(rows)[:, columns]
         return self.measure(self.query.select(rows), self.gallery.select(columns))

@@ -31,6 +31,7 @@ from torchreid_genext.retrieval._reciprocal import (
     reciprocal_sets,
     row_blocks,
 )
+from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space, Survey
 
 __all__ = ["KReciprocal", "check_ranges", "encode", "k_reciprocal", "k_reciprocal_distances"]
@@ -172,8 +173,12 @@ class KReciprocal:
         gallery = vectors[num_query:].transposed(len(vectors))
         return cls(space, greatest, vectors[:num_query], gallery, lambda_value, power, memory_limit)
 
-    def __call__(self, rows: slice) -> Tensor:
-        return self.distances(rows)
+    def __call__(self, rows: slice | Tensor) -> Tensor:
+        """Distances (B, G) of a range of queries, or of some by index."""
+        if isinstance(rows, slice):
+            return self.distances(rows)
+        size = max(1, (self.memory_limit or DEFAULT_MEMORY_LIMIT) // self._row_bytes)
+        return torch.cat([self._distances(some) for some in rows.split(size)])
 
     def distances(self, rows: slice) -> Tensor:
         """Distances (B, G) of a range of queries to the whole gallery, float32, in 0 .. 1."""
@@ -183,7 +188,7 @@ class KReciprocal:
             result[part.start - start : part.stop - start] = self._distances(part)
         return result
 
-    def _distances(self, rows: slice) -> Tensor:
+    def _distances(self, rows: slice | Tensor) -> Tensor:
         gallery = slice(len(self.query), len(self.space))
         original = _normalised(self.space.block(rows, gallery), self.greatest[rows, None], self.power)
         shared = min_sums(self.query[rows], self.gallery, original.shape[1])

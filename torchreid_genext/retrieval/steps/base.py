@@ -29,11 +29,13 @@ class Step(Protocol):
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError that lists the choices."""
     if value not in choices:
         raise ValueError(f"unknown {name} {value!r}; choose from {', '.join(choices)}")
 
 
 def check_counts(step: str, **counts: int) -> None:
+    """Raise ValueError that names the first that is no integer >= 1."""
     for key, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"expected {step} {key} to be an integer >= 1, got {value!r}")
@@ -45,6 +47,7 @@ def on_each(
     change: Callable[[RetrievalSet], Tensor],
     otherwise: Callable[[RetrievalSet], Tensor] = lambda images: images.features,
 ) -> Comparison:
+    """Change the features of one side or both, each set on its own; `otherwise` those of the other side."""
     query, gallery = comparison.query, comparison.gallery
     of_query = change if side in ("query", "both") else otherwise
     of_gallery = change if side in ("gallery", "both") else otherwise
@@ -54,6 +57,7 @@ def on_each(
 
 
 def on_joint(comparison: Comparison, change: Callable[[RetrievalSet], Tensor]) -> Comparison:
+    """Change the features of both sets as if they were one."""
     query, gallery = comparison.query, comparison.gallery
     features = change(query.join(gallery))
     return comparison.with_sets(
