@@ -112,6 +112,16 @@ def test_no_block_of_rows_exceeds_the_memory_limit() -> None:
     assert 1 < longest <= 10
 
 
+@pytest.mark.parametrize("memory_limit", (None, 2000))
+def test_queries_by_index_get_the_rows_of_the_whole(memory_limit: int | None) -> None:
+    features, some = people(), torch.tensor([3, 14, 0, 3])
+    rows = torch.cdist(features, features)
+    spaces = FeatureSpace.of(features[:QUERIES], features[QUERIES:]), RowSpace(lambda x: rows[x], IMAGES)
+    for space in spaces:
+        reranked = KReciprocal.of(space, QUERIES, memory_limit=memory_limit)
+        torch.testing.assert_close(reranked(some), reranked(slice(0, QUERIES))[some])
+
+
 def test_stages_on_shares_of_the_images_make_the_same_whole() -> None:
     features = people()
     space = FeatureSpace.of(features[:QUERIES], features[QUERIES:])

@@ -49,8 +49,8 @@ class Space(Protocol):
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         """Distances (P,) of single pairs, in ascending order of `row`."""
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
-        """Distances (B, C) of a range of images to another; bounds are given and >= 0."""
+    def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """Distances (B, C) of a range of images, or of queries by index, to a range of images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +105,10 @@ class FeatureSpace:
         parts = zip(row.split(size), column.split(size))
         return torch.cat([(features[i] - features[j]).square_().sum(1) for i, j in parts])
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
+    def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        some = self.query[rows] if isinstance(rows, Tensor) else self._of(rows)
         squares = self._squares[rows, None] + self._squares[columns]
-        return squares.addmm_(self._of(rows), self._of(columns).t(), alpha=-2).clamp_(min=0)
+        return squares.addmm_(some, self._of(columns).t(), alpha=-2).clamp_(min=0)
 
     def _of(self, images: slice) -> Tensor:
         """Features of a range of images: a copy only if it lies in both sets."""
@@ -148,14 +149,14 @@ class RowSpace:
     """Distances of any origin, given as a function of a range of rows.
 
     Attributes:
-        rows: slice of images -> their distances (B, N) to all, float32, >= 0 and finite; called two to three
-            times for each image.
+        rows: a range of images, or some by index -> their distances (B, N) to all, float32, >= 0 and finite;
+            called two to three times for each image.
         size: N.
         bytes_per_pair: of working memory that `rows` takes, its result included.
         memory_limit: bytes, 96 MiB unless told.
     """
 
-    rows: Callable[[slice], Tensor]
+    rows: Callable[[slice | Tensor], Tensor]
     size: int
     bytes_per_pair: int = 4
     memory_limit: int | None = None
@@ -179,7 +180,7 @@ class RowSpace:
             result[first:end] = block[row[first:end] - rows.start, column[first:end]]
         return result
 
-    def block(self, rows: slice, columns: slice) -> Tensor:
+    def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
         return self.rows(rows)[:, columns]
 
     def _blocks(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:
