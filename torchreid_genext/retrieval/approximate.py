@@ -3,7 +3,8 @@
 An exact search costs N x M products; beyond a few million rows only an index that looks at a part of the rows
 is affordable. What it finds is scored again as `neighbours.nearest` scores, from the difference of the two
 vectors, so that only the choice of neighbours is approximate, never their distance or order. How good the
-choice is depends on the features, so each search measures its recall on a few rows and logs it.
+choice is depends on the features, so each search measures its recall on a few rows, where level INFO is
+logged.
 
 faiss is an extra (``pip install torchreid_genext[faiss]``). It holds a copy of the features in main memory,
 and uses as many threads as ``faiss.omp_set_num_threads`` allows.
@@ -142,7 +143,8 @@ def nearest(
     every = torch.arange(len(x), device=x.device)
     parts = [search(every[part]) for part in blocks(len(x), rows)]
     distances, indices = (torch.cat(column) for column in zip(*parts))
-    search.log_recall(indices)
+    if logger.isEnabledFor(logging.INFO):
+        search.log_recall(indices)
     return distances, indices
 
 
