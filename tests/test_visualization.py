@@ -13,10 +13,12 @@ from torchreid_genext.visualization import (
     Bar,
     Hit,
     RankedQuery,
+    Transition,
     chain_bars,
     density_histograms,
     embeddings,
     ranked_lists,
+    transition_histograms,
 )
 
 
@@ -101,3 +103,16 @@ def test_pictures_are_written_and_leave_the_settings_of_matplotlib_alone(tmp_pat
     assert dict(matplotlib.rcParams) == before
     with Image.open(tmp_path / "bars.png") as image:
         assert image.width == 1500 and len(image.convert("L").getcolors()) > 10
+
+
+def test_transitions_show_every_pair_with_its_bars_and_its_line() -> None:
+    edges, counts = np.arange(-20, 21), np.zeros(40)
+    counts[18:24] = 5
+    panels = [Transition(f"1 to {camera}", edges, counts, counts / counts.sum()) for camera in range(2, 9)]
+    figure = transition_histograms(panels, unit="frames", columns=3)
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in shown] == [f"1 to {c} (30)" for c in range(2, 9)]
+    for axes in shown:
+        heights, places, _ = axes.patches[0].get_data()
+        assert sum(heights) == 30 and min(places) >= -20 and max(places) <= 20
+        assert sum(axes.lines[0].get_ydata()) == pytest.approx(30)

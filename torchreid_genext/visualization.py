@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "Hit", "RankedQuery", "chain_bars", "density_histograms", "embeddings", "ranked_lists"]
+__all__ = [
+    "Bar", "Hit", "RankedQuery", "Transition",
+    "chain_bars", "density_histograms", "embeddings", "ranked_lists", "transition_histograms",
+]  # fmt: skip
 
 _BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
 _BORDERS = {"match": "#1a9850", "miss": "#d73027", "distractor": "#8c8c8c"}
@@ -248,3 +251,64 @@ def _picture(axes: Axes, path: str | Path, border: str, caption: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(caption, fontsize=8, labelpad=4)
+
+
+class Transition(NamedTuple):
+    """Times between two cameras: identities by lag, raw and smoothed, and the edges of the bins.
+
+    Attributes:
+        title: of the panel.
+        edges: (bins + 1,) ascending; negative where people walked the other way.
+        counts: (bins,) identities.
+        smoothed: (bins,) density by the same bins, of sum 1.
+    """
+
+    title: str
+    edges: np.ndarray
+    counts: np.ndarray
+    smoothed: np.ndarray
+
+
+@_styled
+def transition_histograms(transitions: Sequence[Transition], *, unit: str, columns: int = 5) -> Figure:
+    """How long people take between cameras, a panel for each pair of them.
+
+    Args:
+        transitions: the panels.
+        unit: of the edges.
+        columns: panels in a row.
+    """
+    columns = min(columns, len(transitions))
+    rows = -(-len(transitions) // columns)
+    figure = _figure(2.6 * columns, 0.7 + 1.75 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, transition in zip(grid, transitions):
+        _transition(axes, transition)
+    for axes in grid[len(transitions) :]:
+        axes.set_visible(False)
+    figure.supxlabel(
+        f"Time from the first camera to the second, {unit}; each panel shows the middle nine tenths. "
+        "Bars: training identities, how many in the titles. Line: smoothed.",
+        fontsize=9, x=0.01, ha="left",
+    )  # fmt: skip
+    return figure
+
+
+def _transition(axes: Axes, transition: Transition) -> None:
+    """Bars about 40 to a panel, over the middle nine tenths; the line is scaled to the same area."""
+    share = transition.counts.cumsum() / transition.counts.sum()
+    lowest, highest = np.searchsorted(share, (0.05, 0.95))
+    margin = max(10, (highest - lowest) // 4)
+    first, last = max(0, lowest - margin), min(len(share), highest + margin + 1)
+    width = max(1, (last - first) // 40)
+    starts = np.arange(first, last, width)
+    counts = np.add.reduceat(transition.counts[:last], starts)
+    edges = np.append(transition.edges[starts], transition.edges[last])
+    axes.stairs(counts, edges, fill=True, color=_BEFORE)
+    middle = (transition.edges[first:last] + transition.edges[first + 1 : last + 1]) / 2
+    axes.plot(middle, transition.smoothed[first:last] * transition.counts.sum() * width, color=_AFTER)
+    axes.axvline(0, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_title(f"{transition.title} ({transition.counts.sum():.0f})", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+    axes.xaxis.get_major_locator().set_params(nbins=4)

@@ -15,8 +15,9 @@ from torch.nn.functional import normalize
 from torchreid_genext import checkpoints, visualization
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.ranklists import Place, ranked_lists
-from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet
-from torchreid_genext.visualization import Bar, Hit, RankedQuery
+from torchreid_genext.retrieval.protocol import Chain, Comparison, Report, RetrievalSet
+from torchreid_genext.retrieval.steps import SpatioTemporal
+from torchreid_genext.visualization import Bar, Hit, RankedQuery, Transition
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,17 @@ def draw(result: Result) -> tuple[str, ...]:
     for measurement in result.measurements:
         label = re.sub(r"[^\w.-]+", "-", measurement.backbone.label)
         figures |= {f"{name}-{label}": figure for name, figure in _comparison(measurement)}
+    figures |= dict(_transitions(result.measurements[0]))
     return tuple(_save(figure, result.folder / f"{name}.png") for name, figure in figures.items())
+
+
+def _transitions(measurement: Measurement) -> Iterator[tuple[str, Figure]]:
+    """What a step with time has learnt, raw and smoothed, if a chain has one; the last of them is drawn."""
+    steps = [step for report in measurement.reports for step in Chain.parse(report.chain).steps]
+    timed = [step for step in steps if isinstance(step, SpatioTemporal)]
+    if timed and measurement.train is not None:
+        panels = [Transition(*panel) for panel in timed[-1].fit(measurement.train).model.transitions()]
+        yield "transitions", visualization.transition_histograms(panels, unit="frames")
 
 
 def _save(figure: Figure, path: Path) -> str:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -129,6 +130,25 @@ class SpatioTemporalModel:
         _, way = ways.unique(dim=0, return_inverse=True)
         total = counts.new_zeros(len(ways)).index_add_(0, way, smoothed.sum(1))
         return smoothed / (total[way, None] + _EPSILON)
+
+    def transitions(self) -> Iterator[tuple[str, NDArray, NDArray, NDArray]]:
+        """For each two cameras, both ways together: name, edges of the bins in frames, counts, and density.
+
+        Lags below zero are of people who came to the first camera last; cameras are named from 1.
+        """
+        ways = {tuple(pair): row for row, pair in enumerate(self.pairs.tolist())}
+        bins = self.counts.shape[1]
+        nothing = self.counts.new_zeros(bins)
+        edges = self.interval * torch.arange(-bins, bins + 1).numpy()
+        for first, second in sorted({tuple(sorted(pair)) for pair in ways}):
+            back, there = ways.get((first, second)), ways.get((second, first))
+            both = [
+                torch.cat([(nothing if row is None else rows[row]) for row in (back, there)])
+                for rows in (self.counts, self._density(self.counts))
+            ]
+            counts, density = (torch.cat([part[:bins].flip(0), part[bins:]]).numpy() for part in both)
+            name = f"{int(self.cameras[first]) + 1} to {int(self.cameras[second]) + 1}"
+            yield name, edges, counts, density
 
     def lookup(
         self,

@@ -17,7 +17,7 @@ from torchreid_genext.retrieval.steps.expansion import (
 )
 from torchreid_genext.retrieval.steps.features import Centralize, Fuse, Normalize
 
-__all__ = ["STEPS", "Step"]
+__all__ = ["STEPS", "Fuse", "Rerank", "SpatioTemporal", "Step"]
 
 _STEPS = (
     Normalize, CameraNormalize, MergeTracklets, Centralize, Fuse,

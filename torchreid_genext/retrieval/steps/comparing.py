@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.reranking import KReciprocal
+from torchreid_genext.retrieval.sets import Sightings
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
 from torchreid_genext.retrieval.steps.base import check_choice
 from torchreid_genext.retrieval.timing import FORMS, TimedMeasure
@@ -43,7 +44,11 @@ class SpatioTemporal:
         check_choice("form", self.form, FORMS)
 
     def __call__(self, comparison: Comparison) -> Comparison:
-        return comparison.with_measure(TimedMeasure.fit(comparison.train, **vars(self)))
+        return comparison.with_measure(self.fit(comparison.train))
+
+    def fit(self, train: Sightings | None) -> TimedMeasure:
+        """The distance, learnt from a training split."""
+        return TimedMeasure.fit(train, **vars(self))
 
 
 @dataclass(frozen=True)
