@@ -1,0 +1,113 @@
+"""Choosing a chain on the training split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from yacs.config import CfgNode
+
+from tools.tune import main
+from torchreid_genext import config
+from torchreid_genext.benchmark import tuning
+from torchreid_genext.extraction import files, read_image
+from torchreid_genext.retrieval.protocol import RetrievalSet
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+@pytest.fixture
+def images() -> RetrievalSet:
+    """60 people, each seen by 3 of 4 cameras, 3 times by each."""
+    pids = torch.arange(60).repeat_interleave(9)
+    camids = (torch.arange(9) // 3).repeat(60).add_(pids) % 4
+    frames = 100 * pids + 40 * camids + torch.randint(0, 9, (540,))
+    features = torch.randn(60, 16)[pids] + torch.randn(540, 16)
+    return RetrievalSet(features, pids, camids, frames=frames)
+
+
+def settings(reid_data: Path, folder: Path, *options: str) -> CfgNode:
+    keys = ["use_gpu", "False", "model.name", "osnet_x0_25", "model.pretrained", "False"]
+    keys += ["data.height", "64", "data.width", "32", "data.workers", "0", "data.save_dir", str(folder)]
+    return config.load_config("", [*keys, *options], targets=["synthreid_tiny"], root=str(reid_data))
+
+
+def test_folds_share_no_person_and_leave_none_out(images: RetrievalSet) -> None:
+    seen: list[int] = []
+    for query, gallery, train in tuning.folds(images, 3):
+        own = set(query.pids.tolist())
+        assert own == set(gallery.pids.tolist()) and not own & set(train.pids.tolist())
+        assert len(query) + len(gallery) + len(train) == len(images)
+        seen += own
+    assert sorted(seen) == list(range(60))
+
+
+def test_queries_are_one_of_each_person_and_camera(images: RetrievalSet) -> None:
+    query, gallery, _ = next(tuning.folds(images, 2))
+    pairs = list(zip(query.pids.tolist(), query.camids.tolist()))
+    assert len(pairs) == len(set(pairs)) == 90 and len(gallery) == 180
+
+
+def test_folds_depend_on_the_seed_alone(images: RetrievalSet) -> None:
+    first, again, other = (next(tuning.folds(images, 2, seed=seed))[0].features for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("number", (1, 61))
+def test_number_of_folds_is_checked(number: int, images: RetrievalSet) -> None:
+    with pytest.raises(ValueError, match=f"expected 2..60 folds, got {number}"):
+        next(tuning.folds(images, number))
+
+
+def test_people_under_one_camera_cannot_be_searched(images: RetrievalSet) -> None:
+    with pytest.raises(ValueError, match="expected training identities with several images under two cameras"):
+        next(tuning.folds(images.select(images.camids == 0), 2))
+
+
+def test_best_chain_comes_first_and_no_test_image_is_opened(
+    reid_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def watched(path: str, *size: int) -> object:
+        opened.append(str(path))
+        return read_image(path, *size)
+
+    monkeypatch.setattr(files, "read_image", watched)
+    result = tuning.tune(settings(reid_data, tmp_path, "genext.tune.chains", "['base', 'camera_norm', 'st']"))
+    assert opened and all("bounding_box_train" in path for path in opened)
+    rates = [trial.mAP for trial in result.trials]
+    assert rates == sorted(rates, reverse=True) and len(rates) == 3
+    saved = json.loads((tmp_path / "tuning.json").read_text())
+    assert [trial["chain"] for trial in saved["trials"]] == [trial.chain for trial in result.trials]
+    assert saved["trials"][0]["mAP"] == pytest.approx(
+        sum(fold["mAP"] for fold in saved["trials"][0]["folds"]) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("target", "speed", "unknown genext.tune.target 'speed'; choose from mAP, rank1"),
+        ("chains", "[]", "expected at least one chain in genext.tune.chains"),
+        ("chains", "['fuse']", "expected chains without generated images, got fuse"),
+    ],
+)
+def test_bad_keys_are_refused(key: str, value: str, message: str, reid_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        tuning.tune(settings(reid_data, tmp_path, f"genext.tune.{key}", value))
+
+
+def test_tool_lists_chains_and_prints_the_best(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = ["use_gpu", "False", "model.name", "osnet_x0_25", "model.pretrained", "False", "data.workers", "0"]
+    keys += ["data.height", "64", "data.width", "32", "data.save_dir", str(tmp_path)]
+    arguments = ["-t", "synthreid_tiny", "--root", str(reid_data)]
+    main([*arguments, "--dry-run", *keys])
+    assert "camera_norm" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    main([*arguments, *keys, "genext.tune.chains", "['l2', 'camera_norm+st']"])
+    output = capsys.readouterr().out
+    assert "2 chains on 2 folds" in output and "Best:    " in output
