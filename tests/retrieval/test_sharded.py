@@ -44,6 +44,11 @@ def crowd() -> torch.Tensor:
     return x
 
 
+def equals() -> torch.Tensor:
+    """Rows of which so many are equal that an image is not among its own nearest."""
+    return crowd() * (torch.arange(91) % 5 == 0)[:, None] + 1
+
+
 def shard(rank: int, count: int) -> slice:
     start = sum(SIZES[count][:rank])
     return slice(start, start + SIZES[count][rank])
@@ -60,6 +65,7 @@ def results(rank: int, count: int) -> dict[str, Any]:
         "nfc": sharded.nfc(x[own], k1=3, k2=2),
         "nfc with ties": sharded.nfc(y[own], k1=4, k2=4),
         "k_reciprocal": sharded.k_reciprocal(x[own], images(1).features[own] @ torch.ones(8, 20), k1=6, k2=3),
+        "k_reciprocal of equals": sharded.k_reciprocal(equals()[own], equals()[own], k1=4, k2=2),
         "k_reciprocal cosine": sharded.k_reciprocal(
             query.features, gallery.features, metric="cosine", k1=4, k2=1, lambda_value=0.5, memory_limit=4000
         ),
@@ -171,6 +177,8 @@ def test_reranked_distances_equal_one_process(found: dict, count: int) -> None:
     y = images(1).features @ torch.ones(8, 20)
     expected = reranking.k_reciprocal(crowd(), y, k1=6, k2=3)
     torch.testing.assert_close(rows(found, count, "k_reciprocal"), expected, atol=1e-6, rtol=0)
+    expected = reranking.k_reciprocal(equals(), equals(), k1=4, k2=2)
+    torch.testing.assert_close(rows(found, count, "k_reciprocal of equals"), expected, atol=1e-6, rtol=0)
     sets = images(1).features, images(2).features
     expected = reranking.k_reciprocal(*sets, metric="cosine", k1=4, k2=1, lambda_value=0.5)
     torch.testing.assert_close(rows(found, count, "k_reciprocal cosine"), expected, atol=1e-6, rtol=0)
