@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 
 from torchreid_genext.retrieval._memory import PeakMemory
 
-__all__ = ["Measurement", "measure", "table"]
+__all__ = ["MIB", "Measurement", "measure", "table"]
+
+MIB = 2**20
 
 
 class Measurement:

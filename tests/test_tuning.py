@@ -111,3 +111,23 @@ def test_tool_lists_chains_and_prints_the_best(
     main([*arguments, *keys, "genext.tune.chains", "['l2', 'camera_norm+st']"])
     output = capsys.readouterr().out
     assert "2 chains on 2 folds" in output and "Best:    " in output
+
+
+def test_interrupted_run_goes_on_where_it_was(
+    reid_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few, all_chains = (f"[{names}]" for names in ("'base', 'st'", "'base', 'st', 'camera_norm'"))
+    tuning.tune(settings(reid_data, tmp_path, "genext.tune.chains", few))
+    with caplog.at_level("INFO"):
+        resumed = tuning.tune(settings(reid_data, tmp_path, "genext.tune.chains", all_chains))
+    evaluated = [r.getMessage() for r in caplog.records if r.getMessage().startswith("  chain")]
+    assert evaluated == ["  chain camera_norm"] * 2, "once a fold"
+    whole = tuning.tune(settings(reid_data, tmp_path / "whole", "genext.tune.chains", all_chains))
+    assert resumed.to_json() == whole.to_json()
+
+
+def test_trials_of_other_settings_are_not_taken_over(reid_data: Path, tmp_path: Path) -> None:
+    keys = ["genext.tune.chains", "['base']"]
+    first = tuning.tune(settings(reid_data, tmp_path, *keys))
+    other = tuning.tune(settings(reid_data, tmp_path, *keys, "genext.tune.seed", "5"))
+    assert first.key != other.key and first.best.mAP != other.best.mAP

@@ -25,7 +25,7 @@ from torchreid_genext.retrieval.protocol import (
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["describe", "evaluate_chain", "run"]
+__all__ = ["describe", "evaluate_chain", "protocol", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run(cfg: CfgNode) -> Result:
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
     images = settings.with_generated(cfg, settings.open_dataset(cfg), chains)
     measurements = [_measure(cfg, *pair, images, chains) for pair in zip(backbones, encoders)]
-    result = Result(name, cfg.test.dist_metric, _protocol(cfg), measurements, Path(cfg.data.save_dir))
+    result = Result(name, cfg.test.dist_metric, protocol(cfg), measurements, Path(cfg.data.save_dir))
     writing.write(result)  # before the pictures, which may fail for reasons of their own
     if cfg.genext.benchmark.pictures:
         result = replace(result, pictures=drawing.draw(result))
@@ -90,7 +90,8 @@ def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple
     return f"{backbone.label}: {work}, about {seconds:.0f} s"
 
 
-def _protocol(cfg: CfgNode) -> str:
+def protocol(cfg: CfgNode) -> str:
+    """Which evaluation the configuration asks for."""
     return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
 
 
@@ -131,7 +132,7 @@ def evaluate_chain(
         gallery,
         chain,
         metric=cfg.test.dist_metric,
-        protocol=_protocol(cfg),
+        protocol=protocol(cfg),
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         train=train,
         index=cfg.genext.evaluation.index,

@@ -10,6 +10,8 @@ on new ones, and a chain that repairs much has less to show.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,9 +22,8 @@ import torch
 from torch import Tensor
 
 from torchreid_genext import checkpoints, config
-from torchreid_genext.benchmark import settings
+from torchreid_genext.benchmark import settings, study
 from torchreid_genext.benchmark.extracting import Split
-from torchreid_genext.benchmark.study import evaluate_chain
 from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, Sightings, expand_chains
 from torchreid_genext.retrieval.sets import unmatched_queries
 
@@ -33,33 +34,27 @@ __all__ = ["TARGETS", "Trial", "Tuning", "folds", "tune", "tuning_table"]
 
 TARGETS = ("mAP", "rank1")
 
+Part = tuple[RetrievalSet, RetrievalSet, "Sightings | None"]  # query, gallery, and sightings of others
+
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Trial:
-    """One chain on all folds."""
+    """One chain on all folds: rates in 0 .. 1, their means first."""
 
     chain: str
-    reports: list[Report]
+    protocol: str
+    mAP: float
+    rank1: float
+    folds: list[dict[str, float]]
 
-    @property
-    def mAP(self) -> float:
-        """Mean over the folds, in 0 .. 1."""
-        return sum(report.mAP for report in self.reports) / len(self.reports)
-
-    @property
-    def rank1(self) -> float:
-        """Mean over the folds, in 0 .. 1."""
-        return sum(report.rank(1) for report in self.reports) / len(self.reports)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain Python values."""
-        folds = [{"mAP": report.mAP, "rank1": report.rank(1)} for report in self.reports]
-        protocol = self.reports[0].protocol
-        return {
-            "chain": self.chain, "mAP": self.mAP, "rank1": self.rank1, "protocol": protocol, "folds": folds
-        }  # fmt: skip
+    @classmethod
+    def of(cls, chain: Chain, reports: list[Report]) -> Trial:
+        """The means over one report a fold."""
+        folds = [{"mAP": report.mAP, "rank1": report.rank(1)} for report in reports]
+        means = (sum(fold[name] for fold in folds) / len(folds) for name in TARGETS)
+        return cls(chain.name, reports[0].protocol, *means, folds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +65,7 @@ class Tuning:
         dataset: whose training split it was. label: the backbone.
         target: what was compared. trials: one a chain.
         sizes: queries and gallery images of each fold.
+        key: of the features and settings, so that trials of others are not taken for these.
     """
 
     dataset: str
@@ -77,6 +73,7 @@ class Tuning:
     target: str
     trials: list[Trial]
     sizes: list[tuple[int, int]]
+    key: str
 
     @property
     def best(self) -> Trial:
@@ -84,14 +81,14 @@ class Tuning:
 
     def to_json(self) -> dict[str, Any]:
         """Plain Python values."""
-        fields = ("dataset", "label", "target", "sizes")
-        return {name: getattr(self, name) for name in fields} | {
-            "trials": [trial.to_json() for trial in self.trials]
-        }
+        return vars(self) | {"trials": [vars(trial) for trial in self.trials]}
 
 
 def tune(cfg: CfgNode) -> Tuning:
-    """Try every chain of ``genext.tune.chains`` on the training split; writes ``tuning.json`` as it goes.
+    """Try every chain of ``genext.tune.chains`` on the training split.
+
+    After each trial ``tuning.json`` is written; a run that was interrupted, or that asks for more chains,
+    begins with the trials of the same features that stand there.
 
     Raises:
         ValueError: if a chain or key is out of its range, a chain needs generated images, or the data set is
@@ -104,20 +101,41 @@ def tune(cfg: CfgNode) -> Tuning:
     config.write_config(cfg, cfg.data.save_dir)
     images = Split(cfg, settings.build_encoder(cfg, backbone), settings.open_training(cfg)).images
     parts = list(folds(images, keys.folds, seed=keys.seed))
+    key = _key(cfg, images)
+    known = _known(path, key)
     trials: list[Trial] = []
     for number, chain in enumerate(chains, start=1):
         _log.info("%d of %d", number, len(chains))
-        trials.append(Trial(chain.name, [evaluate_chain(cfg, *part[:2], chain, part[2]) for part in parts]))
+        trials.append(known.get(chain.name) or _trial(cfg, chain, parts))
         trials.sort(key=lambda trial: -getattr(trial, keys.target))
         sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
-        tuning = Tuning(settings.dataset_name(cfg), backbone.label, keys.target, trials, sizes)
+        name = settings.dataset_name(cfg)
+        tuning = Tuning(name, backbone.label, keys.target, trials, sizes, key)
         checkpoints.write_json(path, tuning.to_json())
     return tuning
 
 
-def folds(
-    images: RetrievalSet, number: int, *, seed: int = 0
-) -> Iterator[tuple[RetrievalSet, RetrievalSet, Sightings | None]]:
+def _trial(cfg: CfgNode, chain: Chain, parts: list[Part]) -> Trial:
+    return Trial.of(chain, [study.evaluate_chain(cfg, *part[:2], chain, part[2]) for part in parts])
+
+
+def _key(cfg: CfgNode, images: RetrievalSet) -> str:
+    """What every figure depends on, besides the chain."""
+    tune, index = cfg.genext.tune, cfg.genext.evaluation.index
+    chosen = (tune.folds, tune.seed, cfg.test.dist_metric, index, study.protocol(cfg))
+    digest = hashlib.sha256(repr(chosen).encode())
+    for column in (images.features, images.pids, images.camids, images.frames):
+        digest.update(b"" if column is None else column.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _known(path: Path, key: str) -> dict[str, Trial]:
+    """Trials of an earlier run, by chain."""
+    saved = json.loads(path.read_text()) if path.is_file() else {}
+    return {trial["chain"]: Trial(**trial) for trial in saved.get("trials", []) if saved.get("key") == key}
+
+
+def folds(images: RetrievalSet, number: int, *, seed: int = 0) -> Iterator[Part]:
     """Query, gallery, and the sightings of the other identities, once for each fold.
 
     Args:

@@ -169,15 +169,21 @@ class SpatioTemporalModel:
         g_cam, g_frame = _labels(g_cam=g_cam, g_frame=g_frame)
         table = torch.cat([curves, curves.new_full((1, curves.shape[1]), otherwise)]).flatten()
         start = self._rows() * curves.shape[1]
+        start = start.int() if len(table) < 2**31 else start
         q_cam, g_cam = self._index(q_cam), self._index(g_cam)
+        # Floats are several times as fast as integers here, and exact as long as they hold every frame.
+        exact = torch.float32 if max(q_frame.max(), g_frame.max()) < 2**24 else torch.float64
+        q_frame, g_frame = q_frame.to(exact), g_frame.to(exact)
         result = curves.new_empty(len(q_cam), len(g_cam))
-        for rows in torch.arange(len(q_cam)).split(max(1, _IN_CACHE // max(1, len(g_cam)))):
-            lag = q_frame[rows, None] - g_frame
-            forward = start[q_cam[rows]][:, g_cam]  # the query is the later one
-            backward = start.t()[q_cam[rows]][:, g_cam]
-            place = torch.where(lag > 0, forward, backward)
-            place += lag.abs_().div_(self.interval, rounding_mode="floor").clamp_(max=curves.shape[1] - 1)
-            torch.index_select(table, 0, place.flatten(), out=result[rows[0] : rows[-1] + 1].view(-1))
+        for camera in q_cam.unique():
+            own = (q_cam == camera).nonzero()[:, 0]
+            earlier, later = start[g_cam, camera], start[camera, g_cam]  # than the gallery image
+            for rows in own.split(max(1, _IN_CACHE // len(g_cam))):
+                lag = q_frame[rows, None] - g_frame
+                place = (lag > 0).to(start.dtype).mul_(later - earlier).add_(earlier)
+                bins = lag.abs_().div_(self.interval).floor_().clamp_(max=curves.shape[1] - 1)
+                place += bins.to(start.dtype)
+                result[rows] = table.index_select(0, place.flatten()).view(place.shape)
         return result
 
     def save(self, path: str | Path) -> Path:
@@ -244,7 +250,7 @@ def joint_similarity(visual: ArrayLike, likelihood: ArrayLike, *, alpha: float =
     rows = max(1, _IN_CACHE // max(1, visual.shape[1]))
     for out, seen, timed in zip(result.split(rows), visual.split(rows), likelihood.split(rows)):
         out.copy_(timed).mul_(-alpha).exp_().mul_(2).add_(1)
-        out.mul_(seen.to(out.dtype).mul(-alpha).exp_().add_(1)).reciprocal_()
+        out.mul_(seen.mul(-alpha).exp_().add_(1)).reciprocal_()
     return result
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
-from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel, joint_similarity
+from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel
 
 __all__ = ["FORMS", "TimedMeasure"]
 
@@ -75,8 +75,14 @@ class TimedMeasure:
         visual = normalize(x.features) @ normalize(y.features).t()
         where = x.camids, x.frames, y.camids, y.frames
         if self.form == "official":
-            return 1 - joint_similarity(visual, self.model.likelihood(*where)).float()
+            return 1 - visual.mul_(self.alpha).sigmoid_().mul_(self.model.lookup(*self._factors, *where))
         return visual.neg_().add_(self.model.lookup(*self._costs, *where))
+
+    @functools.cached_property
+    def _factors(self) -> tuple[Tensor, float]:
+        """What time multiplies in the official form: its factor for each lag, not for each pair of images."""
+        factors = 1 / (1 + 2 * (-self.alpha * self.model.curves).exp())
+        return factors.float(), 1 / 3
 
     @functools.cached_property
     def _costs(self) -> tuple[Tensor, float]:
