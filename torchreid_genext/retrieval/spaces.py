@@ -194,6 +194,13 @@ def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
     cut = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0] if values.shape[1] > k else []
     columns = columns[:, :k].sort(dim=1).values
     for row in cut:  # equal distances on both sides of the cut
-        columns[row] = distances[row].sort(stable=True).indices[:k].sort().values
+        columns[row] = _first(distances[row], k, values[row, k - 1])
     values, order = distances.gather(1, columns).sort(dim=1, stable=True)
     return values, columns.gather(1, order)
+
+
+def _first(distances: Tensor, k: int, kth: Tensor) -> Tensor:
+    """Columns of the k smallest entries, ascending; of those that equal the k-th the ones that come first."""
+    nearer = (distances < kth).nonzero()[:, 0]
+    tied = (distances == kth).nonzero()[: k - len(nearer), 0]
+    return torch.cat([nearer, tied]).sort().values
