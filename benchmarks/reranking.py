@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from _measure import Measurement, measure, table
-from retrieval import MIB, people, product_and_top_k
+from _crowd import people, product_and_top_k
+from _measure import MIB, Measurement, measure, table
 from torchreid_genext import compat
 from torchreid_genext.retrieval.metrics import Ranking, rank_matches
 from torchreid_genext.retrieval.reranking import KReciprocal, k_reciprocal

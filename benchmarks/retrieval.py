@@ -1,10 +1,10 @@
 """Retrieval at the size of Market-1501, against its peers in the same run.
 
-    python benchmarks/retrieval.py [--peers] [--large 100000]
+    python benchmarks/retrieval.py [--peers] [--large 100000] [--msmt]
 
-Peers: torchreid's Python evaluator; one blocked float32 product with top-k, the least that any exact search
-does; and NFC as published (all distances, an identity mask, a Python loop). The slow peers run with --peers
-only.
+Peers: torchreid's Python evaluator and re-ranking; one blocked float32 product with top-k, the least that any
+exact search does; NFC as published (all distances, an identity mask, a Python loop); and ST-ReID's loops, on a
+slice. The slow ones run with --peers only. --msmt adds evaluation in blocks at the size of MSMT17.
 """
 
 from __future__ import annotations
@@ -14,34 +14,17 @@ import argparse
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from _measure import Measurement, measure, table
+import reranking
+import spatiotemporal
+from _crowd import people, product_and_top_k
+from _measure import MIB, Measurement, measure, table
 from torchreid_genext import compat
 from torchreid_genext.retrieval.centralization import nfc
+from torchreid_genext.retrieval.comparison import distances
+from torchreid_genext.retrieval.expansion import alpha_query_expansion, database_augmentation
 from torchreid_genext.retrieval.metrics import evaluate_rank
-
-MIB = 2**20
-
-
-def people(images: int, width: int, seed: int = 0) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Unit features that cluster by identity and, within it, by camera; pids and camids."""
-    generator = torch.Generator().manual_seed(seed)
-    pids = torch.randint(0, 751, (images,), generator=generator)
-    camids = torch.randint(0, 6, (images,), generator=generator)
-    centres = torch.randn(751, width, generator=torch.Generator().manual_seed(1))
-    views = torch.randn(751 * 6, width, generator=torch.Generator().manual_seed(2))
-    features = torch.randn(images, width, generator=generator)
-    for part in torch.arange(images).split(8192):  # in parts, so that the peak stays that of the features
-        features[part] += 0.6 * centres[pids[part]] + 0.4 * views[pids[part] * 6 + camids[part]]
-    return normalize(features, out=features), pids.numpy(), camids.numpy()
-
-
-def product_and_top_k(features: Tensor, k: int = 3, rows: int = 1024) -> None:
-    """The floor of an exact search: every score once, in single precision, and the best k of each row."""
-    block = torch.empty(rows, len(features))
-    for part in features.split(rows):
-        torch.mm(part, features.t(), out=block[: len(part)]).topk(k, dim=1)
+from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 
 
 def published_nfc(features: Tensor, k1: int = 2, k2: int = 2) -> Tensor:
@@ -111,6 +94,25 @@ def measure_large(images: int, width: int) -> list[list[str]]:
     ]
 
 
+def measure_expansion(queries: int, gallery: int, width: int) -> list[list[str]]:
+    features = people(queries + gallery, width)[0]
+    query, rest = features[:queries], features[queries:]
+    expanded = measure(lambda: alpha_query_expansion(query, rest), repeats=3)
+    augmented = measure(lambda: database_augmentation(rest), repeats=3)
+    return [_row("alpha query expansion", expanded), _row("database augmentation", augmented)]
+
+
+def measure_msmt(queries: int = 11_659, gallery: int = 82_161, width: int = 512) -> list[list[str]]:
+    features, pids, camids = people(queries + gallery, width)
+    columns = zip(features.split([queries, gallery]), *(np.split(x, [queries]) for x in (pids, camids)))
+    sets = [RetrievalSet(*column) for column in columns]
+    run = measure(lambda: evaluate(*sets))
+    product = measure(lambda: [distances(part, sets[1].features) for part in sets[0].features.split(256)])
+    share = f"{run.seconds / product.seconds:.2f} of the distances alone"
+    remark = f"{share}; features themselves: {features.nbytes / MIB:.0f} MiB"
+    return [_row(f"evaluation of {queries:,} x {gallery:,} in blocks", run, remark)]
+
+
 def _row(name: str, run: Measurement, remark: str = "") -> list[str]:
     return [name, f"{run.seconds:.2f} s", f"{run.peak / MIB:.0f} MiB", remark]
 
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=15913)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--large", type=int, default=0, help="also centralize so many images")
+    parser.add_argument("--msmt", action="store_true", help="also evaluate at the size of MSMT17")
     parser.add_argument("--peers", action="store_true", help="also run the slow peers (minutes, 4 GiB)")
     args = parser.parse_args()
     print(
@@ -132,6 +135,10 @@ def main() -> None:
     rows = [["", "median", "memory above start", ""]]
     rows += compare_evaluators(args.queries, args.gallery, args.width, args.peers)
     rows += compare_nfc(args.gallery, args.width, args.peers)
+    rows += measure_expansion(args.queries, args.gallery, args.width)
+    rows += reranking.compare(args.queries, args.gallery, args.width, args.peers)
+    rows += spatiotemporal.compare(40)
+    rows += measure_msmt() if args.msmt else []
     rows += measure_large(args.large, args.width) if args.large else []
     print(table(rows))
 

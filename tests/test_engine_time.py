@@ -64,7 +64,7 @@ def test_times_of_the_training_split_and_of_the_test_images_reach_the_steps(
     sightings = Sightings(pids, camids, global_frames(paths, "synthreid"))
     expected = evaluate(*timed, "st(sigma=30)", train=sightings)
     assert report["mAP"] == pytest.approx(expected.mAP)
-    assert report["protocol"] == "market1501; camera ids, time stamps"
+    assert report["protocol"] == "market1501; camera ids; time stamps"
 
 
 def test_a_whole_chain_may_be_a_text(engine: Any, reid_data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torchreid_genext.retrieval.cameras import camera_norm
 from torchreid_genext.retrieval.centralization import mutual_pairs
 from torchreid_genext.retrieval.comparison import Metric
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
-from torchreid_genext.retrieval.protocol import RetrievalSet, Sightings, evaluate, transform
+from torchreid_genext.retrieval.protocol import Chain, RetrievalSet, Sightings, evaluate, transform
 from torchreid_genext.retrieval.steps.features import NEIGHBOURS
 from torchreid_genext.retrieval.tracklets import merge_tracklets
 
@@ -64,7 +64,7 @@ def test_camera_with_one_image_takes_the_statistics_of_all() -> None:
 def test_camera_norm_helps_where_cameras_shift_features(halves: tuple[RetrievalSet, RetrievalSet]) -> None:
     plain, normed = (evaluate(*halves, chain) for chain in ("l2", "camera_norm"))
     assert normed.mAP > plain.mAP + 0.1
-    assert normed.protocol == "market1501; camera ids, statistics of each set"
+    assert normed.protocol == "market1501; camera ids; statistics of each set"
 
 
 def test_camera_norm_wants_a_camera_for_each_row() -> None:
@@ -122,8 +122,6 @@ def test_memory_limit_changes_no_neighbour(
 
 
 def test_finite_self_distance_is_of_plain_neighbours() -> None:
-    from torchreid_genext.retrieval.chain import Chain
-
     with pytest.raises(ValueError, match="expected neighbours any with a finite self_distance"):
         Chain.parse("nfc(neighbours=cross_camera,self_distance=1000)")
 
@@ -167,6 +165,14 @@ def test_steps_that_know_the_time_say_so_and_need_it(
     query, gallery = (RetrievalSet(x.features, x.pids, x.camids) for x in halves)
     with pytest.raises(ValueError, match="expected frames in"):
         evaluate(query, gallery, chain, train=train)
+
+
+def test_label_names_each_thing_once() -> None:
+    chain = Chain.parse("camera_norm+tracklets+nfc(neighbours=cross_camera+spatiotemporal)+st+rerank")
+    assert chain.uses == (
+        "camera ids", "statistics of each set", "tracklets within each set", "time stamps",
+        "neighbours within each set", "transductive: neighbourhoods across query and gallery",
+    )  # fmt: skip
 
 
 def test_time_needs_a_training_split(halves: tuple[RetrievalSet, RetrievalSet]) -> None:

@@ -50,13 +50,14 @@ class Chain:
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """What its steps use beyond the pair of images that is compared."""
-        return tuple(dict.fromkeys(step.uses for step in self.steps if step.uses))
+        """What its steps use beyond the pair of images that is compared, each thing once."""
+        used = (use for step in self.steps for use in step.uses.split(", "))
+        return tuple(dict.fromkeys(filter(None, used)))
 
     @property
     def knows_time(self) -> bool:
         """Whether a step looks at when images were taken."""
-        return any("time stamps" in use for use in self.uses)
+        return "time stamps" in self.uses
 
     @property
     def is_identity(self) -> bool:

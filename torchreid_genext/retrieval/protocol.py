@@ -124,7 +124,8 @@ def _check(
     if len(unmatched) == len(query):
         raise ValueError(str(unmatched))
     if unmatched:
-        logger.warning("%s; they are left out of all rates", unmatched)
+        fate = "they count as failures" if protocol == "streid" else "they are left out of all rates"
+        logger.warning("%s; %s", unmatched, fate)
 
 
 def _rank(comparison: Comparison, protocol: str, max_rank: int) -> Ranking:

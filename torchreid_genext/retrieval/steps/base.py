@@ -22,7 +22,7 @@ class Step(Protocol):
 
     @property
     def uses(self) -> str:
-        """What the step knows beyond the image pair it compares, for the protocol label; empty if nothing."""
+        """What the step knows beyond the images it compares, for the protocol label: parts joined by ", "."""
 
     def __call__(self, comparison: Comparison) -> Comparison:
         """The comparison with other features, or with another measure."""
