@@ -119,30 +119,39 @@ def test_demo_prints_the_table_of_the_readme(tmp_path: Path) -> None:
         )  # other processors round otherwise
 
 
-@pytest.mark.slow
-def test_market_table_is_what_the_tool_finds(tmp_path: Path) -> None:
+def measured_on_market(config: str, folder: Path) -> dict[tuple[str, str], dict]:
+    """(weights, chain) -> what the benchmark finds with one of the recipes."""
     data, root = shared_data(), ROOT.parent / "reid-data"
     if data is None or not (root / "market1501").is_dir():
         pytest.skip("needs Market-1501 unpacked in ../reid-data and the weights of $GENEXT_DATA")
     weights = [f"{name}=osnet_x0_25@{data}/weights/osnet_x0_25_msmt17_{name}.pth" for name in "ab"]
-    command = [sys.executable, "tools/benchmark.py", "--config-file", "configs/market1501_osnet_x0_25.yaml"]
-    command += [
-        "--root",
-        str(root),
-        "genext.benchmark.models",
-        str(weights),
-        "genext.benchmark.pictures",
-        "False",
-    ]
-    command += ["data.save_dir", str(tmp_path), "genext.benchmark.cache_dir", str(ROOT / "log" / "features")]
+    command = [sys.executable, "tools/benchmark.py", "--config-file", f"configs/{config}", "--root", str(root)]
+    command += ["genext.benchmark.models", str(weights), "genext.benchmark.pictures", "False"]
+    command += ["data.save_dir", str(folder), "genext.benchmark.cache_dir", str(ROOT / "log" / "features")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads((tmp_path / "report.json").read_text())
-    found = {(m["label"], c["chain"]): c for m in report["models"] for c in m["chains"]}
-    rows = table(section("Results on Market-1501"))
+    report = json.loads((folder / "report.json").read_text())
+    return {(model["label"], chain["chain"]): chain for model in report["models"] for chain in model["chains"]}
+
+
+def check_rates(cells: list[str], chain: dict) -> None:
+    rates = chain["mAP"], chain["cmc"][0], chain["cmc"][4]
+    assert [float(cell) for cell in cells] == pytest.approx([100 * rate for rate in rates], abs=0.05)
+
+
+@pytest.mark.slow
+def test_market_table_of_centralization_is_what_the_tool_finds(tmp_path: Path) -> None:
+    found = measured_on_market("market1501_osnet_x0_25.yaml", tmp_path)
+    rows = table(section("Results on Market-1501").split("### Centralization")[1])
     assert len(rows) == len(found)
-    for row in rows:
-        chain = found[row[0], row[1].strip("`")]
-        mean_ap, rank1, rank5 = (float(cell) for cell in row[2:5])
-        assert mean_ap == pytest.approx(100 * chain["mAP"], abs=0.05)
-        assert rank1 == pytest.approx(100 * chain["cmc"][0], abs=0.05)
-        assert rank5 == pytest.approx(100 * chain["cmc"][4], abs=0.05)
+    for weights, chain, *cells in rows:
+        check_rates(cells[:3], found[weights, chain.strip("`")])
+
+
+@pytest.mark.slow
+def test_market_table_of_every_step_is_what_the_tool_finds(tmp_path: Path) -> None:
+    found = measured_on_market("market1501_steps.yaml", tmp_path)
+    rows = table(section("Results on Market-1501").split("### Every step")[1])
+    assert 2 * len(rows) == len(found)
+    for chain, *cells in rows:
+        check_rates(cells[:3], found["a", chain.strip("`")])
+        check_rates(cells[3:], found["b", chain.strip("`")])

@@ -116,3 +116,10 @@ def test_transitions_show_every_pair_with_its_bars_and_its_line() -> None:
         heights, places, _ = axes.patches[0].get_data()
         assert sum(heights) == 30 and min(places) >= -20 and max(places) <= 20
         assert sum(axes.lines[0].get_ydata()) == pytest.approx(30)
+
+
+def test_long_chains_are_broken_between_steps_only() -> None:
+    chain = "camera_norm+tracklets+nfc(neighbours=cross_camera+spatiotemporal,k1=3)+st+rerank"
+    shown = chain_bars({"osnet": [Bar(chain, 0.5, None, 0.5, None)]}).axes[0].get_yticklabels()[0].get_text()
+    assert shown.replace("\n", "") == chain
+    assert shown.splitlines()[1].startswith("nfc(") and "spatiotemporal" in shown.splitlines()[1]

@@ -6,6 +6,7 @@ Every function returns a Matplotlib ``Figure`` that belongs to no window; ``figu
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,9 +122,19 @@ def _bars(
         axes.plot([low, high], [place, place], color=_INK, linewidth=1.4, solid_capstyle="butt")
         axes.text(max(high, value) + 0.015 * right, place, f"{value:.1f}", va="center", bbox=_PLATE)
     axes.set_xlim(0, right * 1.15)
-    axes.set_yticks(places, names)
+    axes.set_yticks(places, [_wrapped(name) for name in names])
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
+
+
+def _wrapped(chain: str, width: int = 40) -> str:
+    """A long chain on several lines, broken between its steps."""
+    lines = [""]
+    for step in re.split(r"(?<=\+)(?![^(]*\))", chain):
+        if lines[-1] and len(lines[-1] + step) > width:
+            lines.append("")
+        lines[-1] += step
+    return "\n".join(lines)
 
 
 @_styled
