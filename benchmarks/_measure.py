@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torchreid_genext.retrieval._memory import PeakMemory
 

@@ -13,10 +13,10 @@ import argparse
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from _crowd import people, product_and_top_k
 from _measure import MIB, Measurement, measure, table
+from torch import Tensor
+
 from torchreid_genext import compat
 from torchreid_genext.retrieval.metrics import Ranking, rank_matches
 from torchreid_genext.retrieval.reranking import KReciprocal, k_reciprocal

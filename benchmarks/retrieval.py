@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import torch
-from torch import Tensor
-
 import reranking
 import spatiotemporal
+import torch
 from _crowd import people, product_and_top_k
 from _measure import MIB, Measurement, measure, table
+from torch import Tensor
+
 from torchreid_genext import compat
 from torchreid_genext.retrieval.centralization import nfc
 from torchreid_genext.retrieval.comparison import distances

@@ -15,10 +15,10 @@ import time
 from typing import Any
 
 import torch
+from _measure import Measurement, measure, table
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from _measure import Measurement, measure, table
 from torchreid_genext.retrieval.approximate import INDEXES, Index, InvertedLists, recall
 from torchreid_genext.retrieval.neighbours import nearest
 

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 import torch
-
 from _measure import MIB, Measurement, measure, table
+
 from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel, joint_similarity
 
 TRAIN, QUERIES, GALLERY, IDENTITIES, CAMERAS, CLOCK = 12_936, 3_368, 15_913, 751, 6, 450_000

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from tests.test_engine import build_engine, measure, pictures, tiny_config, tiny_datasets  # noqa: F401
 from torchreid_genext import engine as hooks
 from torchreid_genext.data.generated import FOLDERS
+from torchreid_genext.data.store import ImageStore
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 
 POSES = (1, 2)
@@ -82,6 +83,29 @@ def test_steps_follow_pose2id(root: Path) -> None:
     genext.ipg.normalize_after, genext.nfc.enabled = False, False
     assert hooks.build_chain(genext).name == "fuse(eta=2.0)"
     assert hooks.build_chain(genext, normalize=True).name == "fuse(eta=2.0)+l2"
+
+
+@pytest.fixture
+def store(root: Path, tmp_path: Path) -> Path:
+    """The same pictures in a store."""
+    made = ImageStore.create(tmp_path / "store")
+    for split, folder in FOLDERS.items():
+        for file in root.glob(f"{folder}/pose*/*"):
+            request = {"split": split, "reference": file.name, "pose": file.parent.name.removeprefix("pose")}
+            with Image.open(file) as image:
+                made.add(image, **request, provenance={"copied": True})
+    return made.root
+
+
+def test_figures_from_a_store_are_those_from_folders(engine: Any, root: Path, store: Path) -> None:
+    hooks.attach(engine, tiny_config(*options(store)))
+    assert measure(engine) == pytest.approx(by_hand(engine, root, "both"), abs=1e-6)
+
+
+def test_a_store_without_a_split_is_refused_when_attaching(engine: Any, tmp_path: Path) -> None:
+    empty = ImageStore.create(tmp_path / "store").root
+    with pytest.raises(ValueError, match="expected a store with generated images of query"):
+        hooks.attach(engine, tiny_config(*options(empty)))
 
 
 def test_images_without_generated_ones_are_counted(

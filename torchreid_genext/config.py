@@ -223,7 +223,7 @@ def _add_feature_steps(cfg: CfgNode) -> None:
     # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
     cfg.genext.ipg = CfgNode()
     cfg.genext.ipg.enabled = False  # add them
-    cfg.genext.ipg.root = ""  # holds {query_gen,bounding_box_test_gen}/pose1 ...; the benchmark's, too
+    cfg.genext.ipg.root = ""  # a store, or of {query_gen,bounding_box_test_gen}/pose1 ...
     cfg.genext.ipg.eta = 2.0  # weight of the generated images
     cfg.genext.ipg.reduce = "mean"  # mean | sum, over the poses
     cfg.genext.ipg.side = "both"  # query | gallery | both

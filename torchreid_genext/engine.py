@@ -26,9 +26,9 @@ from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.filenames import global_frames, has_frames
 from torchreid_genext.data.generated import (
     FOLDERS,
+    check_generated,
     collect_features,
     find_generated,
-    pose_folders,
     reader,
 )
 from torchreid_genext.retrieval.protocol import (
@@ -128,7 +128,7 @@ def _check_generated(ipg: CfgNode) -> None:
         raise ValueError("expected genext.ipg.root, a folder of generated images, got none")
     for split in FOLDERS if ipg.enabled else ():
         if ipg.side in (split, "both"):
-            pose_folders(ipg.root, split)
+            check_generated(ipg.root, split)
 
 
 def _show_results() -> None:

@@ -16,9 +16,9 @@ from torchreid_genext.data.generated import (
     FOLDERS,
     Coverage,
     GeneratedImages,
+    check_generated,
     collect_features,
     find_generated,
-    pose_folders,
     reader,
 )
 
@@ -89,7 +89,7 @@ def test_lost_folders_are_named_with_the_layout(tmp_path: Path) -> None:
 
 
 def test_images_of_another_dataset_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"such as .*{NAMES[0]}, got none"):
+    with pytest.raises(ValueError, match=f"such as {NAMES[0]}, got none of these in"):
         find_generated(lay_out(tmp_path, "query", names=["9999_c1s1_000001_00.jpg"]), PATHS, "query")
 
 
@@ -106,8 +106,9 @@ def test_selected_images_keep_their_generated_ones(tmp_path: Path) -> None:
 
 
 def test_folders_can_be_checked_before_long_work(tmp_path: Path) -> None:
-    lay_out(tmp_path, "query", poses=(3, 1))
-    assert [folder.name for folder in pose_folders(tmp_path, "query")] == ["pose1", "pose3"]
+    check_generated(lay_out(tmp_path, "query"), "query")
+    with pytest.raises(ValueError, match="got no folder '.*bounding_box_test_gen'"):
+        check_generated(tmp_path, "gallery")
 
 
 def test_unknown_split_lists_the_choices(tmp_path: Path) -> None:

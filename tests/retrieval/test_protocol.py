@@ -274,7 +274,8 @@ def test_queries_without_match_are_explained() -> None:
         evaluate(query, gallery)
     assert str(raised.value) == (
         "3 of 3 queries have no match in the gallery: 2 because of identity absent from the gallery "
-        "(pids 7; camids 1, 2); 1 because of identity in the gallery only under the query's own camera (pids 2; camids 0)"
+        "(pids 7; camids 1, 2); 1 because of identity in the gallery only under the query's own camera "
+        "(pids 2; camids 0)"
     )
 
 

@@ -5,6 +5,8 @@ Pose2ID's downloads hold a folder for each pose, in which files are named as the
     <root>/query_gen/pose1/0001_c1s1_001051_00.jpg                    pose1, pose2, ... of the queries
     <root>/bounding_box_test_gen/pose1/0001_c1s1_002301_00.jpg        and of the gallery
 
+Or the root is a store (`torchreid_genext.data.store`), which knows its images and poses by name.
+
 An image may lack generated ones, as distractors do officially. Its own feature then stands in for each, so
 that fusion, by mean or by sum, leaves its direction alone. Where only some poses are there, each missing one
 is the mean of those: the mean over all poses is then the mean over those that exist, and sums stay comparable
@@ -26,9 +28,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from torchreid_genext.data.images import UNREADABLE, open_image
+from torchreid_genext.data.store import ImageStore, is_store
 
 __all__ = [
-    "FOLDERS", "Coverage", "GeneratedImages", "collect_features", "find_generated", "pose_folders", "reader",
+    "FOLDERS", "Coverage", "GeneratedImages", "check_generated", "collect_features", "find_generated",
+    "reader",
 ]  # fmt: skip
 
 FOLDERS = {"query": "query_gen", "gallery": "bounding_box_test_gen"}
@@ -99,38 +103,57 @@ class GeneratedImages:
 
 
 def find_generated(root: str | Path, paths: Sequence[str], split: str) -> GeneratedImages:
-    """Find the generated images of a split in the layout of Pose2ID's downloads.
+    """Find the generated images of a split in the layout of Pose2ID's downloads, or in a store.
 
-    Poses are the folders ``pose<number>``, however many, in the order of their numbers. A file belongs to the
-    real image of its name; another extension will do (.jpg, .jpeg, .png, .bmp, .webp).
+    Poses of a download are the folders ``pose<number>``, however many, in the order of their numbers. A file
+    belongs to the real image of its name; another extension will do (.jpg, .jpeg, .png, .bmp, .webp). In a
+    store names are the real images', with their extension.
 
     Args:
-        root: holds ``query_gen`` and ``bounding_box_test_gen``; of another split's folder nothing is asked.
+        root: a store, or what holds ``query_gen`` and ``bounding_box_test_gen``; of another split nothing is
+            asked.
         paths: the real images of the split, at least one.
         split: ``query`` or ``gallery``.
 
     Raises:
-        ValueError: if the split is unknown, a folder is missing, real images share a name, or not one of them
-            has a generated image.
+        ValueError: as `check_generated`; also if real images share a name, not one of them has a generated
+            image, or a store holds different ones of the same pose.
     """
-    listings = [_listing(folder) for folder in pose_folders(root, split)]
+    check_generated(root, split)
+    listings = _listings(root, split)
     _refuse_shared_names(paths, split)
     names = [os.path.basename(path) for path in paths]
     found = tuple(tuple(_match(listing, name) for listing in listings) for name in names)
     if not any(file for files in found for file in files):
-        example = Path(root, FOLDERS[split], "pose*", names[0])
-        raise ValueError(f"expected generated images of the {split} images, such as {example}, got none")
+        rule = f"expected generated images of the {split} images, such as {names[0]}"
+        raise ValueError(f"{rule}, got none of these in {str(root)!r}")
     return GeneratedImages(split, found)
 
 
-def pose_folders(root: str | Path, split: str) -> list[Path]:
-    """The folders of a split, one a pose, in order; to be asked before long work.
+def check_generated(root: str | Path, split: str) -> None:
+    """Refuse a place that holds no generated images of a split; quick, to be asked before long work.
 
     Raises:
-        ValueError: as `find_generated`, of folders.
+        ValueError: if the split is unknown, a folder is missing, or a store has nothing of the split or is of
+            another version.
     """
     if split not in FOLDERS:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(FOLDERS)}")
+    if not is_store(root):
+        _pose_folders(root, split)
+    elif next(ImageStore(root).entries(split), None) is None:
+        raise ValueError(f"expected a store with generated images of {split}, got {str(root)!r} without")
+
+
+def _listings(root: str | Path, split: str) -> list[dict[str, str]]:
+    """One a pose: the file by the name of the real image."""
+    if is_store(root):
+        return list(ImageStore(root).files(split).values())
+    return [_listing(folder) for folder in _pose_folders(root, split)]
+
+
+def _pose_folders(root: str | Path, split: str) -> list[Path]:
+    """Of a download, in order."""
     folder = Path(root, FOLDERS[split])
     for place in (Path(root), folder):
         if not place.is_dir():
