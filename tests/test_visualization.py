@@ -118,8 +118,37 @@ def test_transitions_show_every_pair_with_its_bars_and_its_line() -> None:
         assert sum(axes.lines[0].get_ydata()) == pytest.approx(30)
 
 
-def test_long_chains_are_broken_between_steps_only() -> None:
-    chain = "camera_norm+tracklets+nfc(neighbours=cross_camera+spatiotemporal,k1=3)+st+rerank"
-    shown = chain_bars({"osnet": [Bar(chain, 0.5, None, 0.5, None)]}).axes[0].get_yticklabels()[0].get_text()
-    assert shown.replace("\n", "") == chain
-    assert shown.splitlines()[1].startswith("nfc(") and "spatiotemporal" in shown.splitlines()[1]
+LONG = "camera_norm+tracklets+nfc(k1=3,k2=3,neighbours=cross_camera+spatiotemporal)+st+rerank"
+
+
+def of_long_names(kind: str, picture: str) -> matplotlib.figure.Figure:
+    values, names = np.random.default_rng(2).random((30, 4)), (LONG, LONG)
+    if kind == "bars":
+        return chain_bars({"osnet": [Bar(chain, 0.5, None, 0.6, None) for chain in ("l2", LONG, LONG, LONG)]})
+    if kind == "histograms":
+        version = {"query": values[0], "gallery": values[1]}
+        return density_histograms(version, version, names=names)
+    if kind == "embeddings":
+        return embeddings(values, values, np.arange(30) % 3, np.arange(30) % 2, names=names)
+    hits = [Hit(picture, "match", "camera 1\n0.5")] * 10
+    query = RankedQuery(picture, "query, camera 2", [("l2", hits), (LONG, hits)])
+    return ranked_lists([query], title=f"osnet: {LONG} has repaired rank-1 of 3 out of 30 queries")
+
+
+def test_long_names_are_broken_at_their_joints() -> None:
+    bars = [Bar(chain, 0.5, None, 0.5, None) for chain in (LONG, "camera_norm+nfc(neighbours=cross_camera)")]
+    long, short = (label.get_text() for label in chain_bars({"osnet": bars}).axes[0].get_yticklabels())
+    assert long.replace("\n", "") == LONG and all(line[-1] in "+,k" for line in long.splitlines())
+    assert max(map(len, long.splitlines())) <= 40 and "\n" not in short
+
+
+@pytest.mark.parametrize("kind", ("bars", "histograms", "embeddings", "lists"))
+def test_long_names_of_chains_stay_inside_the_picture_and_apart(kind: str, picture: str) -> None:
+    figure = of_long_names(kind, picture)
+    figure.draw_without_rendering()
+    names = [text for text in figure.findobj(matplotlib.text.Text) if "tracklets" in text.get_text() and text.get_visible()]
+    boxes = [box for text in names if (box := text.get_window_extent()).width > 1]  # shared labels are drawn once
+    assert len(boxes) >= 2 and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :]), "two names on each other"

@@ -6,6 +6,7 @@ Every function returns a Matplotlib ``Figure`` that belongs to no window; ``figu
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
 _BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
 _BORDERS = {"match": "#1a9850", "miss": "#d73027", "distractor": "#8c8c8c"}
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps lines out of figures
+_NAME = 40  # characters to a line of names beside bars
 _MARKERS = "osD^vPX*<>ph"
 _STYLE = {
     "font.size": 10,
@@ -63,6 +65,16 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
+def _wrapped(text: str, width: int) -> str:
+    """Lines of about so many characters: chains have no spaces, so they are broken behind + and , as well."""
+    lines = [""]
+    for piece in re.split(r"(?<=[+, ])", text):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(map(str.rstrip, lines))
+
+
 class Bar(NamedTuple):
     """One chain: rates in 0 .. 1, each with an interval or None."""
 
@@ -80,11 +92,9 @@ def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
     Args:
         models: label -> bars; the first bar is the baseline, drawn in grey and as a line through the others.
     """
-    bars = sum(map(len, models.values()))
-    figure = _figure(10, 0.6 + 0.36 * bars + 0.8 * len(models))
-    grid = figure.subplots(
-        len(models), 2, squeeze=False, sharey="row", height_ratios=[len(rows) for rows in models.values()]
-    )
+    heights = [_places([row.chain for row in rows])[-1] + 1 for rows in models.values()]
+    figure = _figure(10, 0.6 + 0.36 * sum(heights) + 0.8 * len(models))
+    grid = figure.subplots(len(models), 2, squeeze=False, sharey="row", height_ratios=heights)
     for axes, (label, rows) in zip(grid, models.items()):
         _bars(
             axes[0],
@@ -113,7 +123,7 @@ def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
 def _bars(
     axes: Axes, names: Sequence[str], rates: Sequence[float], intervals: Sequence[tuple[float, float] | None]
 ) -> None:
-    places, values = range(len(names)), [rate * 100 for rate in rates]
+    places, values = _places(names), [rate * 100 for rate in rates]
     axes.barh(places, values, height=0.62, color=[_BEFORE] + [_AFTER] * (len(names) - 1))
     axes.axvline(values[0], color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     right = max(values)
@@ -122,19 +132,16 @@ def _bars(
         axes.plot([low, high], [place, place], color=_INK, linewidth=1.4, solid_capstyle="butt")
         axes.text(max(high, value) + 0.015 * right, place, f"{value:.1f}", va="center", bbox=_PLATE)
     axes.set_xlim(0, right * 1.15)
-    axes.set_yticks(places, [_wrapped(name) for name in names])
+    axes.set_yticks(places, [_wrapped(name, _NAME) for name in names])
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
 
 
-def _wrapped(chain: str, width: int = 40) -> str:
-    """A long chain on several lines, broken between its steps."""
-    lines = [""]
-    for step in re.split(r"(?<=\+)(?![^(]*\))", chain):
-        if lines[-1] and len(lines[-1] + step) > width:
-            lines.append("")
-        lines[-1] += step
-    return "\n".join(lines)
+def _places(names: Sequence[str]) -> list[float]:
+    """Of bars, one apart; further where a name has several lines."""
+    lines = [1 + _wrapped(name, _NAME).count("\n") for name in names]
+    gaps = [max(1.0, (above + below) / 3.6) for above, below in zip(lines, lines[1:])]
+    return [0.0, *itertools.accumulate(gaps)]
 
 
 @_styled
@@ -151,7 +158,8 @@ def density_histograms(
     for axes, name in zip(figure.subplots(1, len(before)), before):
         bins = np.linspace(0, max(before[name].max(), after[name].max()), 50)
         for values, chain, colour in ((before[name], names[0], _BEFORE), (after[name], names[1], _AFTER)):
-            axes.hist(values, bins, color=colour, alpha=0.55, label=f"{chain}: mean {values.mean():.3f}")
+            label = _wrapped(f"{chain}: mean {values.mean():.3f}", 30)
+            axes.hist(values, bins, color=colour, alpha=0.55, label=label)
             axes.axvline(values.mean(), color=colour, linewidth=1.8)
         axes.set_title(f"{name}: {len(before[name])} images")
         axes.set_xlabel("squared distance to the identity's centre")
@@ -174,14 +182,14 @@ def embeddings(
     """
     plane = _principal_plane(np.concatenate([before, after]))
     width, height = np.ptp(plane, axis=0)
-    figure = _figure(10, 1.0 + 4.8 * max(0.3, min(1.5, height / width)))
+    figure = _figure(10, 1.3 + 4.8 * max(0.3, min(1.5, height / width)))
     panels, points = figure.subplots(1, 2, sharex=True, sharey=True), np.split(plane, 2)
     for axes, name, places in zip(panels, names, points):
         for colour, pid in zip(_colours(len(set(pids))), sorted(set(pids))):
             for camid in sorted(set(camids[pids == pid])):
                 x, y = places[(pids == pid) & (camids == camid)].T
                 axes.scatter(x, y, s=34, color=colour, marker=_marker(camid), alpha=0.85, linewidths=0)
-        axes.set_title(name)
+        axes.set_title(_wrapped(name, 55))
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_aspect("equal", "box")
@@ -190,6 +198,7 @@ def embeddings(
         for c in sorted(set(camids))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.draw_without_rendering()  # the layout knows what titles take only once panels are cut to equal scale
     return figure
 
 
@@ -244,13 +253,14 @@ def ranked_lists(queries: Sequence[RankedQuery], *, title: str) -> Figure:
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, (query, name, hits) in zip(grid, rows):
         _picture(axes[0], query.path, _INK, query.caption)
-        axes[0].set_ylabel(name)
+        axes[0].set_ylabel(_wrapped(name, 26), fontsize=8)
         for cell, hit in zip(axes[1:], hits):
             _picture(cell, hit.path, _BORDERS[hit.kind], hit.caption)
         for cell in axes[1 + len(hits) :]:
             cell.set_axis_off()
     meaning = "Green: the same person. Red: someone else. Grey: distractor. Below: camera and distance."
-    figure.suptitle(f"{title}\n{meaning}", x=0.01, ha="left", fontsize=11)
+    heading = "\n".join(_wrapped(sentence, 11 * columns) for sentence in (title, meaning))
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=11)
     return figure
 
 
