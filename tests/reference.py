@@ -186,3 +186,9 @@ def merged_tracklets(features: np.ndarray, camids, frames, gap: int, threshold: 
         ]  # fmt: skip
         rows.append(unit[together].sum(0))
     return np.array([row / np.sqrt((row**2).sum()) for row in rows])
+
+
+def recall_curve(matches: np.ndarray, length: int = 25) -> list[float]:
+    """GenerativePersonReID's "CMC": of the matches among the first 25, the share among the first k."""
+    shown = matches[:length]
+    return [1.0 if not shown.any() else shown[:k].sum() / shown.sum() for k in range(1, length + 1)]

@@ -289,6 +289,19 @@ def test_some_queries_without_match_are_a_warning(caplog: pytest.LogCaptureFixtu
     assert np.isnan(report.average_precision[1])
 
 
+def test_genid_needs_no_other_camera_and_says_what_becomes_of_strangers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gallery = RetrievalSet(torch.eye(3), pids=[1, 2, 2], camids=[0, 0, 0])
+    query = RetrievalSet(torch.eye(3)[[1, 0]], pids=[2, 7], camids=[0, 0])
+    with caplog.at_level(logging.WARNING):
+        report = evaluate(query, gallery, protocol="genid")
+    assert "1 of 2 queries have no match" in caplog.text
+    assert "their average precision counts as 0, their recall as 1" in caplog.text
+    assert report.mAP == pytest.approx((1 + 2 / 3) / 2 / 2)
+    assert report.cmc == pytest.approx((0.75, 0.75, 1))
+
+
 def test_one_image_per_identity_is_explained() -> None:
     lone = RetrievalSet(torch.rand(5, 3) + 1, pids=range(5), camids=[0] * 5)
     with pytest.raises(ValueError, match="5 of 5 queries have no match .*only under the query's own camera"):

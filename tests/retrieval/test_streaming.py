@@ -23,11 +23,12 @@ def streamed(sample, asked: list | None = None, **options) -> Ranking:
 def assert_same(found: Ranking, expected: Ranking) -> None:
     assert found.counts_unmatched == expected.counts_unmatched
     for name in ("average_precision", "pessimistic_precision", "optimistic_precision", "first_match_rank",
-                 "pessimistic_first_rank", "optimistic_first_rank", "inverse_negative_penalty"):  # fmt: skip
+                 "pessimistic_first_rank", "optimistic_first_rank", "inverse_negative_penalty",
+                 "recall"):  # fmt: skip
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
-@pytest.mark.parametrize("protocol", ("market1501", "streid"))
+@pytest.mark.parametrize("protocol", ("market1501", "streid", "genid"))
 @pytest.mark.parametrize("levels", (0, 4, 30))
 @pytest.mark.parametrize(("query_rows", "gallery_rows"), ((1, 1), (7, 33), (30, 139), (64, 1000)))
 def test_blocks_of_any_shape_give_the_ranking_of_the_matrix(
@@ -76,6 +77,22 @@ def test_streid_leaves_out_junk_and_counts_unmatched_queries() -> None:
     assert np.isnan(expected[3]) and found.denominator == len(q_pids)
     assert found.mAP == pytest.approx(np.nansum(expected) / len(q_pids))
     assert found.cmc(1)[0] == pytest.approx(np.mean([row[0] for row in hits]))
+
+
+def test_genid_counts_every_image_and_gives_recall_within_the_first_25() -> None:
+    distances, q_pids, g_pids, q_camids, g_camids = world(seed=2)
+    g_pids[::7], q_pids[3] = -1, 99
+    far = np.flatnonzero(g_pids == q_pids[0])
+    distances[0, far] = distances[0].max() + 1  # all matches are there, none among the first 25
+    found = rank_matches(distances, q_pids, g_pids, q_camids, g_camids, protocol="genid")
+    nowhere = np.full(len(g_camids), -9)
+    hits = [reference.ranked(row, pid, -1, g_pids, nowhere) for row, pid in zip(distances, q_pids)]
+    np.testing.assert_allclose(found.recall, [reference.recall_curve(row) for row in hits], atol=1e-12)
+    assert (found.recall[[0, 3]] == 1).all() and found.valid.sum() == len(q_pids) - 1
+    assert found.mAP == pytest.approx(
+        sum(reference.average_precision(row) for row in hits if row.any()) / len(q_pids)
+    )
+    assert len(found.cmc(50)) == 25 and found.rank1_bounds == (found.cmc(1)[0],) * 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

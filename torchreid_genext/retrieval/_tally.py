@@ -27,13 +27,22 @@ class Gallery:
     Attributes:
         first: index of the first of these images in the whole gallery.
         junk: indices, beside the query's own images under its own camera, that no ranking may hold.
+        own_camera: whether the query's own images under its own camera are matches like any other.
     """
 
-    def __init__(self, pids: NDArray, camids: NDArray, *, junk_pid: int | None = None, first: int = 0):
+    def __init__(
+        self,
+        pids: NDArray,
+        camids: NDArray,
+        *,
+        junk_pid: int | None = None,
+        own_camera: bool = False,
+        first: int = 0,
+    ):
         order = np.argsort(pids, kind="stable")
         names, starts = np.unique(pids[order], return_index=True)
         self._members = dict(zip(names.tolist(), np.split(order + first, starts[1:])))
-        self._camids, self.first = camids, first
+        self._camids, self.first, self.own_camera = camids, first, own_camera
         self.junk = _NOBODY if junk_pid is None else self.members(junk_pid)
 
     def __len__(self) -> int:
@@ -44,9 +53,9 @@ class Gallery:
         return self._members.get(pid, _NOBODY)
 
     def matches(self, pid: int, camid: int) -> NDArray[np.int64]:
-        """Indices of those under other cameras."""
+        """Indices of those under other cameras, or under any."""
         own = self.members(pid)
-        return own[self._camids[own - self.first] != camid]
+        return own if self.own_camera else own[self._camids[own - self.first] != camid]
 
 
 class Tally:

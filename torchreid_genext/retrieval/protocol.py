@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torchreid_genext.retrieval._memory import PeakMemory
 from torchreid_genext.retrieval.centralization import id2
@@ -28,6 +29,12 @@ __all__ = [
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
+
+# What becomes of queries without a match where they are not left out.
+_FATES = {
+    "streid": "they count as failures",
+    "genid": "their average precision counts as 0, their recall as 1",
+}
 
 
 def evaluate(
@@ -49,7 +56,8 @@ def evaluate(
         gallery: what is searched; features as wide as the query's.
         chain: steps, as a ``Chain`` or its text.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
-        protocol: ``market1501``, ``cuhk03``, or ``streid``, the official evaluation of ST-ReID.
+        protocol: ``market1501``, ``cuhk03``, or the official evaluation of ST-ReID, ``streid``, or of
+            GenerativePersonReID, ``genid``; see ``metrics``.
         max_rank: length of the CMC curve; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
         train: who was where when in the training split, for spatio-temporal steps.
@@ -121,10 +129,12 @@ def _check(
     if memory_limit is not None and memory_limit < 1:
         raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
     unmatched = unmatched_queries(query, gallery)
+    if protocol == "genid":  # the query's own camera is as good as another
+        unmatched = replace(unmatched, same_camera=())
     if len(unmatched) == len(query):
         raise ValueError(str(unmatched))
     if unmatched:
-        fate = "they count as failures" if protocol == "streid" else "they are left out of all rates"
+        fate = _FATES.get(protocol, "they are left out of all rates")
         logger.warning("%s; %s", unmatched, fate)
 
 

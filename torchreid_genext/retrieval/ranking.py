@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from torchreid_genext.retrieval._tally import Tally
 
-__all__ = ["PROTOCOLS", "Ranking"]
+__all__ = ["PROTOCOLS", "Ranking", "label"]
 
-PROTOCOLS = ("market1501", "cuhk03", "streid")
+PROTOCOLS = ("market1501", "cuhk03", "streid", "genid")
+_ONLY_THEIRS = {"genid": "genid (its authors' own, rank-k is recall: not comparable)"}
+_RECALL_LENGTH = 25  # of the authors' curve
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Ranking:
         optimistic_first_rank: (Q,) int64.
         inverse_negative_penalty: (Q,) float64, matches over the rank of the last one (Ye et al., TPAMI 2021).
         sampled_cmc: (Q, max_rank) float32 under the cuhk03 protocol, else None.
+        recall: (Q, 25) float64 under the genid protocol, else None: which share of a query's matches among
+            the first 25 stands among the first 1 .. 25; 1 throughout if none does.
         counts_unmatched: whether rates are over all queries, not only those with a match.
     """
 
@@ -38,6 +42,7 @@ class Ranking:
     optimistic_first_rank: NDArray[np.int64]
     inverse_negative_penalty: NDArray[np.float64]
     sampled_cmc: NDArray[np.float32] | None = None
+    recall: NDArray[np.float64] | None = None
     counts_unmatched: bool = False
 
     @property
@@ -64,8 +69,20 @@ class Ranking:
         """Mean inverse negative penalty, in 0 .. 1."""
         return self.mean(self.inverse_negative_penalty)
 
+    @property
+    def rank1_bounds(self) -> tuple[float, float]:
+        """Rank-1 with ties read against and for the query; genid's, which has no bounds, as it is."""
+        if self.recall is not None:
+            return (float(self.cmc(1)[0]),) * 2
+        return self.mean(self.pessimistic_first_rank == 1), self.mean(self.optimistic_first_rank == 1)
+
     def cmc(self, max_rank: int) -> NDArray[np.float32]:
-        """Share of queries that have a match among the first 1 .. max_rank, shape (max_rank,)."""
+        """Share of queries that have a match among the first 1 .. max_rank, shape (max_rank,).
+
+        Under genid the curve is the mean of ``recall`` and ends at 25.
+        """
+        if self.recall is not None:
+            return self.recall[:, :max_rank].mean(0).astype(np.float32)
         if self.sampled_cmc is not None:
             return self.sampled_cmc[self.valid].mean(0, dtype=np.float64).astype(np.float32)
         first = np.bincount(
@@ -90,12 +107,18 @@ class Ranking:
         nearer, tied, tied_in_front = tally.strangers
         readings = [place + nearer + before for before in (tied_in_front, tied, 0)]
         precision = _trapezoid if protocol == "streid" else np.divide
+        recall = _recall(tally.query, readings[0], len(tally.pids)) if protocol == "genid" else None
         columns = [np.add.reduceat(precision(place, ranks), starts) / counts for ranks in readings]
         columns += [ranks[starts] for ranks in readings]
         columns += [counts / readings[0][starts + counts - 1]]
         missing = [np.nan] * 3 + [0] * 3 + [np.nan]
         spread = [_spread(some, queries, len(tally.pids), value) for some, value in zip(columns, missing)]
-        return Ranking(*spread, counts_unmatched=protocol == "streid")
+        return Ranking(*spread, recall=recall, counts_unmatched=protocol in ("streid", "genid"))
+
+
+def label(protocol: str) -> str:
+    """The name of a protocol for reports, with a warning where its figures are like no others."""
+    return _ONLY_THEIRS.get(protocol, protocol)
 
 
 def _spread(values: NDArray, rows: NDArray, total: int, missing: float) -> NDArray:
@@ -104,6 +127,15 @@ def _spread(values: NDArray, rows: NDArray, total: int, missing: float) -> NDArr
     every[rows] = values
     return every
 
+
+def _recall(query: NDArray, ranks: NDArray, queries: int) -> NDArray[np.float64]:
+    """``Ranking.recall`` from the rank of each match and the row of its query."""
+    hits = np.zeros((queries, _RECALL_LENGTH))
+    near = ranks <= _RECALL_LENGTH
+    hits[query[near], ranks[near] - 1] = 1
+    found = hits.cumsum(1)
+    tiny = np.finfo(np.float64).tiny  # in both, as the authors have theirs: nothing found of nothing is all
+    return (found + tiny) / (found[:, -1:] + tiny)
 
 
 def _trapezoid(place: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -9,14 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from torchreid_genext.retrieval.chain import Chain
-from torchreid_genext.retrieval.metrics import Ranking
+from torchreid_genext.retrieval.ranking import Ranking, label
 
 __all__ = ["Report", "bootstrap_difference"]
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Rates are fractions in 0 .. 1, over the queries that have a match (under ``streid``, over all).
+    """Rates are fractions in 0 .. 1, over the queries that have a match (``streid`` and ``genid``: over all).
 
     Attributes:
         chain: text of the chain.
@@ -24,7 +24,7 @@ class Report:
         metric: distance.
         mAP: mean average precision; equal distances rank by gallery index.
         map_bounds: mAP with every tie read against the query, and with every tie read for it.
-        cmc: share of queries with a match among the first 1 .. max_rank.
+        cmc: share of queries with a match among the first 1 .. max_rank; under ``genid`` a recall curve.
         rank1_bounds: rank-1 with ties read against and for the query.
         mINP: mean inverse negative penalty.
         id2_query: mean identity density of the query set after the chain, smaller is denser.
@@ -75,15 +75,12 @@ class Report:
         valid, mean = ranking.valid, ranking.mean
         return cls(
             chain=chain.name,
-            protocol="; ".join((protocol, *chain.uses)),
+            protocol="; ".join((label(protocol), *chain.uses)),
             metric=metric,
             mAP=ranking.mAP,
             map_bounds=(mean(ranking.pessimistic_precision), mean(ranking.optimistic_precision)),
             cmc=tuple(ranking.cmc(max_rank).tolist()),
-            rank1_bounds=(
-                mean(ranking.pessimistic_first_rank == 1),
-                mean(ranking.optimistic_first_rank == 1),
-            ),
+            rank1_bounds=ranking.rank1_bounds,
             mINP=ranking.mINP,
             id2_query=float(density_query.mean()),
             id2_gallery=float(density_gallery.mean()),

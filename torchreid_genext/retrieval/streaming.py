@@ -62,7 +62,7 @@ def rank_streamed(
     g_pids, g_camids = _labels(g_pids, g_camids, "gallery images")
     derived = block_shape(len(q_pids), len(g_pids), memory_limit, whole_rows=protocol == "cuhk03")
     query_rows, gallery_rows = query_rows or derived[0], gallery_rows or derived[1]
-    gallery = Gallery(g_pids, g_camids, junk_pid=junk_of(protocol))
+    gallery = Gallery(g_pids, g_camids, junk_pid=junk_of(protocol), own_camera=protocol == "genid")
     blocks = Blocks(distances, len(gallery), gallery_rows)
     parts = []
     for rows in row_blocks(len(q_pids), query_rows, "query_rows"):

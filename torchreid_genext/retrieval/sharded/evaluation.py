@@ -29,7 +29,8 @@ from torchreid_genext.retrieval.streaming import Blocks, block_shape, collect, c
 
 __all__ = ["evaluate"]
 
-_PROTOCOLS = ("market1501", "streid")  # cuhk03 samples from whole rows, which no process has
+# cuhk03 samples from whole rows, which no process has; genid, which is no comparison, is for small sets.
+_PROTOCOLS = ("market1501", "streid")
 _STEPS = ("l2", "nfc", "rerank")
 
 Measured = Callable[[int, RetrievalSet, slice, slice], Tensor]
