@@ -130,10 +130,12 @@ def _load_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: 
 
 
 def _laid_out_like(value: Any, parameter: Tensor) -> Any:
-    """In the parameter's memory order: other loops over memory would round differently, and be slower."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
-        return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    return value
+    """A copy in the parameter's memory order: another one would round differently, and be slower."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape != parameter.shape:
+        return value.clone()
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _retyped(value: Any, example: Any) -> Any:
