@@ -65,6 +65,11 @@ def test_each_chosen_image_loses_one_rectangle(images: Tensor, fill, aspect: tup
     assert 0 < chosen.sum() < 40
 
 
+def test_the_smallest_rectangle_is_a_pixel(images: Tensor) -> None:
+    found = erase(images, seeded(), probability=1, area=(0, 0), fill=-1)
+    assert ((found == -1).sum((1, 2, 3)) == 3).all()
+
+
 def grey(pixel: np.ndarray) -> float:
     return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
 

@@ -9,6 +9,7 @@ from torchreid_genext.data.memory import ImageTensor
 from torchreid_genext.data.pairs import (
     Batch,
     IdentityBalanced,
+    PairedBatch,
     Partners,
     Shuffled,
     batches,
@@ -111,7 +112,7 @@ def test_partners_of_numpy_labels_are_the_same() -> None:
     assert torch.equal(found, Partners(PIDS, CAMIDS).another(torch.arange(12), generator_of(3)))
 
 
-def assert_same(found: Batch, expected: Batch) -> None:
+def assert_same(found: Batch | PairedBatch, expected: Batch | PairedBatch) -> None:
     for name, values in expected._asdict().items():
         assert torch.equal(getattr(found, name), values), name
 
@@ -129,15 +130,21 @@ def test_processes_together_see_the_batch_of_one() -> None:
     source = batches(images(), Shuffled(12, 6, 0), partners=Partners(PIDS), seed=3)
     alone = next(source(4, 0, 1))
     parts = [next(source(4, rank, 3)) for rank in range(3)]
-    assert_same(Batch(*map(torch.cat, zip(*parts))), alone)
+    assert_same(PairedBatch(*map(torch.cat, zip(*parts))), alone)
+
+
+def test_every_step_draws_its_own_partners() -> None:
+    same = Shuffled(12, 12, 0, shuffle=False)
+    drawn = itertools.islice(batches(images(), same, partners=Partners(PIDS))(0, 0, 1), 8)
+    assert len({tuple(batch.others[:, 0, 0, 0].tolist()) for batch in drawn}) > 4
 
 
 def test_a_batch_is_what_its_indices_say() -> None:
     batch = next(batches(images(), ORDERS[0], partners=Partners(PIDS))(7, 0, 1))
+    assert_same(next(batches(images(), ORDERS[0])(7, 0, 1)), Batch(*batch[:4]))
     assert torch.equal(batch.images[:, 0, 0, 0].long(), batch.indices)
     assert torch.equal(batch.labels, PIDS[batch.indices]) and torch.equal(batch.camids, CAMIDS[batch.indices])
     assert torch.equal(PIDS[batch.others[:, 0, 0, 0].long()], batch.labels)
-    assert next(batches(images(), ORDERS[0])(7, 0, 1)).others is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ from torch import Generator, Tensor
 
 from torchreid_genext.data.memory import ImageTensor
 
-__all__ = ["Batch", "IdentityBalanced", "Order", "Partners", "Shuffled", "batches", "generator_of", "share"]
+__all__ = [
+    "Batch", "IdentityBalanced", "Order", "PairedBatch", "Partners", "Shuffled", "batches", "generator_of",
+    "share",
+]  # fmt: skip
 
 _ORDER, _IDENTITIES, _IMAGES, _PARTNERS = range(4)  # what a generator is for
 
@@ -238,32 +241,49 @@ class Batch(NamedTuple):
         labels: person (B,) int64, from `ImageTensor.pids`.
         camids: camera (B,) int64.
         indices: positions (B,) int64 in the whole set, on the CPU.
-        others: (B, 3, H, W) uint8, another image of each person, if partners were asked for.
     """
 
     images: Tensor
     labels: Tensor
     camids: Tensor
     indices: Tensor
-    others: Tensor | None = None
+
+
+class PairedBatch(NamedTuple):
+    """The same, with a second image of each person.
+
+    Attributes:
+        images: (B, 3, H, W) uint8.
+        labels: person (B,) int64, from `ImageTensor.pids`.
+        camids: camera (B,) int64, of `images`.
+        indices: positions (B,) int64 of `images` in the whole set, on the CPU.
+        others: (B, 3, H, W) uint8.
+    """
+
+    images: Tensor
+    labels: Tensor
+    camids: Tensor
+    indices: Tensor
+    others: Tensor
 
 
 def batches(
     images: ImageTensor, order: Order, *, partners: Partners | None = None, seed: int = 0
-) -> Callable[[int, int, int], Iterator[Batch]]:
+) -> Callable[[int, int, int], Iterator[Batch | PairedBatch]]:
     """What a training loop asks for its data.
 
     Args:
         images: all of them, on any device; batches are on the same.
         order: which of them make up a step.
-        partners: gives each image another of the same person; None gives none.
+        partners: gives each image another of the same person; None makes plain batches.
         seed: of the choice of partners.
 
     Returns:
-        ``batches(first, rank, world)``: the endless batches of one process from step `first` on.
+        ``batches(first, rank, world)``: the endless batches of one process from step `first` on; with
+        partners each is a `PairedBatch`.
     """
 
-    def some(step: int, rank: int, world: int) -> Batch:
+    def some(step: int, rank: int, world: int) -> Batch | PairedBatch:
         own = order.indices(step, rank, world)
         rows = own.to(images.images.device)
         batch = Batch(images.images[rows], images.pids[rows], images.camids[rows], own)
@@ -271,9 +291,9 @@ def batches(
             return batch
         whole = partners.another(order.indices(step), generator_of(seed, _PARTNERS, step))
         others = share(whole, rank, world).to(images.images.device)
-        return batch._replace(others=images.images[others])
+        return PairedBatch(*batch, images.images[others])
 
-    def since(first: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def since(first: int, rank: int = 0, world: int = 1) -> Iterator[Batch | PairedBatch]:
         return (some(step, rank, world) for step in itertools.count(first))
 
     return since
