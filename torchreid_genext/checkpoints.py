@@ -212,17 +212,48 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
     Raises:
         ValueError: if the weights are another model's; lists what is missing, unexpected or of another shape.
     """
+    return fill(model, safe_load(path), path, ignore=ignore)
+
+
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], source: str | Path, *, ignore: Iterable[str] = ()
+) -> list[str]:
+    """As `load_weights`, from tensors in memory; `source` names them in errors."""
     model = _unwrapped(model)
-    state, expected = safe_load(path), model.state_dict()
+    expected = model.state_dict()
     misfits = _misfits(state, expected)
     tolerated = {name for names in misfits.values() for name in names if name.startswith(tuple(ignore))}
     faults = {kind: [name for name in names if name not in tolerated] for kind, names in misfits.items()}
     if any(faults.values()):
         found = _describe(faults, state, expected)
-        raise ValueError(f"expected weights of {type(model).__name__}, got {path}: {found}")
+        raise ValueError(f"expected weights of {type(model).__name__}, got {source}: {found}")
     fitting = {name: state[name] for name in expected if name in state and name not in tolerated}
     model.load_state_dict(fitting, strict=False)
     return sorted(tolerated)
+
+
+def read_hdf5(path: str | Path) -> dict[str, Tensor]:
+    """Read the arrays of an HDF5 file, as Keras writes weights, by their paths in it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if h5py is missing; the message names the cure.
+        ValueError: if it cannot be read; the message names it.
+    """
+    import torch
+
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ImportError("HDF5 files need h5py; install it with `pip install h5py`") from error
+    _check_exists(path)
+    names: list[str] = []
+    try:
+        with h5py.File(path) as file:
+            file.visit(names.append)
+            return {name: torch.from_numpy(file[name][()]) for name in names if hasattr(file[name], "dtype")}
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -1,0 +1,3 @@
+"""Generators of people, a paper a file."""
+
+from __future__ import annotations
