@@ -47,20 +47,45 @@ def files(folder: Path) -> list[str]:
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_two_phases_train_as_a_naive_loop_does(tmp_path: Path, accumulation: int) -> None:
     task, naive = Adversarial(), Adversarial()
-    train(tmp_path, task, vectors, accumulation=accumulation, channels_last=False)
-    stream, device = vectors(0), torch.device("cpu")
+    changes = {"warmup": 4, "clip_norm": 0.05, "ema_decay": 0.3}
+    path = train(tmp_path, task, vectors, accumulation=accumulation, **changes).checkpoint
+    stream, averages = vectors(0), weights_of(naive)
     for step in range(6):
-        generator = seeded(device, 0, step, 0)
-        parts = [next(stream) for _ in range(accumulation)]
-        for phase, other in (("critic", "generator"), ("generator", "critic")):
-            naive.modules[phase].requires_grad_(True)
-            naive.modules[other].requires_grad_(False)
-            for part in parts:
-                (naive.loss(phase, part, generator)[0] / accumulation).backward()
-            naive.phases[phase].optimizer.step()
-            naive.phases[phase].optimizer.zero_grad()
-    for name, module in task.modules.items():
-        assert same(dict(module.state_dict()), dict(naive.modules[name].state_dict())), name
+        naive_step(naive, step, [next(stream) for _ in range(accumulation)])
+        decay = min(0.3, (1 + step) / (10 + step))
+        averages = {
+            name: decay * averages[name] + (1 - decay) * new for name, new in weights_of(naive).items()
+        }
+    assert same(weights_of(task), weights_of(naive))
+    found = {
+        f"{m}/{name}": tensor for m, named in trained_weights(path).items() for name, tensor in named.items()
+    }
+    for name, tensor in averages.items():
+        torch.testing.assert_close(found[name], tensor, msg=name)
+
+
+def naive_step(task: Adversarial, step: int, parts: list[Any]) -> None:
+    generator = seeded(torch.device("cpu"), 0, step, 0)
+    for phase, other in (("critic", "generator"), ("generator", "critic")):
+        task.modules[phase].requires_grad_(True)
+        task.modules[other].requires_grad_(False)
+        for part in parts:
+            (task.loss(phase, part, generator)[0] / len(parts)).backward()
+        torch.nn.utils.clip_grad_norm_(task.modules[phase].parameters(), 0.05)
+        peak = {"critic": 0.05, "generator": 0.01}[phase]
+        task.phases[phase].optimizer.param_groups[0]["lr"] = peak * min(1, (step + 1) / 4)
+        task.phases[phase].optimizer.step()
+        task.phases[phase].optimizer.zero_grad()
+
+
+def weights_of(task: Adversarial) -> dict[str, Tensor]:
+    """All floating state, as it is now."""
+    return {
+        f"{module}/{name}": tensor.clone()
+        for module, network in task.modules.items()
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }
 
 
 def test_in_a_phase_only_its_own_parameters_require_gradients(tmp_path: Path) -> None:
@@ -392,6 +417,14 @@ def test_truncated_checkpoint_is_reported_and_the_one_before_it_used(
     assert same(checkpoints.safe_load(train(tmp_path, resume=True).checkpoint), whole)
     assert "a checkpoint is left out" in caplog.text and str(last) in caplog.text
     assert f"training goes on from {tmp_path / 'step-00000004.safetensors'}" in caplog.text
+    assert [event.step for event in board(tmp_path).Scalars("loss")] == [2, 4, 6], "nothing is shown twice"
+
+
+def board(folder: Path) -> Any:
+    """What TensorBoard would show."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder / "tensorboard")).Reload()
 
 
 def test_unreadable_checkpoints_of_later_steps_are_the_first_to_go(tmp_path: Path) -> None:
@@ -421,6 +454,11 @@ def test_finished_training_is_not_repeated_but_may_be_prolonged(tmp_path: Path) 
     assert (again.step, again.scalars, task.calls) == (6, {}, 0)
     weights = trained_weights(again.checkpoint)["denoiser"]
     assert same(dict(task.modules["denoiser"].state_dict()), weights), "its weights are in place all the same"
+    weight = task.modules["denoiser"].body[0].weight
+    moments = task.phases["main"].optimizer.state[weight]["exp_avg"]
+    assert moments.stride() == weight.stride() != moments.contiguous().stride(), (
+        "fast in channels_last only so"
+    )
     longer = train(tmp_path / "run", steps=9, resume=True)
     assert same(checkpoints.safe_load(longer.checkpoint), checkpoints.safe_load(whole.checkpoint))
     with pytest.raises(ValueError, match="expected steps of at least 9, as in .*step-00000009.*, got 5"):
@@ -486,13 +524,13 @@ def test_averages_and_last_weights_are_read_back(tmp_path: Path) -> None:
 
 
 def test_scalars_and_pictures_are_written_and_measured(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    seen: list[bool] = []
+    modes: list[bool] = []
+    weights: dict[str, Tensor] = {}
 
     class Looking(Denoising):
         def pictures(self, generator: torch.Generator) -> dict:
-            seen.append(any(module.training for module in self.modules.values()))
+            modes.append(any(module.training for module in self.modules.values()))
+            weights.update({name: t.clone() for name, t in self.modules["denoiser"].state_dict().items()})
             return super().pictures(generator)
 
     fitted = train(tmp_path, Looking(), picture_every=4, ema_decay=0.9)
@@ -502,11 +540,10 @@ def test_scalars_and_pictures_are_written_and_measured(tmp_path: Path) -> None:
     assert {"loss", "scale", "learning_rate", "images_per_second", "data_wait"} <= fitted.scalars.keys()
     assert 0 < fitted.data_wait < 1 and fitted.images_per_second > 0
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == ["step-00000004-samples.png", "step-00000006-samples.png"] and seen == [False, False]
-    board = EventAccumulator(str(tmp_path / "tensorboard"))
-    board.Reload()
-    assert [event.step for event in board.Scalars("loss")] == [2, 4, 6]
-    assert [event.step for event in board.Images("samples")] == [4, 6]
+    assert names == ["step-00000004-samples.png", "step-00000006-samples.png"]
+    assert modes == [False, False] and same(weights, trained_weights(fitted.checkpoint)["denoiser"])
+    assert [event.step for event in board(tmp_path).Scalars("loss")] == [2, 4, 6]
+    assert [event.step for event in board(tmp_path).Images("samples")] == [4, 6]
 
 
 # What does not fit together
