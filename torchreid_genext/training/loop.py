@@ -68,7 +68,7 @@ def fit(task: Task, batches: Batches, options: Options, *, description: Mapping[
         batches: called with the first position that is needed, this process and their number.
         options: everything else.
         description: what else the weights depend on, such as data and sizes of models, as JSON can say it;
-            a training resumes only where it is the same. The loop adds ``training``, ``optimizers``, ``frozen``.
+            a training resumes only where it is the same. ``training``, ``optimizers``, ``frozen`` are taken.
 
     Raises:
         ImportError: if accelerate is missing.
