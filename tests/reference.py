@@ -192,3 +192,135 @@ def recall_curve(matches: np.ndarray, length: int = 25) -> list[float]:
     """GenerativePersonReID's "CMC": of the matches among the first 25, the share among the first k."""
     shown = matches[:length]
     return [1.0 if not shown.any() else shown[:k].sum() / shown.sum() for k in range(1, length + 1)]
+
+
+def diffusion_rates(t: float, max_signal_rate: float = 0.95, min_signal_rate: float = 0.02):
+    """Signal and noise rate at one time: an angle that grows evenly."""
+    first, last = np.arccos(max_signal_rate), np.arccos(min_signal_rate)
+    angle = first + t * (last - first)
+    return np.cos(angle), np.sin(angle)
+
+
+def sinusoidal(variance: float, width: int, max_frequency: float = 1000.0) -> list[float]:
+    """One number embedded: sines, then cosines, at frequencies in geometric order."""
+    half = width // 2
+    frequencies = [max_frequency ** (i / (half - 1) if half > 1 else 0.0) for i in range(half)]
+    waves = [2 * np.pi * frequency * variance for frequency in frequencies]
+    return [np.sin(wave) for wave in waves] + [np.cos(wave) for wave in waves]
+
+
+def network_says(prediction: str, signal: float, noise: float) -> tuple[float, float]:
+    """What of x and what of the noise the output of a network is."""
+    return {"eps": (0.0, 1.0), "signal": (1.0, 0.0), "v": (-noise, signal)}[prediction]
+
+
+def taken_apart(prediction: str, output: np.ndarray, noisy: np.ndarray, signal: float, noise: float):
+    """x and noise of one sample, pixel by pixel: two linear equations, what is seen and what is answered."""
+    equations = np.array([[signal, noise], network_says(prediction, signal, noise)], dtype=np.float64)
+    pixels = [np.linalg.solve(equations, pair) for pair in zip(noisy.ravel(), output.ravel())]
+    return tuple(np.array(part).reshape(noisy.shape) for part in zip(*pixels))
+
+
+def sampled(denoise, noise: np.ndarray, steps: int, **ends: float) -> np.ndarray:
+    """DDIM of one sample; denoise: (noisy, signal rate, noise rate) -> (x, noise)."""
+    noisy = noise
+    for k in range(steps):
+        x, left = denoise(noisy, *diffusion_rates(1 - k / steps, **ends))
+        signal_rate, noise_rate = diffusion_rates(1 - (k + 1) / steps, **ends)
+        noisy = signal_rate * x + noise_rate * left
+    return x
+
+
+def inverted(denoise, x: np.ndarray, steps: int, settle: int, **ends: float) -> np.ndarray:
+    """The steps of DDIM backwards, from the last time at which a sample is looked at up to time 1."""
+    rates = [diffusion_rates((k + 1) / steps, **ends) for k in range(steps)]
+    noise = np.zeros_like(x)
+    for _ in range(settle):
+        noise = denoise(rates[0][0] * x + rates[0][1] * noise, *rates[0])[1]
+    noisy = rates[0][0] * x + rates[0][1] * noise
+    for now, then in zip(rates, rates[1:]):
+        found, left = denoise(noisy, *now)
+        noisy = then[0] * found + then[1] * left
+    return noisy
+
+
+def convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """One image (C, H, W) under a kernel (out, C, k, k), zeros around it, an output pixel at a time."""
+    size, (height, width) = kernel.shape[-1], x.shape[1:]
+    padded = np.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2)))
+    result = np.empty((len(kernel), height, width))
+    for row in range(height):
+        for column in range(width):
+            window = padded[:, row : row + size, column : column + size]
+            result[:, row, column] = np.tensordot(kernel, window, 3) + bias
+    return result
+
+
+def residual_block(state: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    """Standardise with kept statistics, convolve, SiLU, convolve, add the input."""
+    mean, variance = (state[f"{name}.bn.running_{part}"][:, None, None] for part in ("mean", "var"))
+    y = (x - mean) / np.sqrt(variance + 1e-3)
+    y = convolved(y, state[f"{name}.conv1.weight"], state[f"{name}.conv1.bias"])
+    y = convolved(y / (1 + np.exp(-y)), state[f"{name}.conv2.weight"], state[f"{name}.conv2.bias"])
+    if f"{name}.shortcut.weight" in state:
+        x = convolved(x, state[f"{name}.shortcut.weight"], state[f"{name}.shortcut.bias"])
+    return x + y
+
+
+def halved(x: np.ndarray) -> np.ndarray:
+    """Means of squares of two by two pixels."""
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def doubled(x: np.ndarray) -> np.ndarray:
+    """Bilinear, with pixels as squares: a new centre lies a quarter of an old pixel off an old one."""
+    for axis in (1, 2):
+        places = np.clip((np.arange(2 * x.shape[axis]) + 0.5) / 2 - 0.5, 0, x.shape[axis] - 1)
+        below = np.floor(places).astype(int)
+        above = np.minimum(below + 1, x.shape[axis] - 1)
+        share = (places - below).reshape(-1, *[1] * (2 - axis))
+        x = x.take(below, axis) * (1 - share) + x.take(above, axis) * share
+    return x
+
+
+def with_constants(x: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """A vector appended as channels that are the same everywhere."""
+    return np.concatenate([x, np.broadcast_to(vector[:, None, None], (len(vector), *x.shape[1:]))])
+
+
+def encoded(state: dict[str, np.ndarray], x: np.ndarray, code: np.ndarray, levels: int, depth: int):
+    """Down to the deepest level; also what the way up is given of each block, the last block first."""
+    skips = []
+    for level in range(levels - 1):
+        for block in range(depth):
+            x = residual_block(state, f"down.{level}.{block}", x)
+            skips.insert(0, x)
+        x = with_constants(halved(x), code)
+    for block in range(depth):
+        x = residual_block(state, f"mid.{block}", x)
+    return x, skips
+
+
+def unet(state: dict[str, np.ndarray], image: np.ndarray, code, context, levels: int, depth: int):
+    """One image through the U-Net; the context joins once, the code at the input and after each halving."""
+    x = convolved(image, state["stem.weight"], state["stem.bias"])
+    x = with_constants(with_constants(x, context), code)
+    x, skips = encoded(state, x, code, levels, depth)
+    for level in range(levels - 1):
+        x = doubled(x)
+        for block in range(depth):
+            skip = skips[level * depth + block]
+            x = residual_block(state, f"up.{level}.{block}", np.concatenate([x, skip]))
+    return convolved(x, state["head.weight"], state["head.bias"])
+
+
+def adam(gradient, start: np.ndarray, steps: int, step_size: float) -> np.ndarray:
+    """Kingma and Ba's descent of one vector; gradient: vector -> vector."""
+    x, first, second = start.astype(np.float64), np.zeros(len(start)), np.zeros(len(start))
+    for step in range(1, steps + 1):
+        slope = gradient(x)
+        first = 0.9 * first + 0.1 * slope
+        second = 0.999 * second + 0.001 * slope**2
+        unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
+        x = x - step_size * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-12)
+    return x

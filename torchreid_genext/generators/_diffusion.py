@@ -1,8 +1,8 @@
 """Diffusion with continuous times, as GenerativePersonReID uses it for images and for identity codes.
 
 A noisy sample is ``signal x + noise e`` with ``signal^2 + noise^2 = 1``. The rates are cosine and sine of an
-angle that grows evenly with the time t from 0 to 1; even at t = 0 some noise is left, which is why the sampler
-returns its last estimate of x and not the sample itself.
+angle that grows evenly with the time t from 0 to 1; even at t = 0 some noise is left, which is why the
+sampler returns its last estimate of x and not the sample itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,12 @@ def sinusoidal(variance: Tensor, width: int, *, max_frequency: float = 1000.0) -
 
     Returns:
         (B, width) of the dtype of `variance`. Phases reach 6,283 rad, so they are computed in float64.
+
+    Raises:
+        ValueError: if the width is odd, or none.
     """
+    if width < 2 or width % 2:
+        raise ValueError(f"expected an even embedding width, got {width}")
     exponents = torch.linspace(0, math.log(max_frequency), width // 2, dtype=torch.float64)
     phases = 2 * math.pi * variance.double()[:, None] * exponents.exp().to(variance.device)
     return torch.cat([phases.sin(), phases.cos()], dim=1).to(variance.dtype)
@@ -188,8 +193,8 @@ class Normalizer(nn.Module):
 
     def __init__(self, mean: Tensor, variance: Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("variance", variance.clone())
+        self.register_buffer("mean", mean.detach().clone())
+        self.register_buffer("variance", variance.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape."""

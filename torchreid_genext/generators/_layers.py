@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ResidualBlock", "UNet", "check_image_size", "descend", "initialize"]
+__all__ = [
+    "ResidualBlock", "UNet", "blocks", "check_halves", "check_image_size", "check_widths", "descend",
+    "initialize",
+]  # fmt: skip
 
 
 class ResidualBlock(nn.Module):
@@ -108,6 +111,12 @@ def check_widths(widths: Sequence[int], depth: int) -> None:
         raise ValueError(f"expected two or more positive widths, got {tuple(widths)}")
     if depth < 1:
         raise ValueError(f"expected at least one block a level, got {depth}")
+
+
+def check_halves(size: Sequence[int], times: int) -> None:
+    """Refuse an image size (height, width) that does not halve evenly so many times."""
+    if len(size) != 2 or any(side < 1 or side % 2**times for side in size):
+        raise ValueError(f"expected an image size in multiples of {2**times}, got {tuple(size)}")
 
 
 def check_image_size(x: Tensor, size: tuple[int, int]) -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from torchreid_genext.generators import _diffusion
 from torchreid_genext.generators._diffusion import AngleSchedule, Estimate, Normalizer, Rates
-from torchreid_genext.generators._layers import UNet, check_image_size
+from torchreid_genext.generators._layers import UNet, check_halves, check_image_size
 from torchreid_genext.generators._saving import Saved
 
 __all__ = ["OFFICIAL_WIDTHS", "IdentityDenoiser", "IdentityGenerator", "IdentityTable", "denoising_loss"]
@@ -49,7 +49,7 @@ class IdentityDenoiser(nn.Module):
         self.unet = UNet(widths, depth=depth, code=code_width, context=embedding_width)
 
     def forward(self, noisy: Tensor, variance: Tensor, code: Tensor) -> Tensor:
-        """Noisy images (B, 3, H, W), noise variances (B,) and codes (B, D), to the prediction (B, 3, H, W)."""
+        """Noisy images (B, 3, H, W), noise variances (B,), codes (B, D) to the prediction (B, 3, H, W)."""
         return self.unet(noisy, code, _diffusion.sinusoidal(variance, self.embedding_width))
 
 
@@ -111,7 +111,7 @@ class IdentityGenerator(Saved):
     ) -> None:
         super().__init__()
         _diffusion.check_prediction(prediction)
-        _check_halves(image_size, len(widths) - 1)
+        check_halves(image_size, len(widths) - 1)
         self.prediction, self.image_size = prediction, tuple(image_size)
         self.schedule = AngleSchedule(max_signal_rate, min_signal_rate)
         self.denoiser = IdentityDenoiser(
@@ -203,8 +203,3 @@ def denoising_loss(
     output = generator.denoiser(rates.mix(x, noise), rates.noise**2, code).float()
     wanted = _diffusion.target(generator.prediction, x, noise, rates)
     return _LOSSES[loss](output, wanted, reduction="none").mean(dim=(1, 2, 3))
-
-
-def _check_halves(size: Sequence[int], times: int) -> None:
-    if len(size) != 2 or any(side < 1 or side % 2**times for side in size):
-        raise ValueError(f"expected an image size in multiples of {2**times}, got {tuple(size)}")

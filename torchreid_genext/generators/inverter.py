@@ -1,8 +1,8 @@
 """From an image back to what generated it: identity code and noise (GenerativePersonReID, "inversion").
 
-The code of an image is a feature for re-identification. `Inverter` gives it in one pass (the authors' Img2Id);
-`refine` sharpens codes by asking the frozen generator which code explains the image best; `NoiseInverter` gives
-the noise in one pass (their Img2noise).
+The code of an image is a feature for re-identification. `Inverter` gives it in one pass (the authors'
+Img2Id); `refine` sharpens codes by asking the frozen generator which code explains the image best;
+`NoiseInverter` gives the noise in one pass (their Img2noise).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torchreid_genext.generators import _diffusion
 from torchreid_genext.generators._layers import (
     UNet,
     blocks,
+    check_halves,
     check_image_size,
     check_widths,
     descend,
@@ -55,6 +56,7 @@ class Inverter(Saved):
     ) -> None:
         super().__init__()
         check_widths(widths, depth)
+        check_halves(image_size, len(widths) - 1)
         self.config = {
             "widths": list(widths), "depth": depth, "code_width": code_width, "hidden": list(hidden),
             "image_size": list(image_size),
@@ -94,6 +96,9 @@ class NoiseInverter(Saved):
     Args:
         widths, depth: as of `Inverter`; officially 9,577,683 parameters with statistics.
         image_size: height and width.
+
+    Raises:
+        ValueError: as of `Inverter`.
     """
 
     kind = "noise_inverter"
@@ -109,6 +114,7 @@ class NoiseInverter(Saved):
         self.config = {"widths": list(widths), "depth": depth, "image_size": list(image_size)}
         self.image_size = tuple(image_size)
         self.unet = UNet(widths, depth=depth)
+        check_halves(image_size, len(widths) - 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] to noise of their shape.
@@ -120,6 +126,8 @@ class NoiseInverter(Saved):
         return self.unet(images)
 
 
+@torch.inference_mode(False)  # extractors switch it on, and nothing inside it has a gradient
+@torch.no_grad()
 def refine(
     generator: IdentityGenerator,
     images: Tensor,
@@ -144,7 +152,7 @@ def refine(
         steps: of the descent; 0 returns the codes.
         step_size: of Adam.
         times: of the diffusion at which images are denoised, each in 0 .. 1.
-        draws: noises for each time.
+        draws: noises for each time, at least 1.
         seed: of the noises.
         pull: weight of the squared distance to the first code.
 
@@ -152,18 +160,27 @@ def refine(
         Codes (B, D), not attached to a graph.
 
     Raises:
-        ValueError: if a time is outside 0 .. 1 or there is none, or the images have another size.
+        ValueError: if the generator is being trained, a time is outside 0 .. 1 or there is none, there is no
+            draw, or the images have another size.
     """
-    check_image_size(images, generator.image_size)
-    if not times or not all(0 <= t <= 1 for t in times):
-        raise ValueError(f"expected times in 0..1, got {list(times)}")
-    problem = _Denoising(generator, images, times, draws, seed)
-    found = code.detach().clone()
+    _check_problem(generator, images, times, draws)
+    problem = _Denoising(generator, images.clone(), times, draws, seed)
+    found = code.clone()
     moments = torch.zeros_like(found), torch.zeros_like(found)
     for step in range(1, steps + 1):
         gradient = problem.gradient(found) + 2 * pull * (found - code)
         found = found - step_size * _adam(gradient, moments, step)
     return found
+
+
+def _check_problem(generator: IdentityGenerator, images: Tensor, times: Sequence[float], draws: int) -> None:
+    check_image_size(images, generator.image_size)
+    if generator.training:
+        raise ValueError("expected a generator in evaluation mode, got one in training mode")
+    if not times or not all(0 <= t <= 1 for t in times):
+        raise ValueError(f"expected times in 0..1, got {list(times)}")
+    if draws < 1:
+        raise ValueError(f"expected at least one draw of noise, got {draws}")
 
 
 class _Denoising:

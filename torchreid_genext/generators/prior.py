@@ -1,7 +1,8 @@
 """Who might be: a small diffusion model over identity codes, GenerativePersonReID's "auxiliary generator".
 
-It draws codes of people who are in no data set. Departure: it is fitted on the codes of trained identities only;
-the authors' also learnt the untouched rows of their table, so half of its samples crowd around one point.
+It draws codes of people who are in no data set. Departure: it is fitted on the codes of trained identities
+only; the authors' also learnt the untouched rows of their table, so half of its samples crowd around one
+point.
 """
 
 from __future__ import annotations
@@ -60,8 +61,15 @@ class CodePrior(Saved):
         initialize(self)
 
     def fit_normalizer(self, codes: Tensor) -> None:
-        """Take mean and variance of each dimension from codes (N, D); they are kept with the weights."""
-        self.normalizer = Normalizer(codes.mean(0), codes.var(0, correction=0)).to(codes.device)
+        """Take mean and variance of each dimension from codes (N, D); they are kept with the weights.
+
+        Raises:
+            ValueError: if there is no code, or codes have another width.
+        """
+        if codes.ndim != 2 or not len(codes) or codes.shape[1] != self.code_width:
+            raise ValueError(f"expected one or more codes (N, {self.code_width}), got {tuple(codes.shape)}")
+        statistics = Normalizer(codes.mean(0), codes.var(0, correction=0))
+        self.normalizer = statistics.to(self.normalizer.mean.device)
 
     def predict(self, noisy: Tensor, variance: Tensor) -> Tensor:
         """Noisy normalised codes (B, D) under noise variances (B,) to the signal (B, D)."""
