@@ -144,3 +144,11 @@ def test_without_h5py_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match="pip install h5py"):
         CodePrior.from_official(tmp_path / "prior.hdf5")
+
+
+def test_codes_drawn_under_bfloat16_stay_float32() -> None:
+    made, noise = prior(), randn(3, CODE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = made(noise, steps=3)
+    assert codes.dtype == torch.float32
+    torch.testing.assert_close(codes, made(noise, steps=3), atol=0.1, rtol=0.05)

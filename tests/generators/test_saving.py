@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_half_of_the_size_keeps_statistics_and_biases_exact(
 def test_configuration_is_what_the_constructor_takes_after_json(make: Callable[[], Saved]) -> None:
     network = make()
     config = json.loads(json.dumps(network.config))
+    assert config.keys() == inspect.signature(type(network)).parameters.keys()
     again = type(network)(**config)
     assert again.config == network.config == config
     shapes = [{name: t.shape for name, t in n.state_dict().items()} for n in (network, again)]
