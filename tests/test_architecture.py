@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "generators": {"checkpoints"},
     "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
-    "training": {"checkpoints", "generators"},
+    "recipes": {"checkpoints", "compat", "data", "generators", "training"},
+    "training": {"checkpoints", "generators", "visualization"},
     "visualization": set(),
 }
 
@@ -44,6 +45,10 @@ PUBLIC = {
     "torchreid_genext.retrieval.metrics": ["evaluate_rank"],
     "torchreid_genext.retrieval.protocol": ["RetrievalSet", "Chain", "evaluate"],
     "torchreid_genext.data.filenames": ["parse"],
+    "torchreid_genext.generators.identity": ["IdentityDenoiser"],
+    "torchreid_genext.generators.inverter": ["Inverter"],
+    "torchreid_genext.generators.prior": ["CodePrior"],
+    "torchreid_genext.training": ["fit", "Options", "Phase", "trained_weights"],
     "torchreid_genext.data.poses": ["read_market_annotations", "draw_skeleton", "heatmaps"],
 }
 

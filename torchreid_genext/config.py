@@ -208,13 +208,14 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_feature_steps(cfg)
     _add_distance_steps(cfg)
     _add_tools(cfg)
+    _add_generative_identity(cfg)
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
-    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | genid (as published); empty: the host's
+    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | genid (official); empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
 
@@ -312,6 +313,73 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.tune.folds = 2  # parts of the identities; what is learnt from others is tried on one
     cfg.genext.tune.seed = 0  # of the choice of queries
     cfg.genext.tune.target = "mAP"  # mAP | rank1
+
+
+def _add_generative_identity(cfg: CfgNode) -> None:
+    # GenerativePersonReID: people generated from identity codes, and codes found in images.
+    cfg.genext.identity = CfgNode()
+    cfg.genext.identity.widths = [48, 96, 192, 384]  # channels of each level of the denoiser; official
+    cfg.genext.identity.depth = 2  # residual blocks a level
+    cfg.genext.identity.code_width = 32  # of an identity code
+    cfg.genext.identity.height = 64  # of images, in pixels
+    cfg.genext.identity.width = 32
+    cfg.genext.identity.prediction = "v"  # v | eps (official) | signal
+    cfg.genext.identity.loss = "l2"  # l2 | l1 (official)
+    cfg.genext.identity.pull = 0.000244  # weight of the mean squared code; official 0.5 / (64 * 32)
+    cfg.genext.identity.labels = "train"  # train: people counted from 0 | raw: numbers in file names (official)
+    cfg.genext.identity.rows = 0  # of the table; 0: as many as labels need (official: 1502)
+    cfg.genext.identity.shuffle = True  # False: images in the order of their files (official)
+    cfg.genext.identity.steps = 10  # of the sampler
+    _add_schedule(cfg.genext.identity, steps=20000, batch_size=64, lr=1e-3)
+
+    cfg.genext.prior = CfgNode()
+    cfg.genext.prior.width = 512  # of a hidden layer
+    cfg.genext.prior.layers = 3  # hidden ones
+    cfg.genext.prior.rows = "trained"  # of the table that it learns: trained | all (official)
+    cfg.genext.prior.steps = 50  # of the sampler
+    _add_schedule(cfg.genext.prior, steps=5000, batch_size=256, lr=1e-4)
+
+    cfg.genext.inverter = CfgNode()
+    cfg.genext.inverter.widths = [48, 96, 192, 384]  # channels of each level; official
+    cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code; official
+    cfg.genext.inverter.data = "mixed"  # synthetic (official) | real | mixed
+    cfg.genext.inverter.denoising = 1.0  # weight of denoising real images under their codes
+    cfg.genext.inverter.classification = 1.0  # weight of cross-entropy on real images; 0: none
+    cfg.genext.inverter.ranking = 1.0  # weight of the triplet loss on them; 0: none
+    cfg.genext.inverter.padding = 2  # pixels by which images are moved
+    cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
+    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=3e-4)
+
+    # Encoder and denoiser together, without a table: the code comes from another image of the person.
+    cfg.genext.cross = CfgNode()
+    cfg.genext.cross.denoised = 0.4  # share of the batch that is denoised
+    cfg.genext.cross.denoising = 1.0  # weight of that
+    cfg.genext.cross.other_camera = True  # prefer a partner under another camera
+    _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
+
+    # How all of them are trained.
+    cfg.genext.training = CfgNode()
+    cfg.genext.training.seed = 0  # of weights, order and noise
+    cfg.genext.training.mixed_precision = "bf16"  # no | bf16 | fp16 (accelerators)
+    cfg.genext.training.channels_last = True  # memory order of images; faster on most CPUs and GPUs
+    cfg.genext.training.accumulation = 1  # batches a step
+    cfg.genext.training.log_every = 50  # steps
+    cfg.genext.training.picture_every = 1000  # steps; 0: none
+    cfg.genext.training.save_every = 1000  # steps
+    cfg.genext.training.keep = 2  # newest checkpoints
+    cfg.genext.training.resume = False  # go on from the newest checkpoint
+
+
+def _add_schedule(node: CfgNode, *, steps: int, batch_size: int, lr: float) -> None:
+    node.train = CfgNode()
+    node.train.steps = steps  # updates
+    node.train.batch_size = batch_size  # of all processes together
+    node.train.lr = lr  # learning rate
+    node.train.weight_decay = 0.0  # decoupled (AdamW)
+    node.train.warmup = 0  # steps
+    node.train.schedule = "constant"  # constant | cosine
+    node.train.clip_norm = 0.0  # of gradients; 0: none
+    node.train.ema_decay = 0.999  # of the average of weights; 0: none (official)
 
 
 def image_data_kwargs(cfg: CfgNode) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bar", "Hit", "RankedQuery", "Transition",
-    "chain_bars", "density_histograms", "embeddings", "ranked_lists", "transition_histograms",
+    "chain_bars", "density_histograms", "embeddings", "image_grid", "ranked_lists", "transition_histograms",
 ]  # fmt: skip
 
 _BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
@@ -73,6 +73,24 @@ def _wrapped(text: str, width: int) -> str:
             lines.append("")
         lines[-1] += piece
     return "\n".join(map(str.rstrip, lines))
+
+
+def image_grid(images: np.ndarray, *, scale: int = 3, gap: int = 4) -> Image.Image:
+    """Pictures side by side on white, enlarged without blur.
+
+    Args:
+        images: (rows, columns, 3, H, W) in [0, 1].
+        scale: pixels of the result for one of an image. gap: between images, in pixels of the result.
+    """
+    rows, columns, _, height, width = images.shape
+    pixels = (images.clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 1, 3, 4, 2)
+    tall, wide = height * scale + gap, width * scale + gap
+    page = Image.new("RGB", (columns * wide + gap, rows * tall + gap), "white")
+    for row, column in np.ndindex(rows, columns):
+        tile = Image.fromarray(np.ascontiguousarray(pixels[row, column]))
+        tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+        page.paste(tile, (column * wide + gap, row * tall + gap))
+    return page
 
 
 class Bar(NamedTuple):

@@ -189,3 +189,11 @@ def test_refinement_refuses_other_sizes_and_a_generator_in_training() -> None:
         refine(generator(), images.mT, codes)
     with pytest.raises(ValueError, match="generator in evaluation mode, got one in training mode"):
         refine(generator().train(), images, codes)
+
+
+def test_unit_codes_keep_their_direction_and_have_one_length() -> None:
+    images, free = rand(3, 3, *SIZE), inverter()
+    made = inverter(unit=True)
+    made.load_state_dict(free.state_dict())
+    code = free(images)
+    torch.testing.assert_close(made(images), code / code.norm(dim=1, keepdim=True) * CODE**0.5)

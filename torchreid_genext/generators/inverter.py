@@ -38,6 +38,7 @@ class Inverter(Saved):
         code_width: of an identity code.
         hidden: widths of the dense layers before the last.
         image_size: height and width.
+        unit: give all codes the same length, sqrt(D), so that only directions tell people apart.
 
     Raises:
         ValueError: if widths, depth or size cannot be built.
@@ -53,15 +54,16 @@ class Inverter(Saved):
         code_width: int = 32,
         hidden: Sequence[int] = (512, 128),
         image_size: Sequence[int] = (64, 32),
+        unit: bool = False,
     ) -> None:
         super().__init__()
         check_widths(widths, depth)
         check_halves(image_size, len(widths) - 1)
         self.config = {
             "widths": list(widths), "depth": depth, "code_width": code_width, "hidden": list(hidden),
-            "image_size": list(image_size),
+            "image_size": list(image_size), "unit": unit,
         }  # fmt: skip
-        self.image_size, self.code_width = tuple(image_size), code_width
+        self.image_size, self.code_width, self.unit = tuple(image_size), code_width, unit
         self.stem = nn.Conv2d(3, widths[0], 1)
         self.down = descend(widths, depth, widths[0])
         self.mid = blocks(widths[-2], widths[-1], depth)
@@ -87,7 +89,8 @@ class Inverter(Saved):
         x = x.permute(0, 2, 3, 1).flatten(1)  # the order of the authors' weights
         for layer in self.dense[:-1]:
             x = F.silu(layer(x))
-        return self.dense[-1](x)
+        code = self.dense[-1](x)
+        return F.normalize(code.float(), dim=1) * self.code_width**0.5 if self.unit else code
 
 
 class NoiseInverter(Saved):
@@ -164,7 +167,7 @@ def refine(
             draw, or the images have another size.
     """
     _check_problem(generator, images, times, draws)
-    problem = _Denoising(generator, images.clone(), times, draws, seed)
+    problem = _Denoising(generator, images, times, draws, seed)
     found = code.clone()
     moments = torch.zeros_like(found), torch.zeros_like(found)
     for step in range(1, steps + 1):

@@ -1,0 +1,172 @@
+"""How an image is turned back into what made it: identity code and noise (GenerativePersonReID).
+
+The authors train on synthetic pairs only, which leaves a gap to real images; here real ones may join.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from torchreid_genext import visualization
+from torchreid_genext.generators.identity import IdentityGenerator, denoising_loss
+from torchreid_genext.generators.inverter import Inverter, NoiseInverter
+from torchreid_genext.generators.prior import CodePrior
+from torchreid_genext.training.identity import Augment, IdentityLosses, times_and_noise, to_float
+from torchreid_genext.training.task import Phase
+
+__all__ = ["InverterTask", "NoiseInverterTask"]
+
+_SHOWN = 6  # people in a picture
+
+
+@torch.no_grad()
+def synthetic_pairs(
+    generator: IdentityGenerator,
+    prior: CodePrior,
+    count: int,
+    random: Generator,
+    *,
+    steps: int = 10,
+    prior_steps: int = 50,
+) -> tuple[Tensor, Tensor]:
+    """People who do not exist: images (count, 3, H, W) in [0, 1] and their codes (count, D)."""
+    noises = torch.randn(count, prior.code_width, generator=random, device=random.device)
+    code = prior(noises, steps=prior_steps)
+    noise = torch.randn(count, 3, *generator.image_size, generator=random, device=random.device)
+    return (generator(code, noise, steps=steps) if count else noise), code
+
+
+class InverterTask:
+    """Images to codes, with a frozen generator.
+
+    Synthetic pairs are the authors': a code of the prior, noise, and the image that the generator makes of both.
+    Real ones are ours: an image and the code of its person in the table; then the frozen generator also has to
+    denoise the image under the code that was found, and the losses of re-identification may join.
+
+    Args:
+        inverter: trained in place. classifier: codes to logits, trained along.
+        optimizer: of the parameters of both.
+        generator, prior: frozen.
+        augment: of what the inverter sees.
+        data: ``synthetic`` (official), ``real``, or ``mixed``, half of the batch each.
+        steps: of the generator's sampler. prior_steps: of the prior's.
+        denoising: weight of the denoising loss of real images.
+        losses: of re-identification on real images; None for none.
+
+    Raises:
+        ValueError: if the kind of data is unknown.
+    """
+
+    KINDS = ("synthetic", "real", "mixed")
+
+    def __init__(
+        self,
+        inverter: Inverter,
+        classifier: nn.Module,
+        optimizer: Optimizer,
+        generator: IdentityGenerator,
+        prior: CodePrior,
+        *,
+        augment: Augment,
+        data: str = "mixed",
+        steps: int = 10,
+        prior_steps: int = 50,
+        denoising: float = 1.0,
+        losses: IdentityLosses | None = None,
+    ) -> None:
+        if data not in self.KINDS:
+            raise ValueError(f"unknown kind of data {data!r}; choose from {', '.join(self.KINDS)}")
+        self.modules: dict[str, nn.Module] = {
+            "inverter": inverter, "classifier": classifier, "generator": generator, "prior": prior
+        }  # fmt: skip
+        self.phases = {"invert": Phase(optimizer, ("inverter", "classifier"))}
+        self.augment, self.data, self.losses = augment, data, losses
+        self.steps, self.prior_steps, self.denoising = steps, prior_steps, denoising
+
+    def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """As `Task.loss`; `batch` has uint8 `images` and their `labels`."""
+        real = {"synthetic": 0, "real": len(batch.images), "mixed": len(batch.images) // 2}[self.data]
+        made, wanted = self._synthetic(len(batch.images) - real, random)
+        clean = to_float(batch.images[:real])
+        shown = self.augment(torch.cat([clean, made]), random)
+        code = self.modules["inverter"](shown).float()
+        table = self.modules["generator"].table(batch.labels[:real])
+        error = self._distance(code, torch.cat([table, wanted]))
+        total, parts = self._real(clean, code[:real], batch.labels[:real], random)
+        return error + total, {"code": error, **parts}
+
+    def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        modules, steps = self.modules, {"steps": self.steps, "prior_steps": self.prior_steps}
+        return synthetic_pairs(modules["generator"], modules["prior"], count, random, **steps)
+
+    def _distance(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """Mean squared error in units of the spread of codes, whatever the scale of the table."""
+        return F.mse_loss(found, wanted) / self.modules["prior"].normalizer.variance.mean()
+
+    def _real(
+        self, images: Tensor, code: Tensor, labels: Tensor, random: Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        total, parts = code.new_zeros(()), {}
+        if len(images) and self.denoising:
+            times = times_and_noise(images, random)
+            parts["denoising"] = denoising_loss(self.modules["generator"], images, code, *times).mean()
+            total = total + self.denoising * parts["denoising"]
+        if len(images) and self.losses:
+            loss, of_identity = self.losses(code, labels, self.modules["classifier"])
+            return total + loss, parts | of_identity
+        return total, parts
+
+    def pictures(self, random: Generator) -> dict[str, Image.Image]:
+        """Above synthetic people, below those made of the codes that are found, by the same noise."""
+        prior, generator = self.modules["prior"], self.modules["generator"]
+        code = prior(torch.randn(_SHOWN, prior.code_width, generator=random, device=random.device))
+        noise = torch.randn(_SHOWN, 3, *generator.image_size, generator=random, device=random.device)
+        images = generator(code, noise)
+        again = generator(self.modules["inverter"](images), noise)
+        return {"inverted": visualization.image_grid(torch.stack([images, again]).cpu().numpy())}
+
+
+class NoiseInverterTask:
+    """Images to noise: what the frozen generator makes of it under the same code must be the image again.
+
+    Args:
+        inverter: trained in place. optimizer: of its parameters.
+        generator, prior: frozen.
+        steps: of the generator's sampler, all of which are differentiated. prior_steps: of the prior's.
+    """
+
+    def __init__(
+        self,
+        inverter: NoiseInverter,
+        optimizer: Optimizer,
+        generator: IdentityGenerator,
+        prior: CodePrior,
+        *,
+        steps: int = 10,
+        prior_steps: int = 50,
+    ) -> None:
+        self.modules: dict[str, nn.Module] = {"inverter": inverter, "generator": generator, "prior": prior}
+        self.phases = {"invert": Phase(optimizer, ("inverter",))}
+        self.steps, self.prior_steps = steps, prior_steps
+
+    def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Of `batch` only the length counts."""
+        images, code = self._synthetic(len(batch.images), random)
+        again = self.modules["generator"](code, self.modules["inverter"](images).float(), steps=self.steps)
+        return F.l1_loss(again, images), {}
+
+    def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        modules, steps = self.modules, {"steps": self.steps, "prior_steps": self.prior_steps}
+        return synthetic_pairs(modules["generator"], modules["prior"], count, random, **steps)
+
+    def pictures(self, random: Generator) -> dict[str, Image.Image]:
+        """Above synthetic people, below what comes back."""
+        images, code = self._synthetic(_SHOWN, random)
+        again = self.modules["generator"](code, self.modules["inverter"](images), steps=self.steps)
+        return {"noise": visualization.image_grid(torch.stack([images, again]).cpu().numpy())}
