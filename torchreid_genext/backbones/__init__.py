@@ -7,5 +7,20 @@ from typing import Any
 
 __all__ = ["MODELS"]
 
+
+def _genid(num_classes: int, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = False) -> Any:
+    from torchreid_genext.backbones.identity import IdentityBackbone
+
+    return IdentityBackbone(num_classes, loss)
+
+
+def _genid_refined(
+    num_classes: int, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = False
+) -> Any:
+    from torchreid_genext.backbones.identity import RefinedIdentityBackbone
+
+    return RefinedIdentityBackbone(num_classes, loss)
+
+
 # name -> factory, called by torchreid with ``num_classes, loss, pretrained, use_gpu``
-MODELS: Mapping[str, Callable[..., Any]] = {}
+MODELS: Mapping[str, Callable[..., Any]] = {"genid": _genid, "genid_refined": _genid_refined}
