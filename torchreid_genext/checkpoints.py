@@ -106,7 +106,7 @@ def save_backbone(
     """
     state = _unwrapped(model).state_dict()
     kept = {name: state[name] for name in state if not name.startswith(tuple(leave_out))}
-    return save(path, kept, metadata)
+    return save(path, kept, {**getattr(_unwrapped(model), "metadata", {}), **metadata})
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -202,7 +202,8 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.
-        path: what `safe_load` reads.
+        path: what `safe_load` reads. A model with a method ``adapt`` is handed the metadata of a safetensors
+            file first, so that weights decide on the size of a network that comes in several.
         ignore: beginnings of layer names that may be absent or of another size. Classifiers belong to the
             training identities, so torchreid's weights are exchanged without them.
 
@@ -212,7 +213,10 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
     Raises:
         ValueError: if the weights are another model's; lists what is missing, unexpected or of another shape.
     """
-    return fill(model, safe_load(path), path, ignore=ignore)
+    state = safe_load(path)
+    if Path(path).suffix == ".safetensors" and hasattr(_unwrapped(model), "adapt"):
+        _unwrapped(model).adapt(read_metadata(path))
+    return fill(model, state, path, ignore=ignore)
 
 
 def fill(

@@ -208,7 +208,9 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_feature_steps(cfg)
     _add_distance_steps(cfg)
     _add_tools(cfg)
-    _add_generative_identity(cfg)
+    _add_identity_generator(cfg)
+    _add_identity_inverter(cfg)
+    _add_generator_training(cfg)
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
@@ -315,7 +317,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.tune.target = "mAP"  # mAP | rank1
 
 
-def _add_generative_identity(cfg: CfgNode) -> None:
+def _add_identity_generator(cfg: CfgNode) -> None:
     # GenerativePersonReID: people generated from identity codes, and codes found in images.
     cfg.genext.identity = CfgNode()
     cfg.genext.identity.widths = [48, 96, 192, 384]  # channels of each level of the denoiser; official
@@ -339,6 +341,8 @@ def _add_generative_identity(cfg: CfgNode) -> None:
     cfg.genext.prior.steps = 50  # of the sampler
     _add_schedule(cfg.genext.prior, steps=5000, batch_size=256, lr=1e-4)
 
+
+def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter = CfgNode()
     cfg.genext.inverter.widths = [48, 96, 192, 384]  # channels of each level; official
     cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code; official
@@ -350,6 +354,16 @@ def _add_generative_identity(cfg: CfgNode) -> None:
     cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
     _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=3e-4)
 
+    # How genid_refined sharpens codes: by descending the error of denoising the image.
+    cfg.genext.inverter.refine = CfgNode()
+    cfg.genext.inverter.refine.generator = ""  # file of the trained generator
+    cfg.genext.inverter.refine.steps = 20  # of Adam
+    cfg.genext.inverter.refine.step_size = 0.05  # of Adam
+    cfg.genext.inverter.refine.times = [0.5, 0.7, 0.9]  # of the diffusion, in 0 .. 1
+    cfg.genext.inverter.refine.draws = 1  # noises for each time
+    cfg.genext.inverter.refine.seed = 0  # of the noises
+    cfg.genext.inverter.refine.pull = 0.0  # weight of the squared distance to the first code
+
     # Encoder and denoiser together, without a table: the code comes from another image of the person.
     cfg.genext.cross = CfgNode()
     cfg.genext.cross.denoised = 0.4  # share of the batch that is denoised
@@ -357,6 +371,8 @@ def _add_generative_identity(cfg: CfgNode) -> None:
     cfg.genext.cross.other_camera = True  # prefer a partner under another camera
     _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
 
+
+def _add_generator_training(cfg: CfgNode) -> None:
     # How all of them are trained.
     cfg.genext.training = CfgNode()
     cfg.genext.training.seed = 0  # of weights, order and noise
@@ -410,6 +426,13 @@ def _data_kwargs(cfg: CfgNode) -> dict[str, Any]:
         "batch_size_test": cfg.test.batch_size,
         "use_gpu": cfg.use_gpu,
     }
+
+
+def configure_model(model: Any, cfg: CfgNode) -> Any:
+    """Tell a model of ours what the configuration says; torchreid's are left as they are."""
+    if hasattr(model, "configure"):
+        model.configure(cfg.data.norm_mean, cfg.data.norm_std, **cfg.genext.inverter.refine)
+    return model
 
 
 def optimizer_kwargs(cfg: CfgNode) -> dict[str, Any]:

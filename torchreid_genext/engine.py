@@ -321,13 +321,14 @@ def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
         cfg: the whole tree.
         num_classes: identities of the training set.
     """
-    return compat.build_model(
+    model = compat.build_model(
         cfg.model.name,
         num_classes,
         loss=cfg.loss.name,
         pretrained=cfg.model.pretrained,
         use_gpu=cfg.use_gpu,
     )
+    return config.configure_model(model, cfg)
 
 
 def build_engine(

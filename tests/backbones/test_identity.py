@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.generators.networks import CODE, SIZE, WIDTHS, awake, generator, inverter, rand, randn
-from torchreid_genext import checkpoints, compat
+from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.backbones.identity import IdentityBackbone, RefinedIdentityBackbone
 from torchreid_genext.generators.inverter import refine
 
@@ -84,6 +84,45 @@ def test_the_generator_is_no_part_of_the_weights() -> None:
 def test_refining_without_a_generator_names_the_key() -> None:
     with pytest.raises(ValueError, match=r"expected genext\.inverter\.refine\.generator"):
         backbone(RefinedIdentityBackbone)(randn(1, 3, *SIZE))
+
+
+def test_weights_decide_on_the_size_of_the_network(tmp_path: Path) -> None:
+    trained, images = inverter(unit=True), rand(2, 3, *SIZE)
+    for kind in (IdentityBackbone, RefinedIdentityBackbone):
+        model = kind(6, widths=(4, 8), image_size=(16, 8)).eval()
+        checkpoints.load_weights(model, trained.save(tmp_path / "inverter.safetensors"))
+        assert isinstance(model, kind) and model.config == trained.config and not model.training
+        torch.testing.assert_close(IdentityBackbone.code(model, images), trained(images))
+
+
+def test_what_the_host_saves_of_it_comes_back(tmp_path: Path) -> None:
+    model, again = backbone(), IdentityBackbone(2, widths=(4, 8), image_size=(16, 8)).eval()
+    path = checkpoints.save_backbone(tmp_path / "model.safetensors", model, {"config": "a: 1"})
+    checkpoints.load_weights(again, path)
+    x = randn(2, 3, *SIZE)
+    torch.testing.assert_close(again(x), model(x))
+
+
+@pytest.mark.usefixtures("registered")
+def test_keys_reach_the_model_and_tell_cached_codes_apart(tmp_path: Path) -> None:
+    cfg = config.get_default_config()
+    cfg.data.norm_mean, cfg.data.norm_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    cfg.genext.inverter.refine.generator = str(generator().save(tmp_path / "generator.safetensors"))
+    found = []
+    for steps in (2, 3):
+        cfg.genext.inverter.refine.steps = steps
+        found.append(config.configure_model(backbone(RefinedIdentityBackbone), cfg))
+    images = rand(2, 3, *SIZE)
+    torch.testing.assert_close(IdentityBackbone.code(found[0], images), plain_of(found[0])(images))
+    assert found[0].fingerprint != found[1].fingerprint
+    assert not torch.equal(found[0](images), plain_of(found[0])(images))
+
+
+def plain_of(model: IdentityBackbone) -> IdentityBackbone:
+    """The same without refinement, for images in [0, 1]."""
+    plain = backbone(norm_mean=(0, 0, 0), norm_std=(1, 1, 1))
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def test_unknown_loss_lists_the_choices() -> None:

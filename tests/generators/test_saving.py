@@ -95,7 +95,7 @@ def test_file_from_elsewhere_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_the_configuration_are_refused(tmp_path: Path) -> None:
     network = prior()
-    metadata = {"kind": "prior", "config": {**network.config, "width": 10}}
+    metadata = {"kind": "prior", "network": {**network.config, "width": 10}}
     path = checkpoints.save(tmp_path / "other.safetensors", network.state_dict(), metadata)
     with pytest.raises(ValueError, match=r"expected weights of CodePrior.* of another shape"):
         CodePrior.load(path)

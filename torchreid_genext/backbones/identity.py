@@ -1,12 +1,12 @@
-"""The inverter of GenerativePersonReID as a torchreid model: the code that would generate a person is the feature.
+"""The inverter of GenerativePersonReID as a torchreid model: a person's feature is the code that generates them.
 
-``genid`` gives the code in one pass; ``genid_refined`` then asks a frozen generator for the code that explains the
-image best.
+``genid`` gives the code in one pass; ``genid_refined`` then asks a frozen generator for the code that explains
+the image best.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,9 +47,24 @@ class IdentityBackbone(Inverter):
             raise ValueError(f"unknown loss {loss!r}; choose from {', '.join(LOSSES)}")
         super().__init__(**config)
         self.loss, self.feature_dim = loss, self.code_width
-        self.classifier = nn.Sequential(nn.BatchNorm1d(self.code_width), nn.Linear(self.code_width, num_classes))
+        linear = nn.Linear(self.code_width, num_classes)
+        self.classifier = nn.Sequential(nn.BatchNorm1d(self.code_width), linear)
         for name, values in (("norm_mean", norm_mean), ("norm_std", norm_std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def adapt(self, metadata: Mapping[str, Any]) -> None:
+        """Take the size of the inverter whose weights file says this; other files change nothing."""
+        if metadata.get("kind") != self.kind or metadata["network"] == self.config:
+            return
+        head = {"norm_mean": self.norm_mean.flatten().tolist(), "norm_std": self.norm_std.flatten().tolist()}
+        classes = self.classifier[-1].out_features
+        fresh = IdentityBackbone(classes, self.loss, **head, **metadata["network"]).train(self.training)
+        vars(self).update(vars(fresh))
+
+    def configure(self, norm_mean: Sequence[float], norm_std: Sequence[float], **refinement: Any) -> None:
+        """Take what a configuration says of images; `refinement` concerns `RefinedIdentityBackbone` only."""
+        self.norm_mean.copy_(torch.tensor(norm_mean)[:, None, None])
+        self.norm_std.copy_(torch.tensor(norm_std)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, 3, H, W), normalised as the host does, to codes (B, D), or while training as `loss` says.
@@ -89,6 +104,25 @@ class RefinedIdentityBackbone(IdentityBackbone):
     ) -> None:
         super().__init__(*arguments, **options)
         self.use(generator, **(refinement or {}))
+
+    def configure(
+        self, norm_mean: Sequence[float], norm_std: Sequence[float], *, generator: str = "", **refinement: Any
+    ) -> None:
+        """As `IdentityBackbone.configure`; `generator` is a file, `refinement` as of `use`.
+
+        Raises:
+            FileNotFoundError: if the generator's file does not exist.
+            ValueError: if it is not a generator's.
+        """
+        super().configure(norm_mean, norm_std)
+        self.use(IdentityGenerator.load(generator) if generator else None, **refinement)
+
+    @property
+    def fingerprint(self) -> str:
+        """What codes depend on beside the weights, for those who cache them."""
+        weights = [t for generator in self._generator for t in generator.state_dict().values()]
+        sums = [tensor.double().sum().item() for tensor in weights]
+        return repr((sorted(self._refinement.items()), sums))
 
     def use(self, generator: IdentityGenerator | None, **refinement: Any) -> None:
         """Refine by this generator; `refinement` are keyword arguments of `refine`."""

@@ -127,6 +127,7 @@ def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
             cfg.train.seed
         )  # what no file fills is the same in each run, and so are cached features
         model = compat.build_model(backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained)
+    model = config.configure_model(model, cfg)
     if backbone.weights:
         checkpoints.load_weights(model, backbone.weights)
     return model

@@ -81,6 +81,7 @@ class Encoder(nn.Module):
         settings = (_KEY_VERSION, name, self.height, self.width, self.mean.tolist(), self.std.tolist())
         inference = (self.precision, str(self.layout), self.compiled, self.device.type)
         digest = hashlib.sha256(repr((settings, inference)).encode())
+        digest.update(getattr(model, "fingerprint", "").encode())  # of models that are more than their weights
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

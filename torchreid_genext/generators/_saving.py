@@ -25,6 +25,11 @@ class Saved(nn.Module):
     kind: ClassVar[str]
     config: dict[str, Any]
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a weights file says of its network."""
+        return {"kind": self.kind, "network": self.config}
+
     def save(self, path: str | Path, *, half: bool = False) -> Path:
         """Write weights and configuration as one safetensors file, atomically.
 
@@ -33,7 +38,7 @@ class Saved(nn.Module):
             half: keep weights as float16, half the size; statistics and biases stay as they are.
         """
         state = {name: _half(tensor) if half else tensor for name, tensor in self.state_dict().items()}
-        return checkpoints.save(path, state, {"kind": self.kind, "config": self.config})
+        return checkpoints.save(path, state, self.metadata)
 
     @classmethod
     def load(cls: type[Network], path: str | Path) -> Network:
@@ -46,7 +51,7 @@ class Saved(nn.Module):
         metadata = checkpoints.read_metadata(path)
         if metadata.get("kind") != cls.kind:
             raise ValueError(f"expected a file of kind {cls.kind!r}, got {path} of {metadata.get('kind')!r}")
-        network = cls(**metadata["config"])
+        network = cls(**metadata["network"])
         checkpoints.load_weights(network, path, ignore=())
         return network.eval()
 
