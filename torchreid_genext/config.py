@@ -350,6 +350,8 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter.denoising = 1.0  # weight of denoising real images under their codes
     cfg.genext.inverter.classification = 1.0  # weight of cross-entropy on real images; 0: none
     cfg.genext.inverter.ranking = 1.0  # weight of the triplet loss on them; 0: none
+    cfg.genext.inverter.soft_margin = 5.0  # sharpness of its margin; 0: torchreid's, loss.triplet.margin wide
+    cfg.genext.inverter.classifier_lr = 3.0  # learning rate of the classifier, in those of the rest
     cfg.genext.inverter.padding = 2  # pixels by which images are moved
     cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
     _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=3e-4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchreid_genext import checkpoints, compat, data
+from torchreid_genext import checkpoints, compat, config, data
 from torchreid_genext.data.filenames import global_frames
 from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
@@ -123,9 +123,7 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
 def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
     pretrained = cfg.model.pretrained and not backbone.weights
     with torch.random.fork_rng():
-        torch.manual_seed(
-            cfg.train.seed
-        )  # what no file fills is the same in each run, and so are cached features
+        torch.manual_seed(cfg.train.seed)  # what no file fills is the same in each run: features are cached
         model = compat.build_model(backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained)
     model = config.configure_model(model, cfg)
     if backbone.weights:

@@ -30,7 +30,13 @@ from torchreid_genext.generators.identity import IdentityGenerator
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
 from torchreid_genext.training import Fitted, Options, Task, fit, trained_weights
-from torchreid_genext.training.identity import CrossTask, GeneratorTask, IdentityLosses, PriorTask
+from torchreid_genext.training.identity import (
+    CrossTask,
+    GeneratorTask,
+    IdentityLosses,
+    PriorTask,
+    soft_margin_triplet,
+)
 from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask
 
 __all__ = ["STAGES", "train"]
@@ -109,7 +115,7 @@ class _Recipe:
         task = InverterTask(
             inverter,
             classifier,
-            self.optimizer(node, inverter, classifier),
+            self.optimizer(node, inverter, classifier=classifier),
             self.trained(IdentityGenerator, "gen", "generator"),
             self.trained(CodePrior, "prior", "prior"),
             augment=self.augmentation(),
@@ -141,7 +147,7 @@ class _Recipe:
             inverter,
             generator,
             classifier,
-            self.optimizer(node, inverter, generator, classifier),
+            self.optimizer(node, inverter, generator, classifier=classifier),
             augment=self.augmentation(),
             flip=Augmentation(),
             denoised=node.denoised,
@@ -191,13 +197,16 @@ class _Recipe:
     def classifier(self) -> nn.Module:
         """Codes to people, behind a BatchNorm."""
         width, people = self.cfg.genext.identity.code_width, int(self.images.pids.max()) + 1
-        return nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, people))
+        linear = nn.Linear(width, people, bias=False)
+        nn.init.normal_(linear.weight, std=0.1)  # a narrow code needs larger weights than the default
+        return nn.Sequential(nn.BatchNorm1d(width), linear)
 
     def losses(self) -> IdentityLosses:
-        node = self.cfg.genext.inverter
+        node, softly = self.cfg.genext.inverter, self.cfg.loss.softmax.label_smooth
+        ranking = compat.triplet_loss(margin=self.cfg.loss.triplet.margin)
         return IdentityLosses(
-            partial(F.cross_entropy, label_smoothing=0.1 if self.cfg.loss.softmax.label_smooth else 0.0),
-            compat.triplet_loss(margin=self.cfg.loss.triplet.margin),
+            partial(F.cross_entropy, label_smoothing=0.1 if softly else 0.0),
+            partial(soft_margin_triplet, scale=node.soft_margin) if node.soft_margin else ranking,
             node.classification,
             node.ranking,
         )
@@ -218,9 +227,14 @@ class _Recipe:
         order = Shuffled(len(self.images), size, seed, shuffle=shuffle)
         return batches(self.images, order, seed=seed, **options)
 
-    def optimizer(self, node: CfgNode, *modules: nn.Module) -> torch.optim.Optimizer:
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        return torch.optim.AdamW(parameters, node.train.lr, weight_decay=node.train.weight_decay, fused=True)
+    def optimizer(
+        self, node: CfgNode, *modules: nn.Module, classifier: nn.Module | None = None
+    ) -> torch.optim.Optimizer:
+        groups = [{"params": [parameter for module in modules for parameter in module.parameters()]}]
+        if classifier is not None:
+            faster = node.train.lr * self.cfg.genext.inverter.classifier_lr
+            groups.append({"params": [*classifier.parameters()], "lr": faster})
+        return torch.optim.AdamW(groups, node.train.lr, weight_decay=node.train.weight_decay, fused=True)
 
     def trained(self, kind: type[Saved], stage: str, name: str) -> Any:
         """What an earlier stage has written."""

@@ -22,7 +22,8 @@ from torchreid_genext.generators.prior import CodePrior, prior_loss
 from torchreid_genext.training.task import Phase
 
 __all__ = [
-    "Augment", "CrossTask", "GeneratorTask", "IdentityLosses", "PriorTask", "times_and_noise", "to_float",
+    "Augment", "CrossTask", "GeneratorTask", "IdentityLosses", "PriorTask", "soft_margin_triplet",
+    "times_and_noise", "to_float",
 ]  # fmt: skip
 
 Augment = Callable[[Tensor, Generator], Tensor]  # images (B, 3, H, W) in [0, 1] to the same
@@ -109,6 +110,21 @@ class PriorTask:
         prior, generator = self.modules["prior"], self.modules["generator"]
         noise = torch.randn(_SHOWN, prior.code_width, generator=random, device=random.device)
         return {"people": _grid(generator, prior(noise), random)}
+
+
+def soft_margin_triplet(codes: Tensor, labels: Tensor, *, scale: float = 5.0) -> Tensor:
+    """Triplet loss with the hardest images of the batch and a soft margin (Hermans et al., 2017).
+
+    Args:
+        codes: (B, D) of length 1, at most 2 apart.
+        labels: (B,), each at least twice.
+        scale: how sharply the loss bends at zero; 1 in the paper, whose distances are larger.
+    """
+    distance = (2 - 2 * codes @ codes.T).clamp_min(1e-6).sqrt()
+    same = labels[:, None] == labels
+    furthest = torch.where(same, distance, 0).amax(1)
+    nearest = torch.where(same, torch.inf, distance).amin(1).clamp_max(2)
+    return F.softplus(scale * (furthest - nearest)).mean()
 
 
 @dataclass(frozen=True)
