@@ -324,3 +324,32 @@ def adam(gradient, start: np.ndarray, steps: int, step_size: float) -> np.ndarra
         unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
         x = x - step_size * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-12)
     return x
+
+
+def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Of images (C, H, W): at each place the formula of Wang et al. (2004) under a Gaussian of 11 pixels."""
+    places = np.arange(-5, 6)
+    window = np.exp(-(places[:, None] ** 2 + places[None, :] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    values = []
+    for x, y in zip(a, b):
+        for top in range(x.shape[0] - 10):
+            for left in range(x.shape[1] - 10):
+                p, q = x[top : top + 11, left : left + 11], y[top : top + 11, left : left + 11]
+                p_mean, q_mean = (window * p).sum(), (window * q).sum()
+                p_var, q_var = (window * (p - p_mean) ** 2).sum(), (window * (q - q_mean) ** 2).sum()
+                both = (window * (p - p_mean) * (q - q_mean)).sum()
+                light = (2 * p_mean * q_mean + 1e-4) / (p_mean**2 + q_mean**2 + 1e-4)
+                values.append(light * (2 * both + 9e-4) / (p_var + q_var + 9e-4))
+    return float(np.mean(values))
+
+
+def soft_margin_triplet(codes: np.ndarray, labels: np.ndarray, scale: float) -> float:
+    """Mean over images of log(1 + e^(scale (furthest of the same person - nearest of another)))."""
+    losses = []
+    for i in range(len(codes)):
+        distances = [float(np.linalg.norm(codes[i] - code)) for code in codes]
+        furthest = max(d for d, label in zip(distances, labels) if label == labels[i])
+        nearest = min(d for d, label in zip(distances, labels) if label != labels[i])
+        losses.append(np.log1p(np.exp(scale * (furthest - nearest))))
+    return float(np.mean(losses))

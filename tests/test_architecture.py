@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "generators": {"checkpoints"},
     "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
-    "recipes": {"checkpoints", "compat", "data", "generators", "training"},
+    "recipes": {"checkpoints", "compat", "data", "generators", "training", "visualization"},
     "training": {"checkpoints", "generators", "visualization"},
     "visualization": set(),
 }
@@ -45,6 +45,7 @@ PUBLIC = {
     "torchreid_genext.retrieval.metrics": ["evaluate_rank"],
     "torchreid_genext.retrieval.protocol": ["RetrievalSet", "Chain", "evaluate"],
     "torchreid_genext.data.filenames": ["parse"],
+    "torchreid_genext.generators": ["build_generator", "list_generators"],
     "torchreid_genext.generators.identity": ["IdentityDenoiser"],
     "torchreid_genext.generators.inverter": ["Inverter"],
     "torchreid_genext.generators.prior": ["CodePrior"],

@@ -17,6 +17,7 @@ from torchreid_genext.visualization import (
     chain_bars,
     density_histograms,
     embeddings,
+    labelled_grid,
     ranked_lists,
     transition_histograms,
 )
@@ -152,3 +153,19 @@ def test_long_names_of_chains_stay_inside_the_picture_and_apart(kind: str, pictu
     assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :]), "two names on each other"
+
+
+def test_labelled_grids_hold_all_words_inside() -> None:
+    figure = labelled_grid(
+        np.random.rand(2, 3, 3, 16, 8),
+        rows=["original", "7 to 12, spherical"],
+        columns=["a", "b", "c"],
+        captions=["L1 0.1\nSSIM 0.5"] * 3,
+        title="A title",
+    )
+    figure.draw_without_rendering()
+    words = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+    assert {"original", "7 to 12, spherical", "a", "c", "A title"} <= {t.get_text() for t in words}
+    boxes = [t.get_window_extent() for t in words]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)

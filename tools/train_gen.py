@@ -1,4 +1,4 @@
-"""Train generative identity on any torchreid image data set: generator, code prior, inverters, cross.
+"""Train generative identity on any torchreid image data set: the generator, or all stages in order.
 
 python tools/train_gen.py --config-file configs/synthreid_genid.yaml --root reid-data
 python tools/train_gen.py --stages gen prior inverter --config-file configs/synthreid_genid.yaml --root reid-data
@@ -10,14 +10,18 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torchreid_genext as genext
 from torchreid_genext import config
 from torchreid_genext.recipes import identity
 
 
-def main(argv: Sequence[str] | None = None, *, stages: Sequence[str] = ("gen",)) -> None:
-    arguments = parse_arguments(argv, stages)
+def main(
+    argv: Sequence[str] | None = None, *, stages: Sequence[str] = ("gen",), description: str = __doc__
+) -> None:
+    """Train `stages`, unless the command line names others; `description` is what --help says."""
+    arguments = parse_arguments(argv, stages, description)
     cfg = config.load_config(
         arguments.config_file, arguments.opts, sources=arguments.sources, root=arguments.root
     )
@@ -30,9 +34,11 @@ def main(argv: Sequence[str] | None = None, *, stages: Sequence[str] = ("gen",))
         print(f"{stage}: {folder}")
 
 
-def parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None, stages: Sequence[str], description: str
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
     parser.add_argument("-s", "--sources", nargs="+", help="the first one's training split is learnt from")
@@ -45,8 +51,13 @@ def parse_arguments(argv: Sequence[str] | None, stages: Sequence[str]) -> argpar
     return parser.parse_args(argv)
 
 
-if __name__ == "__main__":
+def run(**options: Any) -> None:
+    """`main` as a script; what users can mend ends in one line."""
     try:
-        main()
+        main(**options)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

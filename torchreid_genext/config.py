@@ -328,6 +328,7 @@ def _add_identity_generator(cfg: CfgNode) -> None:
     cfg.genext.identity.prediction = "v"  # v | eps (official) | signal
     cfg.genext.identity.loss = "l2"  # l2 | l1 (official)
     cfg.genext.identity.pull = 0.000244  # weight of the mean squared code; official 0.5 / (64 * 32)
+    cfg.genext.identity.table = "appearance"  # what codes start from: looks on average | random (official)
     cfg.genext.identity.labels = "train"  # train: people counted from 0 | raw: numbers in file names (official)
     cfg.genext.identity.rows = 0  # of the table; 0: as many as labels need (official: 1502)
     cfg.genext.identity.shuffle = True  # False: images in the order of their files (official)
@@ -347,6 +348,7 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter.widths = [48, 96, 192, 384]  # channels of each level; official
     cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code; official
     cfg.genext.inverter.data = "mixed"  # synthetic (official) | real | mixed
+    cfg.genext.inverter.pool = 4096  # synthetic pairs, made once and drawn from; 0: new ones a step (official)
     cfg.genext.inverter.denoising = 1.0  # weight of denoising real images under their codes
     cfg.genext.inverter.classification = 1.0  # weight of cross-entropy on real images; 0: none
     cfg.genext.inverter.ranking = 1.0  # weight of the triplet loss on them; 0: none

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bar", "Hit", "RankedQuery", "Transition",
-    "chain_bars", "density_histograms", "embeddings", "image_grid", "ranked_lists", "transition_histograms",
+    "chain_bars", "density_histograms", "embeddings", "image_grid", "labelled_grid", "ranked_lists",
+    "transition_histograms",
 ]  # fmt: skip
 
 _BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
@@ -91,6 +92,50 @@ def image_grid(images: np.ndarray, *, scale: int = 3, gap: int = 4) -> Image.Ima
         tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
         page.paste(tile, (column * wide + gap, row * tall + gap))
     return page
+
+
+@_styled
+def labelled_grid(
+    images: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """`image_grid` with words beside it.
+
+    Args:
+        images: (rows, columns, 3, H, W) in [0, 1].
+        rows: what stands left of each row. columns: above each column; captions: below each. Empty for none.
+        title: of the whole.
+    """
+    page = image_grid(images)
+    left = 0.09 * max(map(len, rows)) + 0.1
+    axes = _page_axes(page, left=left, above=bool(columns), below=bool(captions), title=title)
+    count, across = images.shape[:2]
+    axes.imshow(np.asarray(page))
+    axes.spines[:].set_visible(False)
+    axes.set_yticks([(i + 0.5) * page.height / count for i in range(count)], rows)
+    centres = [(i + 0.5) * page.width / across for i in range(across)]
+    axes.set_xticks(centres if captions else [], captions or [], fontsize=7)
+    if columns:
+        above = axes.secondary_xaxis("top")
+        above.set_xticks(centres, columns, fontsize=8)
+        above.spines[:].set_visible(False)
+    return axes.figure
+
+
+def _page_axes(page: Image.Image, *, left: float, above: bool, below: bool, title: str) -> Axes:
+    """Axes exactly as large as a page of 100 pixels to the inch, with room for words, in inches, around it."""
+    from matplotlib.figure import Figure
+
+    wide, tall = page.width / 100, page.height / 100
+    top, bottom = 0.1 + 0.25 * above + 0.3 * bool(title), 0.1 + 0.3 * below
+    width, height = max(left + wide + 0.1, 0.1 * len(title)), top + tall + bottom
+    figure = Figure(figsize=(width, height), dpi=150)
+    figure.text(0.1 / width, 1 - 0.1 / height, title, va="top", fontsize=11)
+    return figure.add_axes((left / width, bottom / height, wide / width, tall / height))
 
 
 class Bar(NamedTuple):

@@ -160,3 +160,12 @@ def test_statistics_want_pixels(images: torch.Tensor) -> None:
 
 def test_file_names_of_unknown_pattern_have_no_raw_pids() -> None:
     assert ImageTensor(torch.zeros(1, 3, 2, 2), torch.zeros(1), torch.zeros(1), ("a.jpg",)).raw_pids is None
+
+
+def test_averages_are_the_mean_images_of_people() -> None:
+    images = torch.randint(0, 256, (5, 3, 4, 2), dtype=torch.uint8)
+    pids = torch.tensor([7, 2, 7, 2, 7])
+    people, averages = ImageTensor(images, pids, torch.zeros(5), ("",) * 5).averages()
+    assert people.tolist() == [2, 7]
+    for person, average in zip(people, averages, strict=True):
+        torch.testing.assert_close(average, (images[pids == person].double() / 255).mean(0).float())

@@ -12,7 +12,9 @@ from torchreid_genext.generators.identity import (
     IdentityDenoiser,
     IdentityGenerator,
     IdentityTable,
+    appearance_codes,
     denoising_loss,
+    interpolate,
 )
 
 
@@ -200,3 +202,41 @@ def test_unknown_loss_lists_the_choices() -> None:
     arguments = generator(), rand(2, 3, *SIZE), randn(2, CODE), rand(2), randn(2, 3, *SIZE)
     with pytest.raises(ValueError, match="unknown loss 'huber'; choose from l1, l2"):
         denoising_loss(*arguments, loss="huber")
+
+
+def test_ways_between_codes_start_and_end_there_and_arcs_keep_their_length() -> None:
+    first, second, share = torch.randn(5), torch.randn(5), torch.linspace(0, 1, 4)
+    for spherical in (False, True):
+        way = interpolate(first, second, share, spherical=spherical)
+        torch.testing.assert_close(way[[0, -1]], torch.stack([first, second]))
+    torch.testing.assert_close(interpolate(first, second, share), torch.lerp(first, second, share[:, None]))
+    x, y = torch.tensor([2.0, 0, 0]), torch.tensor([0, 4.0, 0])
+    third = 3 ** 0.5 / 2
+    expected = [[2, 0, 0], [third * 8 / 3, 4 / 3, 0], [5 / 3, third * 10 / 3, 0], [0, 4, 0]]
+    torch.testing.assert_close(interpolate(x, y, share, spherical=True), torch.tensor(expected))
+
+
+def test_arcs_between_equal_directions_are_those_directions() -> None:
+    code = torch.randn(4)
+    way = interpolate(code, 2 * code, torch.tensor([0.0, 0.5, 1.0]), spherical=True)
+    torch.testing.assert_close(way, torch.stack([code, 1.5 * code, 2 * code]))
+
+
+def test_appearance_codes_tell_people_by_their_looks() -> None:
+    kinds = torch.rand(2, 3, 32, 16)
+    averages = torch.cat([kinds[:1].expand(3, -1, -1, -1), kinds[1:].expand(3, -1, -1, -1)])
+    averages = averages + 0.01 * torch.rand(6, 3, 32, 16)
+    codes = appearance_codes(averages, 4)
+    assert codes.shape == (6, 4)
+    torch.testing.assert_close(codes.square().mean(), torch.tensor(1.0))
+    torch.testing.assert_close(codes.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    distances = torch.cdist(codes, codes)
+    assert distances[:3, :3].max() < 0.2 * distances[:3, 3:].min()
+
+
+def test_appearance_codes_keep_distances_and_fill_up_with_zeros() -> None:
+    averages = torch.rand(4, 3, 16, 8, dtype=torch.float64).float()
+    codes = appearance_codes(averages, 9)
+    assert codes[:, 4:].abs().max() < 1e-5
+    ratio = torch.pdist(codes) / torch.pdist(averages.flatten(1))
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))

@@ -24,7 +24,7 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
     cfg.data.root, cfg.data.sources, cfg.data.save_dir = str(reid_data), ["synthreid_tiny"], str(tmp_path)
     cfg.genext.identity.height, cfg.genext.identity.width, cfg.genext.identity.steps = 16, 8, 2
     cfg.genext.prior.width, cfg.genext.prior.steps = 8, 2
-    cfg.genext.inverter.hidden = [8]
+    cfg.genext.inverter.hidden, cfg.genext.inverter.pool = [8], 16
     for node in (cfg.genext.identity, cfg.genext.prior, cfg.genext.inverter, cfg.genext.cross):
         node.train.steps, node.train.batch_size = 2, 8
     for node in (cfg.genext.identity, cfg.genext.inverter):
@@ -77,3 +77,18 @@ def test_raw_labels_index_a_table_of_the_official_size(cfg: CfgNode) -> None:
     cfg.genext.prior.rows = "all"
     prior = CodePrior.load(identity.train(cfg, ["prior"])["prior"] / "prior.safetensors")
     torch.testing.assert_close(prior.normalizer.mean, generator.table.weight.mean(0).detach())
+
+
+def test_tables_start_from_looks_or_as_officially_at_random(cfg: CfgNode) -> None:
+    cfg.genext.identity.train.lr = 0.0
+    cfg.genext.identity.train.ema_decay = 0.0
+    codes = {}
+    for cfg.genext.identity.table in ("appearance", "random"):
+        cfg.data.save_dir = f"{cfg.data.save_dir}/{cfg.genext.identity.table}"
+        folder = identity.train(cfg, ["gen"])["gen"]
+        codes[cfg.genext.identity.table] = IdentityGenerator.load(folder / "generator.safetensors").trained_codes()
+    torch.testing.assert_close(codes["appearance"].square().mean(), torch.tensor(1.0))
+    assert codes["random"].abs().max() <= 0.05
+    cfg.genext.identity.table = "zeros"
+    with pytest.raises(ValueError, match="unknown start of the table 'zeros'; choose from appearance, random"):
+        identity.train(cfg, ["gen"])

@@ -9,10 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests import reference
 from tests.generators.networks import CODE, SIZE, generator, inverter, prior, seeded
 from torchreid_genext.generators.identity import denoising_loss
 from torchreid_genext.generators.inverter import NoiseInverter
-from torchreid_genext.training.identity import CrossTask, GeneratorTask, IdentityLosses, PriorTask
+from torchreid_genext.training.identity import (
+    CrossTask,
+    GeneratorTask,
+    IdentityLosses,
+    PriorTask,
+    soft_margin_triplet,
+)
 from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask, synthetic_pairs
 from torchreid_genext.training.task import check_task
 
@@ -137,6 +144,21 @@ def test_inverter_learns_codes_of_the_prior_and_of_the_table(data: str, made: in
     torch.testing.assert_close(loss, error)
 
 
+def test_a_pool_of_pairs_is_made_once_and_the_same_after_an_interruption() -> None:
+    options = {"augment": as_it_is, "data": "synthetic", "steps": 2, "prior_steps": 2}
+    parts = inverter(), classifier(), generator(), prior()
+    made = [
+        InverterTask(*parts[:2], sgd(*parts[:2]), *parts[2:], **options, pool=5)._synthetic(40, seeded(3))
+        for _ in range(2)
+    ]
+    assert torch.equal(made[0][0], made[1][0]) and torch.equal(made[0][1], made[1][1])
+    images, codes = synthetic_pairs(*parts[2:], 5, seeded(), steps=2, prior_steps=2)
+    assert len(made[0][1].unique(dim=0)) == 5
+    for image, code in zip(*made[0], strict=True):
+        row = (codes - code).abs().sum(1).argmin()
+        assert torch.equal(codes[row], code) and (images[row] - image).abs().max() <= 0.5 / 255 + 1e-6
+
+
 def test_losses_of_weight_zero_are_left_out() -> None:
     codes, labels = torch.randn(4, CODE), torch.arange(4)
     none = IdentityLosses(F.cross_entropy, ranking, classification_weight=0.0, ranking_weight=0.0)
@@ -151,6 +173,19 @@ def test_losses_are_computed_in_full_precision_under_autocast() -> None:
     exact, _ = LOSSES(codes, labels, people)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(LOSSES(codes, labels, people)[0], exact, rtol=0, atol=0)
+
+
+def test_soft_margin_triplet_is_the_mean_over_hardest_triplets() -> None:
+    codes, labels = F.normalize(torch.randn(9, CODE).double(), dim=1), torch.arange(9) % 3
+    expected = reference.soft_margin_triplet(codes.numpy(), labels.numpy(), 2.5)
+    assert soft_margin_triplet(codes, labels, scale=2.5).item() == pytest.approx(expected)
+
+
+def test_soft_margin_triplet_of_one_person_is_finite_and_can_be_learnt_from() -> None:
+    codes = F.normalize(torch.randn(3, CODE), dim=1)[[0, 1, 2, 2]].requires_grad_()
+    loss = soft_margin_triplet(codes, torch.zeros(4, dtype=torch.int64))
+    loss.backward()
+    assert loss.isfinite() and codes.grad.isfinite().all() and codes.grad.any()
 
 
 def test_unknown_data_and_shares_are_refused() -> None:

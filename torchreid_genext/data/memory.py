@@ -56,6 +56,12 @@ class ImageTensor:
     def __len__(self) -> int:
         return len(self.images)
 
+    def averages(self) -> tuple[Tensor, Tensor]:
+        """People (P,) int64 in ascending order, and the mean image of each, (P, 3, H, W) float in [0, 1]."""
+        people, counts = self.pids.unique(return_counts=True)
+        rows = self.pids.argsort(stable=True).split(counts.tolist())
+        return people, torch.stack([self.images[each].float().mean(0) for each in rows]) / 255
+
     def select(self, rows: slice | Sequence[int] | Tensor) -> ImageTensor:
         """Some of the images: a slice, positions, or one truth value an image."""
         positions = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]

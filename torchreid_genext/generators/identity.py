@@ -20,7 +20,10 @@ from torchreid_genext.generators._diffusion import AngleSchedule, Estimate, Norm
 from torchreid_genext.generators._layers import UNet, check_halves, check_image_size
 from torchreid_genext.generators._saving import Saved
 
-__all__ = ["OFFICIAL_WIDTHS", "IdentityDenoiser", "IdentityGenerator", "IdentityTable", "denoising_loss"]
+__all__ = [
+    "OFFICIAL_WIDTHS", "IdentityDenoiser", "IdentityGenerator", "IdentityTable", "appearance_codes",
+    "denoising_loss", "interpolate",
+]  # fmt: skip
 
 OFFICIAL_WIDTHS = (48, 96, 192, 384)
 _LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
@@ -183,6 +186,25 @@ class IdentityGenerator(Saved):
         return self.table.weight.detach()[self.trained]
 
 
+def appearance_codes(averages: Tensor, width: int) -> Tensor:
+    """Codes to start from: how people look on average, in principal components.
+
+    Codes that start at random say nothing, so for long a denoiser learns to do without them.
+
+    Args:
+        averages: the mean image of each person, (P, 3, H, W).
+        width: of a code.
+
+    Returns:
+        (P, width) with a mean square of 1; components beyond those that P people have are 0.
+    """
+    small = F.adaptive_avg_pool2d(averages.float(), (16, 8)).flatten(1)
+    left, strength, _ = torch.linalg.svd(small - small.mean(0), full_matrices=False)
+    components = (left * strength)[:, :width]
+    components = F.pad(components, (0, width - components.shape[1]))
+    return components / components.square().mean().sqrt().clamp_min(1e-12)
+
+
 def denoising_loss(
     generator: IdentityGenerator, images: Tensor, code: Tensor, t: Tensor, noise: Tensor, *, loss: str = "l2"
 ) -> Tensor:
@@ -203,3 +225,25 @@ def denoising_loss(
     output = generator.denoiser(rates.mix(x, noise), rates.noise**2, code).float()
     wanted = _diffusion.target(generator.prediction, x, noise, rates)
     return _LOSSES[loss](output, wanted, reduction="none").mean(dim=(1, 2, 3))
+
+
+def interpolate(first: Tensor, second: Tensor, share: Tensor, *, spherical: bool = False) -> Tensor:
+    """Codes on the way from one person to another.
+
+    Args:
+        first, second: (D,).
+        share: how far the way has gone, (N,); 0 is `first`, 1 is `second`.
+        spherical: along the arc between the directions, with lengths in between, and not the straight line,
+            whose middle is shorter than its ends (Shoemake, 1985).
+
+    Returns:
+        (N, D).
+    """
+    share = share[:, None]
+    if not spherical:
+        return first + share * (second - first)
+    lengths = first.norm() + share * (second.norm() - first.norm())
+    ends = F.normalize(first, dim=0), F.normalize(second, dim=0)
+    angle = (ends[0] @ ends[1]).clamp(-1, 1).acos().clamp(1e-4, torch.pi - 1e-4)
+    arc = ((1 - share) * angle).sin() * ends[0] + (share * angle).sin() * ends[1]
+    return lengths * F.normalize(arc, dim=1)

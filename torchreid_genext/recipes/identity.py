@@ -26,7 +26,7 @@ from torchreid_genext.data.augmentation import Augmentation
 from torchreid_genext.data.memory import ImageTensor, channel_statistics, load_images
 from torchreid_genext.data.pairs import Partners, Shuffled, batches
 from torchreid_genext.generators._saving import Saved
-from torchreid_genext.generators.identity import IdentityGenerator
+from torchreid_genext.generators.identity import IdentityGenerator, appearance_codes
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
 from torchreid_genext.training import Fitted, Options, Task, fit, trained_weights
@@ -94,6 +94,7 @@ class _Recipe:
 
     def gen(self) -> Path:
         node, generator = self.cfg.genext.identity, self.new_generator()
+        self.begin_table(generator)
         task = GeneratorTask(
             generator, self.optimizer(node, generator), augment=Augmentation(), loss=node.loss, pull=node.pull
         )
@@ -122,6 +123,7 @@ class _Recipe:
             data=node.data,
             steps=self.cfg.genext.identity.steps,
             prior_steps=self.cfg.genext.prior.steps,
+            pool=node.pool,
             denoising=node.denoising,
             losses=self.losses(),
         )
@@ -142,7 +144,7 @@ class _Recipe:
 
     def cross(self) -> Path:
         node, inverter, classifier = self.cfg.genext.cross, self.new_inverter(unit=True), self.classifier()
-        generator = self.new_generator()
+        generator = self.new_generator(identities=1)
         task = CrossTask(
             inverter,
             generator,
@@ -163,13 +165,13 @@ class _Recipe:
     def image_size(self) -> tuple[int, int]:
         return self.cfg.genext.identity.height, self.cfg.genext.identity.width
 
-    def new_generator(self) -> IdentityGenerator:
-        """Untrained, with the statistics of the images and a row for each label."""
+    def new_generator(self, identities: int = 0) -> IdentityGenerator:
+        """Untrained, with the statistics of the images and a row for each label, unless told their number."""
         node, pids = self.cfg.genext.identity, self.images.pids
         mean, variance = channel_statistics(self.images.images)
         torch.manual_seed(self.cfg.genext.training.seed)
         generator = IdentityGenerator(
-            node.rows or int(pids.max()) + 1,
+            identities or node.rows or int(pids.max()) + 1,
             image_size=self.image_size,
             mean=mean.tolist(),
             variance=variance.tolist(),
@@ -179,8 +181,17 @@ class _Recipe:
             code_width=node.code_width,
         )
         known = torch.arange(generator.table.num_embeddings)
-        generator.trained.copy_(torch.isin(known, pids.unique()))
+        generator.trained.copy_(torch.isin(known, pids.unique()) & (not identities))
         return generator
+
+    def begin_table(self, generator: IdentityGenerator) -> None:
+        start = self.cfg.genext.identity.table
+        if start not in ("appearance", "random"):
+            raise ValueError(f"unknown start of the table {start!r}; choose from appearance, random")
+        if start == "appearance":
+            people, averages = self.images.averages()
+            codes = appearance_codes(averages, generator.code_width)
+            generator.table.weight.data[people] = codes
 
     def new_inverter(self, *, unit: bool = False) -> Inverter:
         node, identity = self.cfg.genext.inverter, self.cfg.genext.identity

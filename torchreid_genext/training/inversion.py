@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from tqdm import trange
 
 from torchreid_genext import visualization
 from torchreid_genext.generators.identity import IdentityGenerator, denoising_loss
@@ -23,6 +24,7 @@ from torchreid_genext.training.task import Phase
 __all__ = ["InverterTask", "NoiseInverterTask"]
 
 _SHOWN = 6  # people in a picture
+_POOL_SEED, _POOL_BATCH = 0, 128
 
 
 @torch.no_grad()
@@ -56,6 +58,8 @@ class InverterTask:
         augment: of what the inverter sees.
         data: ``synthetic`` (official), ``real``, or ``mixed``, half of the batch each.
         steps: of the generator's sampler. prior_steps: of the prior's.
+        pool: synthetic pairs that are made once and drawn from; 0 makes new ones each step (official), where
+            most of the time goes into sampling.
         denoising: weight of the denoising loss of real images.
         losses: of re-identification on real images; None for none.
 
@@ -77,6 +81,7 @@ class InverterTask:
         data: str = "mixed",
         steps: int = 10,
         prior_steps: int = 50,
+        pool: int = 0,
         denoising: float = 1.0,
         losses: IdentityLosses | None = None,
     ) -> None:
@@ -88,6 +93,7 @@ class InverterTask:
         self.phases = {"invert": Phase(optimizer, ("inverter", "classifier"))}
         self.augment, self.data, self.losses = augment, data, losses
         self.steps, self.prior_steps, self.denoising = steps, prior_steps, denoising
+        self.pool_size, self._pool = pool, None
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `Task.loss`; `batch` has uint8 `images` and their `labels`."""
@@ -102,6 +108,23 @@ class InverterTask:
         return error + total, {"code": error, **parts}
 
     def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        if not self.pool_size or not count:
+            return self._new_pairs(count, random)
+        if self._pool is None:
+            self._pool = self._fill_pool(random.device)
+        rows = torch.randint(self.pool_size, (count,), generator=random, device=random.device)
+        images, codes = self._pool
+        return to_float(images[rows]), codes[rows]
+
+    def _fill_pool(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """uint8 images and codes; the same ones after an interruption."""
+        random = Generator(device).manual_seed(_POOL_SEED)
+        starts = trange(0, self.pool_size, _POOL_BATCH, desc="synthetic pairs", unit="batch", disable=None)
+        pairs = [self._new_pairs(min(_POOL_BATCH, self.pool_size - start), random) for start in starts]
+        images, codes = map(torch.cat, zip(*pairs, strict=True))
+        return (images * 255).round().to(torch.uint8), codes
+
+    def _new_pairs(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
         modules, steps = self.modules, {"steps": self.steps, "prior_steps": self.prior_steps}
         return synthetic_pairs(modules["generator"], modules["prior"], count, random, **steps)
 
