@@ -60,10 +60,11 @@ def train_and_test(cfg: CfgNode) -> None:
 
 def build_model(cfg: CfgNode, num_classes: int) -> torch.nn.Module:
     model = engine.build_model(cfg, num_classes)
+    weights = cfg.model.resume or cfg.model.load_weights
+    if weights:  # first, since they may decide on the size of the network
+        print("Weights loaded, left out:", checkpoints.load_weights(model, weights))
     size = compat.compute_model_complexity(model, (1, 3, cfg.data.height, cfg.data.width))
     print("Model {}: {:,} parameters, {:,} multiply-adds".format(cfg.model.name, *size))
-    if cfg.model.load_weights:
-        print("Weights loaded, left out:", checkpoints.load_weights(model, cfg.model.load_weights))
     torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark or cfg.use_gpu
     return torch.nn.DataParallel(model).cuda() if cfg.use_gpu else model
 

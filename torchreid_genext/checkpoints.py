@@ -202,8 +202,8 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.
-        path: what `safe_load` reads. A model with a method ``adapt`` is handed the metadata of a safetensors
-            file first, so that weights decide on the size of a network that comes in several.
+        path: what `safe_load` reads. A model with a method ``adapt`` is handed metadata, tensors and path
+            first, so that weights decide on the size of a network that comes in several.
         ignore: beginnings of layer names that may be absent or of another size. Classifiers belong to the
             training identities, so torchreid's weights are exchanged without them.
 
@@ -214,8 +214,9 @@ def load_weights(model: nn.Module, path: str | Path, *, ignore: Iterable[str] = 
         ValueError: if the weights are another model's; lists what is missing, unexpected or of another shape.
     """
     state = safe_load(path)
-    if Path(path).suffix == ".safetensors" and hasattr(_unwrapped(model), "adapt"):
-        _unwrapped(model).adapt(read_metadata(path))
+    if hasattr(_unwrapped(model), "adapt"):
+        metadata = read_metadata(path) if Path(path).suffix == ".safetensors" else {}
+        _unwrapped(model).adapt(metadata, state, path)
     return fill(model, state, path, ignore=ignore)
 
 
@@ -309,7 +310,7 @@ def resume_training(path: str | Path, model: nn.Module, optimizer: Optimizer, sc
     required = {"state_dict", "optimizer", "scheduler", "epoch"}
     if not isinstance(checkpoint, Mapping) or not required <= checkpoint.keys():
         raise ValueError(f"expected a training checkpoint with {', '.join(sorted(required))}, got {path}")
-    load_weights(model, path, ignore=())
+    fill(model, safe_load(path), path)  # as it is: another size would be new parameters, not the optimizer's
     optimizer.load_state_dict(checkpoint["optimizer"])
     scheduler.load_state_dict(checkpoint["scheduler"])
     return int(checkpoint["epoch"])

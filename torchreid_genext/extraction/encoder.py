@@ -38,11 +38,13 @@ class Encoder(nn.Module):
         norm_std: as `norm_mean`.
         precision: "fp32", exact, or "bf16".
         channels_last: memory order of images and feature maps.
+        flip: take the mean of an image's features and its mirror image's, at twice the cost.
         compile: translate the network with ``torch.compile``; needs a C++ compiler.
         device: where the network runs.
 
     Raises:
-        ValueError: if `precision` is unknown, or there is no compiler for `compile`.
+        ValueError: if `precision` is unknown, there is no compiler for `compile`, or the model is for images
+            of another size (it has an attribute ``image_size`` then).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Encoder(nn.Module):
         norm_std: Sequence[float] = (0.229, 0.224, 0.225),
         precision: str = "fp32",
         channels_last: bool = False,
+        flip: bool = False,
         compile: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -64,7 +67,9 @@ class Encoder(nn.Module):
             raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
         if compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
             raise ValueError("expected a C++ compiler (g++, clang++, cl or $CXX) for compile, got none")
+        _check_size(model, (height, width))
         self.height, self.width, self.precision, self.compiled = height, width, precision, compile
+        self.flip = flip
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.device = torch.device(device)
         self.register_buffer("mean", torch.tensor(norm_mean).view(-1, 1, 1))
@@ -80,6 +85,7 @@ class Encoder(nn.Module):
         """Names everything, besides the images, that the features depend on."""
         settings = (_KEY_VERSION, name, self.height, self.width, self.mean.tolist(), self.std.tolist())
         inference = (self.precision, str(self.layout), self.compiled, self.device.type)
+        inference += ("flip",) * self.flip
         digest = hashlib.sha256(repr((settings, inference)).encode())
         digest.update(getattr(model, "fingerprint", "").encode())  # of models that are more than their weights
         for key, tensor in sorted(model.state_dict().items()):
@@ -93,6 +99,8 @@ class Encoder(nn.Module):
         x = self.normalized(self._filled_up(images))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             features = self.network(x)
+            if self.flip:
+                features = (features.float() + self.network(x.flip(3)).float()) / 2
         return features[: len(images)].float().cpu()
 
     def normalized(self, images: Tensor) -> Tensor:
@@ -119,6 +127,14 @@ class Encoder(nn.Module):
     def runs_in_workers(self) -> bool:
         """Whether loading processes also run the network (and compile it, each for its one thread)."""
         return self.device.type == "cpu"
+
+
+def _check_size(model: nn.Module, size: tuple[int, int]) -> None:
+    """Tell at once what the model would tell from inside a loading process, at length."""
+    height, width = getattr(model, "image_size", size)
+    if (height, width) != size:
+        rule = f"data.height {height} and data.width {width}, for which {type(model).__name__} was made"
+        raise ValueError(f"expected {rule}, got {size[0]} and {size[1]}")
 
 
 def _prepared(model: nn.Module, precision: str, layout: torch.memory_format) -> tuple[nn.Module, bool]:
