@@ -125,6 +125,14 @@ def test_fp32_features_are_those_of_the_engine_on_synthreid(registered: None, re
     assert (features - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
+def test_flipped_features_are_the_mean_over_image_and_mirror_image(images: list[str]) -> None:
+    model, pixels = osnet(), host_pixels(images[:4], **SIZE)
+    with torch.no_grad():
+        expected = (model(pixels) + model(pixels.flip(3))) / 2
+    features = extract(Encoder(model, **SIZE, flip=True), images[:4], workers=0, progress=False).features
+    torch.testing.assert_close(features, expected)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_bf16_features_point_the_same_way(images: list[str], channels_last: bool) -> None:
     model = osnet()
@@ -320,7 +328,7 @@ def test_cache_goes_by_content_not_by_name(images: list[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     "other",
     [{"height": 65}, {"norm_mean": [0.5, 0.5, 0.5]}, {"norm_std": [0.5, 0.5, 0.5]}, {"precision": "bf16"}]
-    + [{"channels_last": True}, {"name": "other"}],
+    + [{"channels_last": True}, {"flip": True}, {"name": "other"}],
     ids=str,
 )
 def test_features_depend_on_every_setting(

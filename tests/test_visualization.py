@@ -147,8 +147,14 @@ def test_long_names_are_broken_at_their_joints() -> None:
 def test_long_names_of_chains_stay_inside_the_picture_and_apart(kind: str, picture: str) -> None:
     figure = of_long_names(kind, picture)
     figure.draw_without_rendering()
-    names = [text for text in figure.findobj(matplotlib.text.Text) if "tracklets" in text.get_text() and text.get_visible()]
-    boxes = [box for text in names if (box := text.get_window_extent()).width > 1]  # shared labels are drawn once
+    names = [
+        text
+        for text in figure.findobj(matplotlib.text.Text)
+        if "tracklets" in text.get_text() and text.get_visible()
+    ]
+    boxes = [
+        box for text in names if (box := text.get_window_extent()).width > 1
+    ]  # shared labels are drawn once
     assert len(boxes) >= 2 and all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
     for i, box in enumerate(boxes):

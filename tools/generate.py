@@ -53,13 +53,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--generator", default="identity", choices=list_generators())
     parser.add_argument("--weights", default=str(SHIPPED), help="folder of a training, or of its results")
     parser.add_argument("-s", "--source", default="synthreid", help="data set whose people are drawn")
-    parser.add_argument("--split", default="query", help="images that are reconstructed: train, query, gallery")
+    parser.add_argument(
+        "--split", default="query", help="images that are reconstructed: train, query, gallery"
+    )
     parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
     parser.add_argument("--output", default="log/pictures", help="folder of the pictures")
     parser.add_argument("--people", type=int, default=8, help="rows of a picture")
     parser.add_argument("--noises", type=int, default=8, help="columns of a picture")
-    parser.add_argument("--steps", type=int, default=10, help="of the sampler, where images are reconstructed")
-    parser.add_argument("--refine", type=int, default=0, help="steps that sharpen the codes of reconstructions")
+    parser.add_argument(
+        "--steps", type=int, default=10, help="of the sampler, where images are reconstructed"
+    )
+    parser.add_argument(
+        "--refine", type=int, default=0, help="steps that sharpen the codes of reconstructions"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of people and noises")
     return parser.parse_args(argv)
 
@@ -81,7 +87,10 @@ def identity_pictures(arguments: argparse.Namespace) -> Iterator[tuple[str, Call
         unseen = load(arguments, generator, arguments.split)
         images = one_of_each(unseen, people, seeded(arguments.seed))
         find = partial(codes_of, generator, inverter, arguments.refine)
-        yield "reconstructions", lambda: pictures.reconstructions(generator, images, find, steps=arguments.steps)
+        yield (
+            "reconstructions",
+            lambda: pictures.reconstructions(generator, images, find, steps=arguments.steps),
+        )
 
 
 def people_of(generator: IdentityGenerator, inverter: Inverter | None, seen: ImageTensor) -> pictures.People:
@@ -93,8 +102,10 @@ def people_of(generator: IdentityGenerator, inverter: Inverter | None, seen: Ima
         return pictures.people_of_images(inverter, seen)
 
 
-def codes_of(generator: IdentityGenerator, inverter: Inverter, steps: int, images: torch.Tensor) -> torch.Tensor:
-    return refine(generator, images, inverter(images), steps=steps)
+def codes_of(
+    generator: IdentityGenerator, inverter: Inverter, steps: int, images: torch.Tensor
+) -> torch.Tensor:
+    return refine(generator, images, inverter(images), steps=steps, unit=inverter.unit)
 
 
 def choose(everyone: pictures.People, count: int, random: torch.Generator) -> pictures.People:

@@ -293,6 +293,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.inference = CfgNode()
     cfg.genext.inference.precision = "fp32"  # fp32 | bf16
     cfg.genext.inference.channels_last = False  # memory order of images; faster on most CPUs and GPUs
+    cfg.genext.inference.flip = False  # mean over an image and its mirror image, at twice the cost
     cfg.genext.inference.compile = False  # torch.compile the backbone
 
     cfg.genext.benchmark = CfgNode()

@@ -211,7 +211,7 @@ def test_ways_between_codes_start_and_end_there_and_arcs_keep_their_length() -> 
         torch.testing.assert_close(way[[0, -1]], torch.stack([first, second]))
     torch.testing.assert_close(interpolate(first, second, share), torch.lerp(first, second, share[:, None]))
     x, y = torch.tensor([2.0, 0, 0]), torch.tensor([0, 4.0, 0])
-    third = 3 ** 0.5 / 2
+    third = 3**0.5 / 2
     expected = [[2, 0, 0], [third * 8 / 3, 4 / 3, 0], [5 / 3, third * 10 / 3, 0], [0, 4, 0]]
     torch.testing.assert_close(interpolate(x, y, share, spherical=True), torch.tensor(expected))
 

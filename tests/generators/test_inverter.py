@@ -197,3 +197,15 @@ def test_unit_codes_keep_their_direction_and_have_one_length() -> None:
     made.load_state_dict(free.state_dict())
     code = free(images)
     torch.testing.assert_close(made(images), code / code.norm(dim=1, keepdim=True) * CODE**0.5)
+
+
+def test_unit_codes_stay_of_unit_scale_while_they_are_refined() -> None:
+    made, images = generator(), rand(3, 3, *SIZE)
+    code = randn(3, CODE)
+    code = code / code.norm(dim=1, keepdim=True) * CODE**0.5
+    found = refine(made, images, code, steps=3, step_size=0.3, unit=True)
+    torch.testing.assert_close(found.square().mean(1), torch.ones(3))
+    once = refine(made, images, code, steps=1, step_size=0.3)
+    expected = once / once.norm(dim=1, keepdim=True) * CODE**0.5
+    torch.testing.assert_close(refine(made, images, code, steps=1, step_size=0.3, unit=True), expected)
+    assert not torch.allclose(once, expected)

@@ -14,7 +14,9 @@ def test_likeness_is_what_the_formulas_say() -> None:
     b = 0.7 * a + 0.3 * noise
     expected = [reference.structural_similarity(x, y) for x, y in zip(a.numpy(), b.numpy(), strict=True)]
     torch.testing.assert_close(ssim(a, b), torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(l1(a, b), torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)]))
+    torch.testing.assert_close(
+        l1(a, b), torch.stack([(x - y).abs().mean() for x, y in zip(a, b, strict=True)])
+    )
 
 
 def test_an_image_is_most_like_itself() -> None:
@@ -27,5 +29,7 @@ def test_images_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(ValueError, match="11 x 11 pixels at least, got .1, 3, 10, 20."):
         ssim(torch.rand(1, 3, 10, 20), torch.rand(1, 3, 10, 20))
     for like in (l1, ssim):
-        with pytest.raises(ValueError, match=r"expected two batches .* got \(1, 3, 12, 12\) and \(2, 3, 12, 12\)"):
+        with pytest.raises(
+            ValueError, match=r"expected two batches .* got \(1, 3, 12, 12\) and \(2, 3, 12, 12\)"
+        ):
             like(torch.rand(1, 3, 12, 12), torch.rand(2, 3, 12, 12))

@@ -47,9 +47,13 @@ def test_all_stages_leave_networks_that_load(cfg: CfgNode) -> None:
 
 
 def test_a_stage_names_what_it_needs(cfg: CfgNode) -> None:
-    with pytest.raises(FileNotFoundError, match="expected the result of stage gen, got none: .*generator.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match="expected the result of stage gen, got none: .*generator.safetensors"
+    ):
         identity.train(cfg, ["prior"])
-    with pytest.raises(ValueError, match="unknown stage 'all'; choose from gen, prior, inverter, noise, cross"):
+    with pytest.raises(
+        ValueError, match="unknown stage 'all'; choose from gen, prior, inverter, noise, cross"
+    ):
         identity.train(cfg, ["all"])
 
 
@@ -86,9 +90,13 @@ def test_tables_start_from_looks_or_as_officially_at_random(cfg: CfgNode) -> Non
     for cfg.genext.identity.table in ("appearance", "random"):
         cfg.data.save_dir = f"{cfg.data.save_dir}/{cfg.genext.identity.table}"
         folder = identity.train(cfg, ["gen"])["gen"]
-        codes[cfg.genext.identity.table] = IdentityGenerator.load(folder / "generator.safetensors").trained_codes()
+        codes[cfg.genext.identity.table] = IdentityGenerator.load(
+            folder / "generator.safetensors"
+        ).trained_codes()
     torch.testing.assert_close(codes["appearance"].square().mean(), torch.tensor(1.0))
     assert codes["random"].abs().max() <= 0.05
     cfg.genext.identity.table = "zeros"
-    with pytest.raises(ValueError, match="unknown start of the table 'zeros'; choose from appearance, random"):
+    with pytest.raises(
+        ValueError, match="unknown start of the table 'zeros'; choose from appearance, random"
+    ):
         identity.train(cfg, ["gen"])

@@ -32,7 +32,9 @@ def run_script(monkeypatch: pytest.MonkeyPatch, name: str, root: Path, folder: P
     options = [str(word) for pair in keys.items() for word in pair]
     script = ROOT / "tools" / f"{name}.py"
     monkeypatch.syspath_prepend(str(script.parent))
-    monkeypatch.setattr(sys, "argv", [str(script), *words, "-s", "synthreid_tiny", "--root", str(root), *options])
+    monkeypatch.setattr(
+        sys, "argv", [str(script), *words, "-s", "synthreid_tiny", "--root", str(root), *options]
+    )
     runpy.run_path(str(script), run_name="__main__")
 
 

@@ -206,7 +206,7 @@ class RefinedIdentityBackbone(IdentityBackbone):
         generator = self._generator_on(images.device)
         # Compilers make nothing of a descent by autograd but many small pieces, anew for each step.
         run = torch.compiler.disable(refine) if torch.compiler.is_compiling() else refine
-        return run(generator, images.float(), code.float(), **self._refinement)
+        return run(generator, images.float(), code.float(), unit=self.unit, **self._refinement)
 
     @torch.inference_mode(False)  # weights made inside it could not be differentiated through
     def _generator_on(self, device: torch.device) -> IdentityGenerator:

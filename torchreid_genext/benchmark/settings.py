@@ -97,17 +97,13 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
     Args:
         cfg: the whole tree.
         backbone: which model and weights.
-        exact: use the defaults of ``genext.inference`` instead of its values.
+        exact: in fp32, as torchreid runs it, whatever ``genext.inference`` says of precision and speed.
 
     Raises:
         ValueError: if the weights are of another model, or an inference key is out of range.
         FileNotFoundError: if there is no weights file.
     """
-    inference = (
-        {}
-        if exact
-        else {name: cfg.genext.inference[name] for name in ("precision", "channels_last", "compile")}
-    )
+    names = ("flip",) if exact else ("flip", "precision", "channels_last", "compile")
     return Encoder(
         _build_model(cfg, backbone),
         backbone.name,
@@ -116,7 +112,7 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         norm_mean=cfg.data.norm_mean,
         norm_std=cfg.data.norm_std,
         device=_device(cfg),
-        **inference,
+        **{name: cfg.genext.inference[name] for name in names},
     )
 
 

@@ -90,7 +90,7 @@ class Inverter(Saved):
         for layer in self.dense[:-1]:
             x = F.silu(layer(x))
         code = self.dense[-1](x)
-        return F.normalize(code.float(), dim=1) * self.code_width**0.5 if self.unit else code
+        return _of_unit_scale(code) if self.unit else code
 
 
 class NoiseInverter(Saved):
@@ -142,6 +142,7 @@ def refine(
     draws: int = 1,
     seed: int = 0,
     pull: float = 0.0,
+    unit: bool = False,
 ) -> Tensor:
     """Codes under which the frozen generator denoises the images best, found by gradient descent (Adam).
 
@@ -158,6 +159,7 @@ def refine(
         draws: noises for each time, at least 1.
         seed: of the noises.
         pull: weight of the squared distance to the first code.
+        unit: give codes the length sqrt(D) after each step, for inverters that do so.
 
     Returns:
         Codes (B, D), not attached to a graph.
@@ -173,7 +175,13 @@ def refine(
     for step in range(1, steps + 1):
         gradient = problem.gradient(found) + 2 * pull * (found - code)
         found = found - step_size * _adam(gradient, moments, step)
+        found = _of_unit_scale(found) if unit else found
     return found
+
+
+def _of_unit_scale(code: Tensor) -> Tensor:
+    """Codes (B, D) with a mean square of 1."""
+    return F.normalize(code.float(), dim=1) * code.shape[1] ** 0.5
 
 
 def _check_problem(generator: IdentityGenerator, images: Tensor, times: Sequence[float], draws: int) -> None:

@@ -1,10 +1,10 @@
 """GenerativePersonReID from a configuration: its stages, in folders of their own below ``data.save_dir``.
 
-    gen        denoiser and table of identities      -> generator.safetensors
-    prior      the distribution of its codes         -> prior.safetensors
-    inverter   images to codes                       -> inverter.safetensors
-    noise      images to noise                       -> noise_inverter.safetensors
-    cross      encoder and denoiser without a table  -> inverter.safetensors, generator.safetensors
+gen        denoiser and table of identities      -> generator.safetensors
+prior      the distribution of its codes         -> prior.safetensors
+inverter   images to codes                       -> inverter.safetensors
+noise      images to noise                       -> noise_inverter.safetensors
+cross      encoder and denoiser without a table  -> inverter.safetensors, generator.safetensors
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class _Recipe:
 
     def noise(self) -> Path:
         node = self.cfg.genext.inverter
-        inverter = NoiseInverter(node.widths, depth=self.cfg.genext.identity.depth, image_size=self.image_size)
+        inverter = NoiseInverter(
+            node.widths, depth=self.cfg.genext.identity.depth, image_size=self.image_size
+        )
         task = NoiseInverterTask(
             inverter,
             self.optimizer(node, inverter),
@@ -254,9 +256,7 @@ class _Recipe:
             raise FileNotFoundError(f"expected the result of stage {stage}, got none: {path} does not exist")
         return kind.load(path)
 
-    def fit(
-        self, stage: str, node: CfgNode, task: Task, drawn: Callable, networks: dict[str, Saved]
-    ) -> Path:
+    def fit(self, stage: str, node: CfgNode, task: Task, drawn: Callable, networks: dict[str, Saved]) -> Path:
         """Train, and write the networks with their averaged weights."""
         training, schedule = dict(self.cfg.genext.training), dict(node.train)
         for name in ("batch_size", "lr", "weight_decay"):

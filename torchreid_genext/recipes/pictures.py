@@ -140,9 +140,7 @@ def reconstructions(
     )
 
 
-def interpolations(
-    generator: IdentityGenerator, people: People, columns: int, random: Generator
-) -> Figure:
+def interpolations(generator: IdentityGenerator, people: People, columns: int, random: Generator) -> Figure:
     """Ways between the 1st and 2nd person, the 3rd and 4th, ...: straight lines and arcs, under one noise."""
     share = torch.linspace(0, 1, columns)
     pairs = list(zip(people.codes[::2], people.codes[1::2], strict=False))

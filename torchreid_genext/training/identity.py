@@ -70,7 +70,9 @@ class GeneratorTask:
         generator = self.modules["generator"]
         images = self.augment(to_float(batch.images), random)
         code = generator.table(batch.labels)
-        error = denoising_loss(generator, images, code, *times_and_noise(images, random), loss=self.kind).mean()
+        error = denoising_loss(
+            generator, images, code, *times_and_noise(images, random), loss=self.kind
+        ).mean()
         size = code.square().mean()
         return error + self.pull * size, {"denoising": error, "code": size}
 
@@ -142,7 +144,9 @@ class IdentityLosses:
     classification_weight: float = 1.0
     ranking_weight: float = 1.0
 
-    def __call__(self, code: Tensor, labels: Tensor, classifier: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, code: Tensor, labels: Tensor, classifier: nn.Module
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Codes (B, D) of labels (B,); the loss and its parts, in full precision."""
         with torch.autocast(code.device.type, enabled=False):
             code, parts = code.float(), {}
