@@ -71,7 +71,7 @@ def arguments(root: Path, folder: Path, **more: Any) -> list[str]:
 
 def run_engine(root: Path, folder: Path, model: nn.Module, **more: Any) -> None:
     data = {"sources": ["synthreid_tiny"], "targets": ["synthreid_tiny"], "root": str(root)}
-    cfg = config.load_config(opts=words(folder, train__print_freq=1, train__lr=0.01, **more), **data)
+    cfg = config.load_config(opts=words(folder, train__print_freq=1, train__lr=0.03, **more), **data)
     compat.set_random_seed(0)
     images = engine.build_datamanager(cfg)
     optimizer = compat.build_optimizer(model, **config.optimizer_kwargs(cfg))
@@ -96,11 +96,12 @@ def test_torchreids_engines_train_and_test_it(
 ) -> None:
     model = trained(files, loss=loss)
     before = snapshot(model)
-    run_engine(reid_data, tmp_path, model, train__max_epoch=4, loss__name=loss, **more)
+    run_engine(reid_data, tmp_path, model, train__max_epoch=8, loss__name=loss, **more)
     printed = capsys.readouterr().out
     for term in terms:
         values = [float(value) for value in re.findall(rf"\b{term} ([\d.]+)", printed)]
-        assert len(values) >= 16 and np.mean(values[-5:]) < 0.95 * np.mean(values[:5])
+        quarter = len(values) // 4
+        assert np.mean(values[-quarter:]) < 0.95 * np.mean(values[:quarter])
     assert not any(torch.equal(tensor, before[name]) for name, tensor in model.named_parameters())
     assert "obtained 39-by-5 matrix" in printed and "Rank-1" in printed
 
@@ -292,11 +293,10 @@ def test_cached_codes_are_told_apart_by_all_they_depend_on(
     longer = IdentityBackbone(CLASSES, **{**plain.config, "unit": False})
     super(IdentityBackbone, longer).load_state_dict(plain.state_dict())
     assert [computed(model) for model in (plain, longer, plain)] == [3, 3, 0]
-    noise, v = (generator(image_size=SIZE, prediction=prediction) for prediction in ("eps", "v"))
+    v, noise = (generator(image_size=SIZE, prediction=prediction) for prediction in ("v", "eps"))
+    noise.load_state_dict(v.state_dict())
     turned = generator(image_size=SIZE)
-    turned.denoiser.unet.load_state_dict(
-        {name: t.flip(0) for name, t in turned.denoiser.unet.state_dict().items() if t.ndim}, strict=False
-    )
+    turned.load_state_dict({name: t.flip(0) if t.ndim else t for name, t in v.state_dict().items()})
     for made, options in ((v, {}), (noise, {}), (turned, {}), (v, {"steps": 2}), (v, {"times": [0.4]})):
         refined.use(made, **{"steps": 1, **options})
         assert (computed(refined), computed(refined)) == (3, 0)
