@@ -43,6 +43,7 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_snippet_runs_as_it_stands(number: int, reid_data: Path, tmp_path: Path) -> None:
     (tmp_path / "reid-data").symlink_to(reid_data)
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     snippet = blocks("python")[number]
     run = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -80,7 +80,7 @@ def test_identities_show_a_real_image_and_the_person_under_each_noise(
     noise = generator.noise(2, torch.Generator().manual_seed(3))
     alone = generator(people.codes[1:2], noise[1:2])[0].permute(1, 2, 0).numpy()
     assert np.abs(shown[1, 2] - alone * 255).max() <= 0.6
-    assert {"1", "4", "6", "real", "noise 1", "noise 2"} <= set(words(figure))
+    assert {"person 1", "person 4", "person 6", "real", "noise 2"} <= set(words(figure))
 
 
 def test_imagined_people_are_those_of_the_prior(generator: IdentityGenerator) -> None:

@@ -30,6 +30,11 @@ class Pairs(NamedTuple):
     others: Tensor
 
 
+class Alone(NamedTuple):
+    images: Tensor
+    labels: Tensor
+
+
 def batch(size: int = 6) -> Pairs:
     shape = 2, size, 3, *SIZE
     images, others = torch.randint(256, shape, dtype=torch.uint8, generator=seeded())
@@ -138,10 +143,20 @@ def test_inverter_learns_codes_of_the_prior_and_of_the_table(data: str, made: in
     loss, _ = task.loss("invert", shown, seeded(3))
     images, codes = synthetic_pairs(*frozen, made, random, steps=2)
     real = 6 - made
-    seen = torch.cat([shown.images[:real] / 255, images])
-    wanted = torch.cat([frozen[0].table.weight[shown.labels[:real]], codes])
+    first, second = real - real // 2, real // 2  # images, and others of the first of these people
+    seen = torch.cat([shown.images[:first] / 255, shown.others[:second] / 255, images])
+    labels = torch.cat([shown.labels[:first], shown.labels[:second]])
+    wanted = torch.cat([frozen[0].table.weight[labels], codes])
     error = F.mse_loss(found(seen), wanted) / frozen[1].normalizer.variance.mean()
     torch.testing.assert_close(loss, error)
+
+
+def test_inverter_learns_from_batches_without_pairs_too() -> None:
+    found, frozen, shown = inverter(), (generator(), prior()), batch()
+    task = InverterTask(found, classifier(), sgd(found), *frozen, augment=as_it_is, data="real", denoising=0.0)
+    loss, _ = task.loss("invert", Alone(shown.images, shown.labels), seeded(3))
+    error = F.mse_loss(found(shown.images / 255), frozen[0].table.weight[shown.labels])
+    torch.testing.assert_close(loss, error / frozen[1].normalizer.variance.mean())
 
 
 def test_a_pool_of_pairs_is_made_once_and_the_same_after_an_interruption() -> None:

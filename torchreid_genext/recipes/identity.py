@@ -127,7 +127,8 @@ class _Recipe:
             denoising=node.denoising,
             losses=self.losses(),
         )
-        return self.fit("inverter", node, task, self.shuffled(node), {"inverter": inverter})
+        drawn = self.shuffled(node, partners=self.partners(True))
+        return self.fit("inverter", node, task, drawn, {"inverter": inverter})
 
     def noise(self) -> Path:
         node = self.cfg.genext.inverter
@@ -159,8 +160,7 @@ class _Recipe:
             losses=self.losses(),
             examples=self.examples(),
         )
-        partners = Partners(self.images.pids, self.images.camids if node.other_camera else None)
-        drawn = self.shuffled(node, partners=partners)
+        drawn = self.shuffled(node, partners=self.partners(node.other_camera))
         return self.fit("cross", node, task, drawn, {"inverter": inverter, "generator": generator})
 
     @property
@@ -233,6 +233,9 @@ class _Recipe:
         people = self.images.pids.unique()[:_EXAMPLES]
         first = [int((self.images.pids == person).nonzero()[0]) for person in people]
         return self.images.images[first]
+
+    def partners(self, other_camera: bool) -> Partners:
+        return Partners(self.images.pids, self.images.camids if other_camera else None)
 
     def shuffled(self, node: CfgNode, **options: Any) -> Callable[[int, int, int], Iterator[Any]]:
         seed = self.cfg.genext.training.seed

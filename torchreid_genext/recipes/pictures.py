@@ -91,7 +91,7 @@ def identities(generator: IdentityGenerator, people: People, noises: int, random
     drawn = _grid(generator, people.codes, generator.noise(noises, random))
     return visualization.labelled_grid(
         torch.cat([people.examples[:, None], drawn], dim=1).numpy(),
-        rows=people.names,
+        rows=[f"person {name}" for name in people.names],
         columns=["real", *_numbered("noise", noises)],
         title="Identities, each under the same noises",
     )

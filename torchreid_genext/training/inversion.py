@@ -96,15 +96,16 @@ class InverterTask:
         self.pool_size, self._pool = pool, None
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """As `Task.loss`; `batch` has uint8 `images` and their `labels`."""
+        """As `Task.loss`; `batch` has uint8 `images` and their `labels`, and may have `others` of the same people."""
         real = {"synthetic": 0, "real": len(batch.images), "mixed": len(batch.images) // 2}[self.data]
         made, wanted = self._synthetic(len(batch.images) - real, random)
-        clean = to_float(batch.images[:real])
+        images, labels = _in_pairs(batch, real)
+        clean = to_float(images)
         shown = self.augment(torch.cat([clean, made]), random)
         code = self.modules["inverter"](shown).float()
-        table = self.modules["generator"].table(batch.labels[:real])
+        table = self.modules["generator"].table(labels)
         error = self._distance(code, torch.cat([table, wanted]))
-        total, parts = self._real(clean, code[:real], batch.labels[:real], random)
+        total, parts = self._real(clean, code[:real], labels, random)
         return error + total, {"code": error, **parts}
 
     def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
@@ -153,6 +154,14 @@ class InverterTask:
         images = generator(code, noise)
         again = generator(self.modules["inverter"](images), noise)
         return {"inverted": visualization.image_grid(torch.stack([images, again]).cpu().numpy())}
+
+
+def _in_pairs(batch: Any, count: int) -> tuple[Tensor, Tensor]:
+    """So many images and labels; two of each person if there are others, for ranking needs both."""
+    second = count // 2 if hasattr(batch, "others") else 0
+    rows = torch.cat([torch.arange(count - second), torch.arange(second)]).to(batch.labels.device)
+    images = torch.cat([batch.images[: count - second], batch.others[:second]]) if second else batch.images[:count]
+    return images, batch.labels[rows]
 
 
 class NoiseInverterTask:
