@@ -436,8 +436,20 @@ def _data_kwargs(cfg: CfgNode) -> dict[str, Any]:
 def configure_model(model: Any, cfg: CfgNode) -> Any:
     """Tell a model of ours what the configuration says; torchreid's are left as they are."""
     if hasattr(model, "configure"):
-        model.configure(cfg.data.norm_mean, cfg.data.norm_std, **cfg.genext.inverter.refine)
+        model.configure(cfg.data.norm_mean, cfg.data.norm_std, network=_network(cfg), **cfg.genext.inverter.refine)
     return model
+
+
+def _network(cfg: CfgNode) -> dict[str, Any]:
+    """Size of an inverter that no weights file tells."""
+    identity, inverter = cfg.genext.identity, cfg.genext.inverter
+    return {
+        "widths": list(inverter.widths),
+        "depth": identity.depth,
+        "code_width": identity.code_width,
+        "hidden": list(inverter.hidden),
+        "image_size": [identity.height, identity.width],
+    }
 
 
 def optimizer_kwargs(cfg: CfgNode) -> dict[str, Any]:

@@ -110,8 +110,21 @@ class IdentityBackbone(Inverter):
         """What codes depend on beside the state dict, for those who cache them."""
         return repr((self.config, self.norm_mean.tolist(), self.norm_std.tolist()))
 
-    def configure(self, norm_mean: Sequence[float], norm_std: Sequence[float], **refinement: Any) -> None:
-        """Take what a configuration says of images; `refinement` concerns `RefinedIdentityBackbone` only."""
+    def configure(
+        self,
+        norm_mean: Sequence[float],
+        norm_std: Sequence[float],
+        *,
+        network: Mapping[str, Any] | None = None,
+        **refinement: Any,
+    ) -> None:
+        """Take what a configuration says of images, and of the size where no weights are going to tell it.
+
+        `refinement` concerns `RefinedIdentityBackbone` only.
+        """
+        config = {**self.config, **(network or {})}
+        if config != self.config:
+            vars(self).update(vars(self._resized(config)))
         self.norm_mean.copy_(torch.tensor(norm_mean)[:, None, None])
         self.norm_std.copy_(torch.tensor(norm_std)[:, None, None])
 
@@ -162,7 +175,13 @@ class RefinedIdentityBackbone(IdentityBackbone):
         self.use(generator, **(refinement or {}))
 
     def configure(
-        self, norm_mean: Sequence[float], norm_std: Sequence[float], *, generator: str = "", **refinement: Any
+        self,
+        norm_mean: Sequence[float],
+        norm_std: Sequence[float],
+        *,
+        network: Mapping[str, Any] | None = None,
+        generator: str = "",
+        **refinement: Any,
     ) -> None:
         """As `IdentityBackbone.configure`; `generator` is a file, `refinement` as of `use`.
 
@@ -170,7 +189,7 @@ class RefinedIdentityBackbone(IdentityBackbone):
             FileNotFoundError: if the generator's file does not exist.
             ValueError: if none is named or it is not a generator's, or as `use`.
         """
-        super().configure(norm_mean, norm_std)
+        super().configure(norm_mean, norm_std, network=network)
         if not generator:
             raise ValueError(_NO_GENERATOR)
         self.use(IdentityGenerator.load(generator), **refinement)
