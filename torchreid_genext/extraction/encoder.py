@@ -145,7 +145,8 @@ def _prepared(model: nn.Module, precision: str, layout: torch.memory_format) -> 
     try:
         traced = _traced(model)
     except (ValueError, RuntimeError, TypeError, NameError, AttributeError) as error:
-        _log.info("%s runs as it is, since it cannot be traced: %s", type(model).__name__, error)
+        reason = str(error).partition(". ")[0]
+        _log.info("%s runs as it is, since it cannot be traced: %s", type(model).__name__, reason)
         return model, precision == "bf16"
     return (traced if precision == "fp32" else _fold(traced).to(torch.bfloat16)), False
 
