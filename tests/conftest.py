@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 import torchreid_genext as genext
 
@@ -22,6 +24,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def progress_bars_of_each_process() -> None:
+    """tqdm's lock is shared with forked processes, and one that is killed while it has it never gives it back."""
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0  # no thread that has the lock while another one forks
 
 
 @pytest.fixture(autouse=True)
