@@ -41,6 +41,6 @@ setup(
         "download": ["gdown>=5.0"],
         "faiss": ["faiss-cpu>=1.8"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "test": ["pytest>=8.0", "accelerate>=1.0", "scipy>=1.10", "h5py>=3.8", "faiss-cpu>=1.8"],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.5", "accelerate>=1.0", "scipy>=1.10", "h5py>=3.8", "faiss-cpu>=1.8"],
     },
 )
