@@ -187,7 +187,7 @@ class IdentityGenerator(Saved):
 
 
 def appearance_codes(averages: Tensor, width: int) -> Tensor:
-    """Codes to start from: how people look on average, in principal components of unit variance.
+    """Codes to start from: how people look on average, in principal components.
 
     Codes that start at random say nothing, so for long a denoiser learns to do without them.
 
@@ -196,12 +196,13 @@ def appearance_codes(averages: Tensor, width: int) -> Tensor:
         width: of a code.
 
     Returns:
-        (P, width), each column with a mean of 0 and a mean square of 1; those beyond P - 1 are 0.
+        (P, width) with a mean square of 1; components beyond those that P people have are 0.
     """
     small = F.adaptive_avg_pool2d(averages.float(), (16, 8)).flatten(1)
     left, strength, _ = torch.linalg.svd(small - small.mean(0), full_matrices=False)
-    components = left[:, strength > 1e-5 * strength[0].clamp_min(1e-12)][:, :width] * len(small) ** 0.5
-    return F.pad(components, (0, width - components.shape[1]))
+    components = (left * strength)[:, :width]
+    components = F.pad(components, (0, width - components.shape[1]))
+    return components / components.square().mean().sqrt().clamp_min(1e-12)
 
 
 def denoising_loss(
