@@ -351,13 +351,13 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter.data = "mixed"  # synthetic (official) | real | mixed
     cfg.genext.inverter.pool = 4096  # synthetic pairs, made once and drawn from; 0: new ones a step (official)
     cfg.genext.inverter.denoising = 1.0  # weight of denoising real images under their codes
-    cfg.genext.inverter.classification = 1.0  # weight of cross-entropy on real images; 0: none
-    cfg.genext.inverter.ranking = 1.0  # weight of the triplet loss on them; 0: none
+    cfg.genext.inverter.classification = 0.1  # weight of cross-entropy on real images; 0: none
+    cfg.genext.inverter.ranking = 0.1  # weight of the triplet loss on them; 0: none
     cfg.genext.inverter.soft_margin = 5.0  # sharpness of its margin; 0: torchreid's, loss.triplet.margin wide
     cfg.genext.inverter.classifier_lr = 3.0  # learning rate of the classifier, in those of the rest
     cfg.genext.inverter.padding = 2  # pixels by which images are moved
     cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
-    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=3e-4)
+    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=1e-3)
 
     # How genid_refined sharpens codes: by descending the error of denoising the image.
     cfg.genext.inverter.refine = CfgNode()
@@ -373,6 +373,8 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.cross = CfgNode()
     cfg.genext.cross.denoised = 0.4  # share of the batch that is denoised
     cfg.genext.cross.denoising = 1.0  # weight of that
+    cfg.genext.cross.classification = 1.0  # weight of cross-entropy; 0: none
+    cfg.genext.cross.ranking = 1.0  # weight of the triplet loss; 0: none
     cfg.genext.cross.other_camera = True  # prefer a partner under another camera
     _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
 

@@ -20,7 +20,7 @@ from torchreid_genext.training.identity import (
     PriorTask,
     soft_margin_triplet,
 )
-from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask, synthetic_pairs
+from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask, SyntheticPairs
 from torchreid_genext.training.task import check_task
 
 
@@ -67,13 +67,13 @@ def drawn(like: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def tasks() -> dict[str, Any]:
     made, codes, found, people = generator(), prior(), inverter(), classifier()
-    noise, frozen = NoiseInverter((4, 6, 8), image_size=SIZE), (generator(), codes)
+    noise, pairs = NoiseInverter((4, 6, 8), image_size=SIZE), SyntheticPairs(generator(), codes, steps=2)
     options = {"augment": as_it_is, "losses": LOSSES}
     return {
         "generator": GeneratorTask(made, sgd(made), augment=as_it_is),
         "prior": PriorTask(codes, sgd(codes), generator()),
-        "inverter": InverterTask(found, people, sgd(found, people), *frozen, steps=2, **options),
-        "noise": NoiseInverterTask(noise, sgd(noise), *frozen, steps=2),
+        "inverter": InverterTask(found, people, sgd(found, people), pairs, **options),
+        "noise": NoiseInverterTask(noise, sgd(noise), pairs),
         "cross": CrossTask(found, made, people, sgd(found, made, people), flip=as_it_is,
                            denoised=0.5, examples=batch().images[:2], **options),
     }  # fmt: skip
@@ -138,10 +138,10 @@ def test_cross_classifies_and_ranks_the_codes_of_both_images() -> None:
 @pytest.mark.parametrize(("data", "made"), (("synthetic", 6), ("real", 0), ("mixed", 3)))
 def test_inverter_learns_codes_of_the_prior_and_of_the_table(data: str, made: int) -> None:
     found, frozen, shown, random = inverter(), (generator(), prior()), batch(), seeded(3)
-    options = {"augment": as_it_is, "data": data, "steps": 2, "denoising": 0.0}
-    task = InverterTask(found, classifier(), sgd(found), *frozen, **options)
+    pairs, options = SyntheticPairs(*frozen, steps=2), {"augment": as_it_is, "data": data, "denoising": 0.0}
+    task = InverterTask(found, classifier(), sgd(found), pairs, **options)
     loss, _ = task.loss("invert", shown, seeded(3))
-    images, codes = synthetic_pairs(*frozen, made, random, steps=2)
+    images, codes = pairs(made, random)
     real = 6 - made
     first, second = real - real // 2, real // 2  # images, and others of the first of these people
     seen = torch.cat([shown.images[:first] / 255, shown.others[:second] / 255, images])
@@ -153,21 +153,18 @@ def test_inverter_learns_codes_of_the_prior_and_of_the_table(data: str, made: in
 
 def test_inverter_learns_from_batches_without_pairs_too() -> None:
     found, frozen, shown = inverter(), (generator(), prior()), batch()
-    task = InverterTask(found, classifier(), sgd(found), *frozen, augment=as_it_is, data="real", denoising=0.0)
+    options = {"augment": as_it_is, "data": "real", "denoising": 0.0}
+    task = InverterTask(found, classifier(), sgd(found), SyntheticPairs(*frozen), **options)
     loss, _ = task.loss("invert", Alone(shown.images, shown.labels), seeded(3))
     error = F.mse_loss(found(shown.images / 255), frozen[0].table.weight[shown.labels])
     torch.testing.assert_close(loss, error / frozen[1].normalizer.variance.mean())
 
 
 def test_a_pool_of_pairs_is_made_once_and_the_same_after_an_interruption() -> None:
-    options = {"augment": as_it_is, "data": "synthetic", "steps": 2, "prior_steps": 2}
-    parts = inverter(), classifier(), generator(), prior()
-    made = [
-        InverterTask(*parts[:2], sgd(*parts[:2]), *parts[2:], **options, pool=5)._synthetic(40, seeded(3))
-        for _ in range(2)
-    ]
+    frozen, steps = (generator(), prior()), {"steps": 2, "prior_steps": 2}
+    made = [SyntheticPairs(*frozen, **steps, pool=5)(40, seeded(3)) for _ in range(2)]
     assert torch.equal(made[0][0], made[1][0]) and torch.equal(made[0][1], made[1][1])
-    images, codes = synthetic_pairs(*parts[2:], 5, seeded(), steps=2, prior_steps=2)
+    images, codes = SyntheticPairs(*frozen, **steps)(5, seeded())
     assert len(made[0][1].unique(dim=0)) == 5
     for image, code in zip(*made[0], strict=True):
         row = (codes - code).abs().sum(1).argmin()
@@ -204,9 +201,9 @@ def test_soft_margin_triplet_of_one_person_is_finite_and_can_be_learnt_from() ->
 
 
 def test_unknown_data_and_shares_are_refused() -> None:
-    found, people = inverter(), classifier()
+    found, people, pairs = inverter(), classifier(), SyntheticPairs(generator(), prior())
     with pytest.raises(ValueError, match="unknown kind of data 'both'; choose from synthetic, real, mixed"):
-        InverterTask(found, people, sgd(found), generator(), prior(), augment=as_it_is, data="both")
+        InverterTask(found, people, sgd(found), pairs, augment=as_it_is, data="both")
     options = {"augment": as_it_is, "flip": as_it_is, "examples": batch().images}
     with pytest.raises(ValueError, match="expected a share of denoised images in 0..1, without 0, got 0"):
         CrossTask(found, generator(), people, sgd(found), **options, denoised=0)

@@ -37,7 +37,7 @@ from torchreid_genext.training.identity import (
     PriorTask,
     soft_margin_triplet,
 )
-from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask
+from torchreid_genext.training.inversion import InverterTask, NoiseInverterTask, SyntheticPairs
 
 __all__ = ["STAGES", "train"]
 
@@ -117,15 +117,11 @@ class _Recipe:
             inverter,
             classifier,
             self.optimizer(node, inverter, classifier=classifier),
-            self.trained(IdentityGenerator, "gen", "generator"),
-            self.trained(CodePrior, "prior", "prior"),
+            self.synthetic(pool=node.pool),
             augment=self.augmentation(),
             data=node.data,
-            steps=self.cfg.genext.identity.steps,
-            prior_steps=self.cfg.genext.prior.steps,
-            pool=node.pool,
             denoising=node.denoising,
-            losses=self.losses(),
+            losses=self.losses(node),
         )
         drawn = self.shuffled(node, partners=self.partners(True))
         return self.fit("inverter", node, task, drawn, {"inverter": inverter})
@@ -135,14 +131,7 @@ class _Recipe:
         inverter = NoiseInverter(
             node.widths, depth=self.cfg.genext.identity.depth, image_size=self.image_size
         )
-        task = NoiseInverterTask(
-            inverter,
-            self.optimizer(node, inverter),
-            self.trained(IdentityGenerator, "gen", "generator"),
-            self.trained(CodePrior, "prior", "prior"),
-            steps=self.cfg.genext.identity.steps,
-            prior_steps=self.cfg.genext.prior.steps,
-        )
+        task = NoiseInverterTask(inverter, self.optimizer(node, inverter), self.synthetic())
         return self.fit("noise", node, task, self.shuffled(node), {"inverter": inverter})
 
     def cross(self) -> Path:
@@ -157,7 +146,7 @@ class _Recipe:
             flip=Augmentation(),
             denoised=node.denoised,
             denoising=node.denoising,
-            losses=self.losses(),
+            losses=self.losses(node),
             examples=self.examples(),
         )
         drawn = self.shuffled(node, partners=self.partners(node.other_camera))
@@ -207,6 +196,15 @@ class _Recipe:
             unit=unit,
         )
 
+    def synthetic(self, pool: int = 0) -> SyntheticPairs:
+        return SyntheticPairs(
+            self.trained(IdentityGenerator, "gen", "generator"),
+            self.trained(CodePrior, "prior", "prior"),
+            steps=self.cfg.genext.identity.steps,
+            prior_steps=self.cfg.genext.prior.steps,
+            pool=pool,
+        )
+
     def classifier(self) -> nn.Module:
         """Codes to people, behind a BatchNorm."""
         width, people = self.cfg.genext.identity.code_width, int(self.images.pids.max()) + 1
@@ -214,12 +212,12 @@ class _Recipe:
         nn.init.normal_(linear.weight, std=0.1)  # a narrow code needs larger weights than the default
         return nn.Sequential(nn.BatchNorm1d(width), linear)
 
-    def losses(self) -> IdentityLosses:
-        node, softly = self.cfg.genext.inverter, self.cfg.loss.softmax.label_smooth
+    def losses(self, node: CfgNode) -> IdentityLosses:
+        scale, softly = self.cfg.genext.inverter.soft_margin, self.cfg.loss.softmax.label_smooth
         ranking = compat.triplet_loss(margin=self.cfg.loss.triplet.margin)
         return IdentityLosses(
             partial(F.cross_entropy, label_smoothing=0.1 if softly else 0.0),
-            partial(soft_margin_triplet, scale=node.soft_margin) if node.soft_margin else ranking,
+            partial(soft_margin_triplet, scale=scale) if scale else ranking,
             node.classification,
             node.ranking,
         )

@@ -21,27 +21,58 @@ from torchreid_genext.generators.prior import CodePrior
 from torchreid_genext.training.identity import Augment, IdentityLosses, times_and_noise, to_float
 from torchreid_genext.training.task import Phase
 
-__all__ = ["InverterTask", "NoiseInverterTask"]
+__all__ = ["InverterTask", "NoiseInverterTask", "SyntheticPairs"]
 
 _SHOWN = 6  # people in a picture
 _POOL_SEED, _POOL_BATCH = 0, 128
 
 
-@torch.no_grad()
-def synthetic_pairs(
-    generator: IdentityGenerator,
-    prior: CodePrior,
-    count: int,
-    random: Generator,
-    *,
-    steps: int = 10,
-    prior_steps: int = 50,
-) -> tuple[Tensor, Tensor]:
-    """People who do not exist: images (count, 3, H, W) in [0, 1] and their codes (count, D)."""
-    noises = torch.randn(count, prior.code_width, generator=random, device=random.device)
-    code = prior(noises, steps=prior_steps)
-    noise = torch.randn(count, 3, *generator.image_size, generator=random, device=random.device)
-    return (generator(code, noise, steps=steps) if count else noise), code
+class SyntheticPairs:
+    """People who do not exist: what a frozen generator makes of the codes that a prior draws.
+
+    Args:
+        generator, prior: frozen; used as they are at the time of a call.
+        steps: of the generator's sampler. prior_steps: of the prior's.
+        pool: how many pairs are made once, at the first call, and drawn from; 0 makes new ones each time.
+    """
+
+    def __init__(
+        self,
+        generator: IdentityGenerator,
+        prior: CodePrior,
+        *,
+        steps: int = 10,
+        prior_steps: int = 50,
+        pool: int = 0,
+    ) -> None:
+        self.generator, self.prior = generator, prior
+        self.steps, self.prior_steps = steps, prior_steps
+        self.pool_size, self._pool = pool, None
+
+    def __call__(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        """Images (count, 3, H, W) in [0, 1] and their codes (count, D)."""
+        if not self.pool_size or not count:
+            return self._new(count, random)
+        if self._pool is None:
+            self._pool = self._fill_pool(random.device)
+        rows = torch.randint(self.pool_size, (count,), generator=random, device=random.device)
+        images, codes = self._pool
+        return to_float(images[rows]), codes[rows]
+
+    def _fill_pool(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """uint8 images and codes; the same ones after an interruption."""
+        random = Generator(device).manual_seed(_POOL_SEED)
+        starts = trange(0, self.pool_size, _POOL_BATCH, desc="synthetic pairs", unit="batch", disable=None)
+        pairs = [self._new(min(_POOL_BATCH, self.pool_size - start), random) for start in starts]
+        images, codes = map(torch.cat, zip(*pairs, strict=True))
+        return (images * 255).round().to(torch.uint8), codes
+
+    @torch.no_grad()
+    def _new(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
+        noises = torch.randn(count, self.prior.code_width, generator=random, device=random.device)
+        code = self.prior(noises, steps=self.prior_steps)
+        noise = torch.randn(count, 3, *self.generator.image_size, generator=random, device=random.device)
+        return (self.generator(code, noise, steps=self.steps) if count else noise), code
 
 
 class InverterTask:
@@ -54,12 +85,9 @@ class InverterTask:
     Args:
         inverter: trained in place. classifier: codes to logits, trained along.
         optimizer: of the parameters of both.
-        generator, prior: frozen.
+        synthetic: makes synthetic pairs; its generator and prior are frozen.
         augment: of what the inverter sees.
         data: ``synthetic`` (official), ``real``, or ``mixed``, half of the batch each.
-        steps: of the generator's sampler. prior_steps: of the prior's.
-        pool: synthetic pairs that are made once and drawn from; 0 makes new ones each step (official), where
-            most of the time goes into sampling.
         denoising: weight of the denoising loss of real images.
         losses: of re-identification on real images; None for none.
 
@@ -74,31 +102,27 @@ class InverterTask:
         inverter: Inverter,
         classifier: nn.Module,
         optimizer: Optimizer,
-        generator: IdentityGenerator,
-        prior: CodePrior,
+        synthetic: SyntheticPairs,
         *,
         augment: Augment,
         data: str = "mixed",
-        steps: int = 10,
-        prior_steps: int = 50,
-        pool: int = 0,
         denoising: float = 1.0,
         losses: IdentityLosses | None = None,
     ) -> None:
         if data not in self.KINDS:
             raise ValueError(f"unknown kind of data {data!r}; choose from {', '.join(self.KINDS)}")
         self.modules: dict[str, nn.Module] = {
-            "inverter": inverter, "classifier": classifier, "generator": generator, "prior": prior
+            "inverter": inverter, "classifier": classifier,
+            "generator": synthetic.generator, "prior": synthetic.prior,
         }  # fmt: skip
         self.phases = {"invert": Phase(optimizer, ("inverter", "classifier"))}
-        self.augment, self.data, self.losses = augment, data, losses
-        self.steps, self.prior_steps, self.denoising = steps, prior_steps, denoising
-        self.pool_size, self._pool = pool, None
+        self.synthetic, self.augment, self.data = synthetic, augment, data
+        self.denoising, self.losses = denoising, losses
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `Task.loss`; `batch` has uint8 `images` and their `labels`, and may have `others` of the same people."""
         real = {"synthetic": 0, "real": len(batch.images), "mixed": len(batch.images) // 2}[self.data]
-        made, wanted = self._synthetic(len(batch.images) - real, random)
+        made, wanted = self.synthetic(len(batch.images) - real, random)
         images, labels = _in_pairs(batch, real)
         clean = to_float(images)
         shown = self.augment(torch.cat([clean, made]), random)
@@ -107,27 +131,6 @@ class InverterTask:
         error = self._distance(code, torch.cat([table, wanted]))
         total, parts = self._real(clean, code[:real], labels, random)
         return error + total, {"code": error, **parts}
-
-    def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
-        if not self.pool_size or not count:
-            return self._new_pairs(count, random)
-        if self._pool is None:
-            self._pool = self._fill_pool(random.device)
-        rows = torch.randint(self.pool_size, (count,), generator=random, device=random.device)
-        images, codes = self._pool
-        return to_float(images[rows]), codes[rows]
-
-    def _fill_pool(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """uint8 images and codes; the same ones after an interruption."""
-        random = Generator(device).manual_seed(_POOL_SEED)
-        starts = trange(0, self.pool_size, _POOL_BATCH, desc="synthetic pairs", unit="batch", disable=None)
-        pairs = [self._new_pairs(min(_POOL_BATCH, self.pool_size - start), random) for start in starts]
-        images, codes = map(torch.cat, zip(*pairs, strict=True))
-        return (images * 255).round().to(torch.uint8), codes
-
-    def _new_pairs(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
-        modules, steps = self.modules, {"steps": self.steps, "prior_steps": self.prior_steps}
-        return synthetic_pairs(modules["generator"], modules["prior"], count, random, **steps)
 
     def _distance(self, found: Tensor, wanted: Tensor) -> Tensor:
         """Mean squared error in units of the spread of codes, whatever the scale of the table."""
@@ -160,7 +163,9 @@ def _in_pairs(batch: Any, count: int) -> tuple[Tensor, Tensor]:
     """So many images and labels; two of each person if there are others, for ranking needs both."""
     second = count // 2 if hasattr(batch, "others") else 0
     rows = torch.cat([torch.arange(count - second), torch.arange(second)]).to(batch.labels.device)
-    images = torch.cat([batch.images[: count - second], batch.others[:second]]) if second else batch.images[:count]
+    images = (
+        torch.cat([batch.images[: count - second], batch.others[:second]]) if second else batch.images[:count]
+    )
     return images, batch.labels[rows]
 
 
@@ -169,36 +174,28 @@ class NoiseInverterTask:
 
     Args:
         inverter: trained in place. optimizer: of its parameters.
-        generator, prior: frozen.
-        steps: of the generator's sampler, all of which are differentiated. prior_steps: of the prior's.
+        synthetic: makes synthetic pairs; its generator and prior are frozen, and all steps of the generator's
+            sampler are differentiated.
     """
 
-    def __init__(
-        self,
-        inverter: NoiseInverter,
-        optimizer: Optimizer,
-        generator: IdentityGenerator,
-        prior: CodePrior,
-        *,
-        steps: int = 10,
-        prior_steps: int = 50,
-    ) -> None:
-        self.modules: dict[str, nn.Module] = {"inverter": inverter, "generator": generator, "prior": prior}
+    def __init__(self, inverter: NoiseInverter, optimizer: Optimizer, synthetic: SyntheticPairs) -> None:
+        self.modules: dict[str, nn.Module] = {
+            "inverter": inverter, "generator": synthetic.generator, "prior": synthetic.prior
+        }  # fmt: skip
         self.phases = {"invert": Phase(optimizer, ("inverter",))}
-        self.steps, self.prior_steps = steps, prior_steps
+        self.synthetic = synthetic
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Of `batch` only the length counts."""
-        images, code = self._synthetic(len(batch.images), random)
-        again = self.modules["generator"](code, self.modules["inverter"](images).float(), steps=self.steps)
-        return F.l1_loss(again, images), {}
+        images, code = self.synthetic(len(batch.images), random)
+        return F.l1_loss(self._again(images, code), images), {}
 
-    def _synthetic(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
-        modules, steps = self.modules, {"steps": self.steps, "prior_steps": self.prior_steps}
-        return synthetic_pairs(modules["generator"], modules["prior"], count, random, **steps)
+    def _again(self, images: Tensor, code: Tensor) -> Tensor:
+        noise = self.modules["inverter"](images).float()
+        return self.modules["generator"](code, noise, steps=self.synthetic.steps)
 
     def pictures(self, random: Generator) -> dict[str, Image.Image]:
         """Above synthetic people, below what comes back."""
-        images, code = self._synthetic(_SHOWN, random)
-        again = self.modules["generator"](code, self.modules["inverter"](images), steps=self.steps)
-        return {"noise": visualization.image_grid(torch.stack([images, again]).cpu().numpy())}
+        images, code = self.synthetic(_SHOWN, random)
+        both = torch.stack([images, self._again(images, code)])
+        return {"noise": visualization.image_grid(both.cpu().numpy())}
