@@ -1,15 +1,17 @@
-"""Tiny tasks with everything that makes resuming hard: dropout, BatchNorm, noise, two phases."""
+"""Tiny tasks that make resuming hard (dropout, BatchNorm, noise, two phases), and their training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchreid_genext.training import Phase
+from torchreid_genext.training import Fitted, Options, Phase, fit
 
 
 class Labelled(NamedTuple):
@@ -99,3 +101,28 @@ def vectors(first: int, rank: int = 0, world: int = 1) -> Iterator[dict[str, Ten
     while True:
         yield {"real": torch.randn(4, 6, generator=torch.Generator().manual_seed(position)) + 1}
         position += 1
+
+
+WORDS = {"data": "toy", "model": {"width": 8}}
+
+
+def options(folder: Path, **changes: Any) -> Options:
+    return Options(**{"steps": 6, "folder": folder, "log_every": 2, "save_every": 2} | changes)
+
+
+def train(folder: Path, task: Any = None, source: Any = batches, **changes: Any) -> Fitted:
+    return fit(task or Denoising(), source, options(folder, **changes), description=WORDS)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def in_process(work: Callable[..., Any], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    return process
