@@ -1,0 +1,9 @@
+"""IPG, Pose2ID's identity-guided pedestrian generator (CVPR 2025): the person of an image in another pose."""
+
+from __future__ import annotations
+
+from torchreid_genext.generators.ipg.attention import Denoiser, Seen, without_head
+from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
+from torchreid_genext.generators.ipg.transreid import TransReID
+
+__all__ = ["Denoiser", "IdentityProjector", "PoseGuider", "Seen", "TransReID", "without_head"]
