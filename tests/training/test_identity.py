@@ -160,6 +160,17 @@ def test_inverter_learns_from_batches_without_pairs_too() -> None:
     torch.testing.assert_close(loss, error / frozen[1].normalizer.variance.mean())
 
 
+def test_inverter_lets_the_generator_denoise_a_share_of_the_real_images() -> None:
+    found, frozen, shown = inverter(), (generator(), prior()), batch()
+    options = {"augment": as_it_is, "data": "real", "denoised": 0.5, "denoising": 3.0}
+    task = InverterTask(found, classifier(), sgd(found), SyntheticPairs(*frozen), **options)
+    loss, parts = task.loss("invert", Alone(shown.images, shown.labels), seeded(3))
+    images = shown.images[:3] / 255
+    wanted = denoising_loss(frozen[0], images, found(images), *drawn(images, seeded(3))).mean()
+    torch.testing.assert_close(parts["denoising"], wanted)
+    torch.testing.assert_close(loss, parts["code"] + 3 * wanted)
+
+
 def test_a_pool_of_pairs_is_made_once_and_the_same_after_an_interruption() -> None:
     frozen, steps = (generator(), prior()), {"steps": 2, "prior_steps": 2}
     made = [SyntheticPairs(*frozen, **steps, pool=5)(40, seeded(3)) for _ in range(2)]
@@ -205,5 +216,7 @@ def test_unknown_data_and_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown kind of data 'both'; choose from synthetic, real, mixed"):
         InverterTask(found, people, sgd(found), pairs, augment=as_it_is, data="both")
     options = {"augment": as_it_is, "flip": as_it_is, "examples": batch().images}
+    with pytest.raises(ValueError, match="expected a share of denoised images in 0..1, without 0, got 1.5"):
+        InverterTask(found, people, sgd(found), pairs, augment=as_it_is, denoised=1.5)
     with pytest.raises(ValueError, match="expected a share of denoised images in 0..1, without 0, got 0"):
         CrossTask(found, generator(), people, sgd(found), **options, denoised=0)

@@ -120,6 +120,7 @@ class _Recipe:
             self.synthetic(pool=node.pool),
             augment=self.augmentation(),
             data=node.data,
+            denoised=node.denoised,
             denoising=node.denoising,
             losses=self.losses(node),
         )

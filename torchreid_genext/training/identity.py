@@ -22,8 +22,8 @@ from torchreid_genext.generators.prior import CodePrior, prior_loss
 from torchreid_genext.training.task import Phase
 
 __all__ = [
-    "Augment", "CrossTask", "GeneratorTask", "IdentityLosses", "PriorTask", "soft_margin_triplet",
-    "times_and_noise", "to_float",
+    "Augment", "CrossTask", "GeneratorTask", "IdentityLosses", "PriorTask", "check_share",
+    "soft_margin_triplet", "times_and_noise", "to_float",
 ]  # fmt: skip
 
 Augment = Callable[[Tensor, Generator], Tensor]  # images (B, 3, H, W) in [0, 1] to the same
@@ -39,6 +39,13 @@ def times_and_noise(like: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Times (B,) in 0 .. 1, and standard normal noise of the shape of `like` (B, ...)."""
     t = torch.rand(len(like), generator=random, device=like.device)
     return t, torch.randn(like.shape, generator=random, device=like.device)
+
+
+def check_share(denoised: float) -> float:
+    """The share of a batch that is denoised, in 0 .. 1; the least is one image."""
+    if not 0 < denoised <= 1:
+        raise ValueError(f"expected a share of denoised images in 0..1, without 0, got {denoised}")
+    return denoised
 
 
 class GeneratorTask:
@@ -189,14 +196,12 @@ class CrossTask:
         losses: IdentityLosses | None = None,
         examples: Tensor,
     ) -> None:
-        if not 0 < denoised <= 1:
-            raise ValueError(f"expected a share of denoised images in 0..1, without 0, got {denoised}")
         self.modules: dict[str, nn.Module] = {
             "inverter": inverter, "generator": generator, "classifier": classifier
         }  # fmt: skip
         self.phases = {"cross": Phase(optimizer, ("inverter", "generator", "classifier"))}
         self.augment, self.flip, self.losses = augment, flip, losses
-        self.denoised, self.denoising, self.examples = denoised, denoising, examples
+        self.denoised, self.denoising, self.examples = check_share(denoised), denoising, examples
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """`batch` has `others`, a second image of each person."""

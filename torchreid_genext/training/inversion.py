@@ -18,7 +18,7 @@ from torchreid_genext import visualization
 from torchreid_genext.generators.identity import IdentityGenerator, denoising_loss
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.training.identity import Augment, IdentityLosses, times_and_noise, to_float
+from torchreid_genext.training.identity import Augment, IdentityLosses, check_share, times_and_noise, to_float
 from torchreid_genext.training.task import Phase
 
 __all__ = ["InverterTask", "NoiseInverterTask", "SyntheticPairs"]
@@ -88,7 +88,7 @@ class InverterTask:
         synthetic: makes synthetic pairs; its generator and prior are frozen.
         augment: of what the inverter sees.
         data: ``synthetic`` (official), ``real``, or ``mixed``, half of the batch each.
-        denoising: weight of the denoising loss of real images.
+        denoised: share of the real images that are denoised, in 0 .. 1. denoising: weight of that.
         losses: of re-identification on real images; None for none.
 
     Raises:
@@ -106,6 +106,7 @@ class InverterTask:
         *,
         augment: Augment,
         data: str = "mixed",
+        denoised: float = 1.0,
         denoising: float = 1.0,
         losses: IdentityLosses | None = None,
     ) -> None:
@@ -117,7 +118,7 @@ class InverterTask:
         }  # fmt: skip
         self.phases = {"invert": Phase(optimizer, ("inverter", "classifier"))}
         self.synthetic, self.augment, self.data = synthetic, augment, data
-        self.denoising, self.losses = denoising, losses
+        self.denoised, self.denoising, self.losses = check_share(denoised), denoising, losses
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `Task.loss`; `batch` has uint8 `images` and their `labels`, and may have `others` of the same people."""
@@ -141,8 +142,10 @@ class InverterTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         total, parts = code.new_zeros(()), {}
         if len(images) and self.denoising:
-            times = times_and_noise(images, random)
-            parts["denoising"] = denoising_loss(self.modules["generator"], images, code, *times).mean()
+            count = max(1, round(self.denoised * len(images)))
+            times = times_and_noise(images[:count], random)
+            error = denoising_loss(self.modules["generator"], images[:count], code[:count], *times)
+            parts["denoising"] = error.mean()
             total = total + self.denoising * parts["denoising"]
         if len(images) and self.losses:
             loss, of_identity = self.losses(code, labels, self.modules["classifier"])
