@@ -5,12 +5,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchreid_genext import compat
 from torchreid_genext.backbones import MODELS
 from torchreid_genext.config import add_genext_config
 
 __all__ = ["__version__", "add_genext_config", "register", "unregister"]
 __version__ = "0.1.0"
+
+_OF_PIPELINES = ("IPGPipeline", "IdentityProjector", "PoseGuider", "TransReID")
+
+
+def __getattr__(name: str) -> Any:
+    """Networks of pipelines: diffusers looks for them here, when it reads what it has saved."""
+    if name not in _OF_PIPELINES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from torchreid_genext.generators import ipg
+
+    return getattr(ipg, name)
 
 
 def register() -> None:

@@ -352,13 +352,13 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter.pool = 4096  # synthetic pairs, made once and drawn from; 0: new ones a step (official)
     cfg.genext.inverter.denoised = 0.25  # share of the real images that are denoised under their codes
     cfg.genext.inverter.denoising = 1.0  # weight of that
-    cfg.genext.inverter.classification = 0.1  # weight of cross-entropy on real images; 0: none
+    cfg.genext.inverter.classification = 0.3  # weight of cross-entropy on real images; 0: none
     cfg.genext.inverter.ranking = 0.0  # weight of the triplet loss on them; 0: none
     cfg.genext.inverter.soft_margin = 5.0  # sharpness of its margin; 0: torchreid's, loss.triplet.margin wide
     cfg.genext.inverter.classifier_lr = 3.0  # learning rate of the classifier, in those of the rest
     cfg.genext.inverter.padding = 2  # pixels by which images are moved
     cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
-    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=1e-3)
+    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=5e-4)
 
     # How genid_refined sharpens codes: by descending the error of denoising the image.
     cfg.genext.inverter.refine = CfgNode()

@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.conformance.conftest import case, cases, tolerance, vectors
 from torchreid_genext.generators.ipg import (
     Denoiser,
     IdentityProjector,
+    IPGPipeline,
     PoseGuider,
     TransReID,
     official,
+    official_scheduler,
     without_head,
 )
 
@@ -79,19 +83,26 @@ def test_identity_projector_of_official_size() -> None:
 
 
 def case_of_outputs(name: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(vectors("ipg") / f"out_{name}.safetensors")
 
 
-@pytest.mark.parametrize("name", cases(r"transreid_.*"))
-def test_identity_encoder(name: str) -> None:
-    (inputs, outputs), config = case(name), configuration()[name]
+def case_of_inputs(name: str) -> dict[str, Tensor]:
+    return load_file(vectors("ipg") / f"in_{name}.safetensors")
+
+
+def encoder_of(name: str) -> TransReID:
+    config = configuration()[name]
     encoder = TransReID(
         config["img_size"], config["stride"], config["embed_dim"], config["depth"] - 1, config["num_heads"],
         config["shift_num"], config["shuffle_group"],
     )  # fmt: skip
-    encoder, images = filled(encoder, name), inputs["x"]
+    return filled(encoder, name)
+
+
+@pytest.mark.parametrize("name", cases(r"transreid_.*"))
+def test_identity_encoder(name: str) -> None:
+    inputs, outputs = case(name)
+    encoder, images = encoder_of(name), inputs["x"]
     tokens = encoder.tokens(images)
     found = {
         "tokens_before_last_block": tokens,
@@ -134,3 +145,74 @@ def test_reference_attention(name: str) -> None:
         )
         limit = tolerance("... fp16bank" if kind == "fp16" else "ref_cfg/ref_nocfg")
         assert worst(found, outputs[f"model_out_{kind}bank"]) <= limit
+
+
+def pictures(pixels: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(each.numpy()) for each in pixels]
+
+
+def whole_pipeline() -> IPGPipeline:
+    config, networks = configuration(), denoiser()
+    guider = PoseGuider(config["unet"]["block_out_channels"][0])
+    projector = IdentityProjector(*official.projector_sizes(vectors("ipg") / "weights_IFR.safetensors"))
+    pipe = IPGPipeline(
+        filled(AutoencoderKL(**config["vae"]), "vae"),
+        networks.reference_unet,
+        networks.denoising_unet,
+        filled(guider, "pose_guider"),
+        filled(projector, "IFR"),
+        encoder_of("transreid_even"),
+        official_scheduler(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.mark.parametrize("name", cases(r"pipeline_.*"))
+def test_denoising_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded with pictures of poses whose channels the official code had swapped."""
+    inputs, outputs, pipe, steps = case_of_inputs("pipeline"), case_of_outputs(name), whole_pipeline(), []
+    monkeypatch.setattr(pipe, "encoder_input", lambda _: inputs["reid_input"])
+    guidance = configuration()["guidance"] if name != "pipeline_guidance1" else 1.0
+    *_, height, width = case_of_outputs("pipeline_fp32bank")["ref_image_tensor"].shape
+    found = pipe(
+        pictures(inputs["ref_image_rgb_u8"][None])[0],
+        pictures(inputs["pose_images_rgb_u8"]),
+        height=height,
+        width=width,
+        num_inference_steps=len(outputs["timesteps"]),
+        guidance_scale=guidance,
+        official_guidance=True,
+        latents=outputs["init_latents"],
+        bank_dtype=BANK_TYPES["fp16" if "fp16" in name else "fp32"],
+        swap_pose_channels=True,
+        output_type="pt",
+        callback_on_step_end=lambda _, __, ___, tensors: steps.append(tensors["latents"]) or tensors,
+    ).images
+    kind = "fp16" if "fp16" in name else "fp32"
+    assert torch.equal(pipe.scheduler.timesteps, outputs["timesteps"])
+    assert worst(torch.stack(steps), outputs["latents_steps"]) <= tolerance(f"pipeline_{kind}bank latents")
+    if "images" in outputs:
+        assert worst(found, outputs["images"]) <= tolerance("images")
+
+
+def test_inputs_of_the_networks() -> None:
+    inputs, outputs, pipe = case_of_inputs("pipeline"), case_of_outputs("pipeline_fp32bank"), whole_pipeline()
+    *_, height, width = outputs["ref_image_tensor"].shape
+    poses = pipe.preprocess_poses(pictures(inputs["pose_images_rgb_u8"]), height, width, swap=True)
+    reference = pipe.images.preprocess(pictures(inputs["ref_image_rgb_u8"][None]), height, width)
+    reid = torch.cat([torch.zeros_like(inputs["reid_input"]), inputs["reid_input"]])
+    tokens, recorded = pipe.identity_tokens(reid), outputs["encoder_hidden_states"]
+    assert worst(poses, outputs["pose_cond_tensor"]) <= tolerance("reid_preprocess")
+    assert worst(reference, outputs["ref_image_tensor"][:1]) <= tolerance("reid_preprocess")
+    assert worst(pipe.encode(reference), outputs["ref_image_latents_doubled"][:1]) <= tolerance("banks")
+    assert worst(tokens.repeat_interleave(len(recorded) // 2, 0), recorded) <= tolerance("transreid")
+    assert worst(pipe.scheduler.alphas_cumprod, outputs["alphas_cumprod"]) == 0
+
+
+def test_preprocessing_for_the_identity_encoder() -> None:
+    inputs, outputs = case("reid_preprocess")
+    pipe = whole_pipeline()
+    pipe.reid_encoder.image_size = tuple(outputs["x"].shape[1:])
+    found = pipe.encoder_input(pictures(inputs["image_rgb_u8"][None])[0])[0]
+    assert worst(found, outputs["x"]) <= tolerance("reid_preprocess")

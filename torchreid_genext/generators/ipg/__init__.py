@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from torchreid_genext.generators.ipg.attention import Denoiser, Seen, without_head
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
+from torchreid_genext.generators.ipg.pipeline import IPGPipeline, IPGPipelineOutput, official_scheduler
 from torchreid_genext.generators.ipg.transreid import TransReID
 
-__all__ = ["Denoiser", "IdentityProjector", "PoseGuider", "Seen", "TransReID", "without_head"]
+__all__ = [
+    "Denoiser", "IPGPipeline", "IPGPipelineOutput", "IdentityProjector", "PoseGuider", "Seen", "TransReID",
+    "official_scheduler", "without_head",
+]  # fmt: skip

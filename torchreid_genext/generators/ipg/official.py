@@ -11,7 +11,7 @@ from torchreid_genext import checkpoints
 from torchreid_genext.generators.ipg.conditions import IdentityProjector
 from torchreid_genext.generators.ipg.transreid import TransReID
 
-__all__ = ["FILES", "fill", "find_files"]
+__all__ = ["FILES", "fill", "find_files", "projector_sizes"]
 
 # network of the pipeline -> file of the authors
 FILES = {
@@ -51,6 +51,15 @@ def fill(network: nn.Module, path: str | Path) -> None:
     """
     state = {name.removeprefix("module."): tensor for name, tensor in checkpoints.safe_load(path).items()}
     checkpoints.fill(network, _renamed(network, state), path)
+
+
+def projector_sizes(path: str | Path) -> tuple[int, int, int]:
+    """Width of features, number of tokens and their width, as the weights of a projector tell them."""
+    state = checkpoints.safe_load(path)
+    if not {"proj_motion.weight", "norm_motion.weight"} <= state.keys():
+        raise ValueError(f"expected weights of IFR, proj_motion and norm_motion, got {path}")
+    (outputs, features), width = state["proj_motion.weight"].shape, len(state["norm_motion.weight"])
+    return features, outputs // width, width
 
 
 def _renamed(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
