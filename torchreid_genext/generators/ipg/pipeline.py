@@ -189,19 +189,16 @@ class IPGPipeline(DiffusionPipeline):
             reference: one image for all poses, or one for each; or what `look_at` made of them.
             pose: drawn skeletons, or their pictures as a tensor (B, 3, H, W) in [0, 1].
             height, width: of the result, in pixels.
-            num_inference_steps: of the sampler.
-            guidance_scale: how far to go from the prediction for nobody to that for the person; up to 1
-                there is no guidance, and only the latter is made.
+            num_inference_steps: of the sampler. eta: of DDIM.
+            guidance_scale: how far from the prediction for nobody to that for the person; up to 1 there is
+                no guidance, and only the latter is made.
             official_guidance: without guidance use the prediction for *nobody*, as the authors' code does.
-            eta: of DDIM.
             generator: of the noise; a list has one for each image, which makes it independent of the batch.
             latents: noise to start from, (B, C, h, w).
             bank_dtype: to which features of references are rounded; officially torch.float16. None: not.
             swap_pose_channels: if pictures of poses have red and blue swapped, as the authors' files do.
-            output_type: pil, np, pt or latent.
-            return_dict: False returns a tuple.
-            callback_on_step_end: called as diffusers' pipelines do, ``(pipeline, step, time, tensors)``.
-            callback_on_step_end_tensor_inputs: which tensors it gets; only "latents".
+            output_type: pil, np, pt or latent. return_dict: False returns a tuple.
+            callback_on_step_end: ``(pipeline, step, time, {"latents": ...})``, as of diffusers' pipelines.
 
         Raises:
             ValueError: if there are neither one reference nor one for each pose, or the size does not halve.
@@ -211,21 +208,14 @@ class IPGPipeline(DiffusionPipeline):
         if not isinstance(reference, References):
             reference = self.look_at(reference, height, width, bank_dtype=bank_dtype)
         guidance = guidance_scale if guidance_scale > 1 else None
-        condition = self._condition(
-            _one_for_each(reference, len(drawn)),
-            self.pose_guider(drawn),
-            guided=guidance is not None,
-            nobody=official_guidance,
-        )
+        references = _one_for_each(reference, len(drawn))
+        condition = self._condition(references, self.pose_guider(drawn), guidance, nobody=official_guidance)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         latents = self.prepare_latents(len(drawn), height, width, generator, latents)
         options = self._step_options(eta, generator)
-        for step, time in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            predicted = self.predict(latents, time, condition, guidance)
-            latents = self.scheduler.step(predicted, time, latents, **options, return_dict=False)[0]
-            if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, step, time, {"latents": latents}).get("latents", latents)
-        images = self.decode(latents, output_type)
+        images = self.decode(
+            self._sample(latents, condition, guidance, options, callback_on_step_end), output_type
+        )
         self.maybe_free_model_hooks()
         return IPGPipelineOutput(images) if return_dict else (images,)
 
@@ -301,6 +291,21 @@ class IPGPipeline(DiffusionPipeline):
             raise ValueError(f"expected latents {shape}, got {tuple(latents.shape)}")
         return self._placed(latents, unet) * self.scheduler.init_noise_sigma
 
+    def _sample(
+        self,
+        latents: Tensor,
+        condition: _Condition,
+        guidance: float | None,
+        options: dict[str, Any],
+        callback: Callable[..., dict[str, Tensor]] | None,
+    ) -> Tensor:
+        for step, time in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            predicted = self.predict(latents, time, condition, guidance)
+            latents = self.scheduler.step(predicted, time, latents, **options, return_dict=False)[0]
+            if callback is not None:
+                latents = callback(self, step, time, {"latents": latents}).get("latents", latents)
+        return latents
+
     def predict(self, latents: Tensor, time: Tensor, condition: _Condition, guidance: float | None) -> Tensor:
         """The denoiser's prediction, guided from that of nobody if there is a scale."""
         noisy = self.scheduler.scale_model_input(
@@ -312,9 +317,11 @@ class IPGPipeline(DiffusionPipeline):
         nobody, person = found.chunk(2)
         return nobody + guidance * (person - nobody)
 
-    def _condition(self, references: References, pose: Tensor, *, guided: bool, nobody: bool) -> _Condition:
+    def _condition(
+        self, references: References, pose: Tensor, guidance: float | None, *, nobody: bool
+    ) -> _Condition:
         blank = references.nobody.expand(len(references), -1, -1)
-        if guided:
+        if guidance is not None:
             return _Condition(torch.cat([blank, references.tokens]), torch.cat([pose, pose]), references.seen)
         return (
             _Condition(blank, pose, None) if nobody else _Condition(references.tokens, pose, references.seen)
