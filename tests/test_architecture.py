@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "download": set(),
     "engine": {"checkpoints", "compat", "config", "data", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
-    "generators": {"checkpoints"},
+    "generators": {"checkpoints", "compat"},
     "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
     "recipes": {"checkpoints", "compat", "data", "generators", "training", "visualization"},

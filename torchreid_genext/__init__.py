@@ -14,7 +14,9 @@ from torchreid_genext.config import add_genext_config
 __all__ = ["__version__", "add_genext_config", "register", "unregister"]
 __version__ = "0.1.0"
 
-_OF_PIPELINES = ("IPGPipeline", "IdentityProjector", "PoseGuider", "TransReID")
+_OF_PIPELINES = (
+    "IPGPipeline", "IdentityProjector", "PatchAutoencoder", "PoseGuider", "TorchreidEncoder", "TransReID"
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

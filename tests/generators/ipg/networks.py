@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -9,7 +11,9 @@ from torchreid_genext.generators.ipg import (
     Denoiser,
     IdentityProjector,
     IPGPipeline,
+    PatchAutoencoder,
     PoseGuider,
+    TorchreidEncoder,
     TransReID,
     official_scheduler,
     without_head,
@@ -18,9 +22,10 @@ from torchreid_genext.generators.ipg import (
 CHANNELS, TOKENS, WIDTH, SIZE = (8, 16), 3, 12, (8, 4)
 
 
-def unet() -> UNet2DConditionModel:
+def unet(channels: int = 4) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8, block_out_channels=CHANNELS, layers_per_block=1, norm_num_groups=4,
+        sample_size=8, in_channels=channels, out_channels=channels, block_out_channels=CHANNELS,
+        layers_per_block=1, norm_num_groups=4,
         attention_head_dim=2, cross_attention_dim=WIDTH,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
@@ -44,18 +49,25 @@ def vae() -> AutoencoderKL:
 
 
 def pipeline(seed: int = 0) -> IPGPipeline:
-    """Pictures of 16 x 8 pixels."""
+    """Pictures of 16 x 8 pixels, by a tiny VAE and a tiny TransReID."""
     torch.manual_seed(seed)
-    guider = PoseGuider(CHANNELS[0], (4, 6))
+    guider, encoder = PoseGuider(CHANNELS[0], (4, 6)), TransReID((64, 32), width=8, depth=1, heads=2)
+    return assembled(vae(), guider, IdentityProjector(5 * 8, TOKENS, WIDTH), encoder)
+
+
+def embedded(seed: int = 0) -> IPGPipeline:
+    """Pictures of 16 x 8 pixels, without a VAE and with a torchreid model."""
+    torch.manual_seed(seed)
+    guider, encoder = PoseGuider(CHANNELS[0], (4, 6)), TorchreidEncoder(image_size=(32, 16))
+    return assembled(PatchAutoencoder(), guider, IdentityProjector(512, TOKENS, WIDTH), encoder)
+
+
+def assembled(
+    autoencoder: Any, guider: PoseGuider, projector: IdentityProjector, encoder: Any
+) -> IPGPipeline:
     torch.nn.init.normal_(guider.conv_out.weight)
-    networks = (
-        vae(),
-        unet(),
-        unet(),
-        guider,
-        IdentityProjector(5 * 8, TOKENS, WIDTH),
-        TransReID((64, 32), width=8, depth=1, heads=2),
-    )
+    channels = autoencoder.config.latent_channels
+    networks = (autoencoder, unet(channels), unet(channels), guider, projector, encoder)
     made = IPGPipeline(*(network.eval() for network in networks), scheduler=official_scheduler())
     made.set_progress_bar_config(disable=True)
     return made

@@ -12,7 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from PIL import Image
 
 import torchreid_genext as genext
-from tests.generators.ipg.networks import pipeline
+from tests.generators.ipg.networks import embedded, pipeline
 from torchreid_genext.generators.ipg import IPGPipeline
 
 SMALL = {"height": 16, "width": 8, "num_inference_steps": 2, "output_type": "pt"}
@@ -84,8 +84,9 @@ def test_schedulers_are_swapped_as_everywhere(scheduler: Any) -> None:
     assert images.isfinite().all() and not torch.equal(images, official)
 
 
-def test_what_is_saved_and_read_draws_the_same(tmp_path: Path) -> None:
-    pipe = pipeline()
+@pytest.mark.parametrize("made", (pipeline, embedded))
+def test_what_is_saved_and_read_draws_the_same(tmp_path: Path, made: Any) -> None:
+    pipe = made()
     pipe.save_pretrained(tmp_path)
     again = IPGPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torchreid_genext.generators.ipg.attention import Denoiser, Seen, without_head
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
+from torchreid_genext.generators.ipg.embedded import PatchAutoencoder, TorchreidEncoder
 from torchreid_genext.generators.ipg.pipeline import IPGPipeline, IPGPipelineOutput, official_scheduler
 from torchreid_genext.generators.ipg.transreid import TransReID
 
 __all__ = [
-    "Denoiser", "IPGPipeline", "IPGPipelineOutput", "IdentityProjector", "PoseGuider", "Seen", "TransReID",
-    "official_scheduler", "without_head",
+    "Denoiser", "IPGPipeline", "IPGPipelineOutput", "IdentityProjector", "PatchAutoencoder", "PoseGuider",
+    "Seen", "TorchreidEncoder", "TransReID", "official_scheduler", "without_head",
 ]  # fmt: skip
