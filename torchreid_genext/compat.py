@@ -275,7 +275,7 @@ def build_lr_scheduler(optimizer: Optimizer, **options: Any) -> Any:
 
 
 def triplet_loss(margin: float = 0.3) -> Callable[[Tensor, Tensor], Tensor]:
-    """torchreid's triplet loss with the hardest pairs of a batch: (features (B, D), labels (B,)) -> scalar."""
+    """torchreid's triplet loss on the hardest pairs of a batch: (features (B, D), labels (B,)) -> scalar."""
     return host().losses.TripletLoss(margin=margin)
 
 

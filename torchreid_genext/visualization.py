@@ -127,7 +127,7 @@ def labelled_grid(
 
 
 def _page_axes(page: Image.Image, *, left: float, above: bool, below: bool, title: str) -> Axes:
-    """Axes exactly as large as a page of 100 pixels to the inch, with room for words, in inches, around it."""
+    """Axes just as large as a page of 100 pixels to the inch, with room for words, in inches, around it."""
     from matplotlib.figure import Figure
 
     wide, tall = page.width / 100, page.height / 100
@@ -261,7 +261,7 @@ def embeddings(
         for c in sorted(set(camids))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    figure.draw_without_rendering()  # the layout knows what titles take only once panels are cut to equal scale
+    figure.draw_without_rendering()  # only once panels are cut to equal scale the layout knows what titles take
     return figure
 
 

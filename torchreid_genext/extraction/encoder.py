@@ -87,7 +87,7 @@ class Encoder(nn.Module):
         inference = (self.precision, str(self.layout), self.compiled, self.device.type)
         inference += ("flip",) * self.flip
         digest = hashlib.sha256(repr((settings, inference)).encode())
-        digest.update(getattr(model, "fingerprint", "").encode())  # of models that are more than their weights
+        digest.update(getattr(model, "fingerprint", "").encode())  # of what weights do not say
         for key, tensor in sorted(model.state_dict().items()):
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,6 +1,6 @@
 """What GenerativePersonReID learns, generator and code prior; and our way, without a table of identities.
 
-Losses are means over the batch, where the authors sum over pixels and batch: with Adam that is nearly the same.
+Losses are means over the batch, where the authors sum over pixels and batch; with Adam that is nearly alike.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class CrossTask:
         return self.denoising * error + loss, {"denoising": error, **parts}
 
     def _codes(self, batch: Any, random: Generator) -> tuple[Tensor, Tensor]:
-        """Of the others, and of the images themselves if the losses of re-identification are to compare both."""
+        """Of the others, and of the images if losses of re-identification are to compare both."""
         shown = batch.others if self.losses is None else torch.cat([batch.others, batch.images])
         code = self.modules["inverter"](self.augment(to_float(shown), random)).float()
         return code[: len(batch.others)], code[len(batch.others) :]

@@ -78,9 +78,9 @@ class SyntheticPairs:
 class InverterTask:
     """Images to codes, with a frozen generator.
 
-    Synthetic pairs are the authors': a code of the prior, noise, and the image that the generator makes of both.
-    Real ones are ours: an image and the code of its person in the table; then the frozen generator also has to
-    denoise the image under the code that was found, and the losses of re-identification may join.
+    Synthetic pairs are the authors': a code of the prior, noise, and the image that the generator makes of
+    both. Real ones are ours: an image and the code of its person in the table; then the frozen generator also
+    has to denoise the image under the code that was found, and losses of re-identification may join.
 
     Args:
         inverter: trained in place. classifier: codes to logits, trained along.
@@ -121,7 +121,7 @@ class InverterTask:
         self.denoised, self.denoising, self.losses = check_share(denoised), denoising, losses
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """As `Task.loss`; `batch` has uint8 `images` and their `labels`, and may have `others` of the same people."""
+        """As `Task.loss`; `batch` has uint8 `images`, their `labels`, and maybe `others` of the same people."""
         real = {"synthetic": 0, "real": len(batch.images), "mixed": len(batch.images) // 2}[self.data]
         made, wanted = self.synthetic(len(batch.images) - real, random)
         images, labels = _in_pairs(batch, real)

@@ -1,0 +1,212 @@
+"""The node ``genext``: this plugin's keys, all of them off or at the sane value by default."""
+
+from __future__ import annotations
+
+from yacs.config import CfgNode
+
+__all__ = ["add_genext_config"]
+
+
+def add_genext_config(cfg: CfgNode) -> None:
+    """Add the plugin's own node to a tree, also to one that a user built; every switch is off."""
+    cfg.genext = CfgNode()
+    _add_evaluation(cfg)
+    _add_feature_steps(cfg)
+    _add_distance_steps(cfg)
+    _add_tools(cfg)
+    _add_identity_generator(cfg)
+    _add_identity_inverter(cfg)
+    _add_generator_training(cfg)
+
+
+def _add_evaluation(cfg: CfgNode) -> None:
+    cfg.genext.evaluation = CfgNode()
+    cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
+    cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
+    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | genid (official); empty: the host's
+    cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
+    cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
+
+
+def _add_feature_steps(cfg: CfgNode) -> None:
+    # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
+    cfg.genext.ipg = CfgNode()
+    cfg.genext.ipg.enabled = False  # add them
+    cfg.genext.ipg.root = ""  # a store, or of {query_gen,bounding_box_test_gen}/pose1 ...
+    cfg.genext.ipg.eta = 2.0  # weight of the generated images
+    cfg.genext.ipg.reduce = "mean"  # mean | sum, over the poses
+    cfg.genext.ipg.side = "both"  # query | gallery | both
+    cfg.genext.ipg.normalize_before = False  # L2, so that long features have no louder voice
+    cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
+
+    # Camera normalisation: centre and scale the features of each camera.
+    cfg.genext.camera_norm = CfgNode()
+    cfg.genext.camera_norm.enabled = False  # centre and scale the features of each camera
+    cfg.genext.camera_norm.statistics = "each"  # of each set | gallery, for both
+    cfg.genext.camera_norm.epsilon = 0.1  # added to the standard deviation of unit features
+
+    # Tracklets: pictures that one camera took within seconds share one feature.
+    cfg.genext.tracklets = CfgNode()
+    cfg.genext.tracklets.enabled = False  # let one camera's pictures of one moment share a feature
+    cfg.genext.tracklets.gap = 300  # frames
+    cfg.genext.tracklets.threshold = 0.5  # least cosine
+    cfg.genext.tracklets.side = "both"  # query | gallery | both
+
+    # Neighbour feature centralization (Pose2ID, CVPR 2025): add to a feature those of its mutual neighbours.
+    cfg.genext.nfc = CfgNode()
+    cfg.genext.nfc.enabled = False
+    cfg.genext.nfc.k1 = 2  # neighbours of each feature that are considered
+    cfg.genext.nfc.k2 = 2  # how highly a neighbour must rank the feature in return
+    cfg.genext.nfc.side = "both"  # query | gallery | both (each alone) | joint (sets mixed: transductive)
+    cfg.genext.nfc.neighbours = "any"  # any | cross_camera | spatiotemporal | cross_camera+spatiotemporal
+    cfg.genext.nfc.form = "ratio"  # of time among spatiotemporal neighbours, as spatiotemporal.form
+    cfg.genext.nfc.weight = 0.07  # of time among them
+    cfg.genext.nfc.normalize_before = True  # L2, so that neighbours are those by angle
+    cfg.genext.nfc.normalize_after = True  # L2, so that sums of many and of few compare
+
+    # Expansion by nearest neighbours in the gallery, weighted by cosine ** alpha.
+    cfg.genext.database_augmentation = CfgNode()
+    cfg.genext.database_augmentation.enabled = False  # add to gallery features their nearest others
+    cfg.genext.database_augmentation.k = 5  # other gallery features
+    cfg.genext.database_augmentation.alpha = 3.0  # how fast the weight falls; 0: all alike
+    cfg.genext.query_expansion = CfgNode()
+    cfg.genext.query_expansion.enabled = False  # add to queries their nearest gallery features
+    cfg.genext.query_expansion.k = 5  # gallery features
+    cfg.genext.query_expansion.alpha = 3.0  # 0: plain average query expansion
+
+
+def _add_distance_steps(cfg: CfgNode) -> None:
+    # ST-ReID (AAAI 2019): the time between two images, learnt from the training split, joins their distance.
+    cfg.genext.spatiotemporal = CfgNode()
+    cfg.genext.spatiotemporal.enabled = False  # let time join the distance (ST-ReID)
+    cfg.genext.spatiotemporal.form = "ratio"  # ratio | loglikelihood | official
+    cfg.genext.spatiotemporal.weight = 0.07  # of time, in the first two
+    cfg.genext.spatiotemporal.floor = 1e-4  # likelihood of what no training identity has shown, there
+    cfg.genext.spatiotemporal.alpha = 5.0  # slope of both factors in the official form
+    cfg.genext.spatiotemporal.interval = 100  # frames per bin
+    cfg.genext.spatiotemporal.bins = 5000  # how many; longer lags count in the last
+    cfg.genext.spatiotemporal.sigma = None  # of the smoothing, in bins; None: 50 if official, else 5
+
+    # k-reciprocal re-ranking, which the host's test.rerank switches on.
+    cfg.genext.rerank = CfgNode()
+    cfg.genext.rerank.k1 = 20  # neighbours that may be reciprocal
+    cfg.genext.rerank.k2 = 6  # nearest images whose descriptions are averaged
+    cfg.genext.rerank.lambda_value = 0.3  # share of the original distance
+
+
+def _add_tools(cfg: CfgNode) -> None:
+    # How the benchmark tool extracts features; float32 is exact.
+    cfg.genext.inference = CfgNode()
+    cfg.genext.inference.precision = "fp32"  # fp32 | bf16
+    cfg.genext.inference.channels_last = False  # memory order of images; faster on most CPUs and GPUs
+    cfg.genext.inference.flip = False  # mean over an image and its mirror image, at twice the cost
+    cfg.genext.inference.compile = False  # torch.compile the backbone
+
+    cfg.genext.benchmark = CfgNode()
+    cfg.genext.benchmark.models = []  # 'name', 'name@weights' or 'label=name@weights'; empty: model.name
+    cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
+    cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
+    cfg.genext.benchmark.bootstrap = 1000  # resamplings of the queries behind each interval; 0: no intervals
+    cfg.genext.benchmark.seed = 0  # of those resamplings
+    cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
+    cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP
+    cfg.genext.benchmark.strict = False  # stop at an unreadable image instead of listing it
+    cfg.genext.benchmark.pictures = True  # write PNGs beside the report
+    cfg.genext.benchmark.rank_lists = False  # write ranked galleries as JSON, CSV and a page to look at
+    cfg.genext.benchmark.rank_list_queries = 200  # at most, the most telling first
+    cfg.genext.benchmark.rank_list_depth = 10  # ranks of each list
+
+    # How the tuning tool chooses a chain on the training split.
+    cfg.genext.tune = CfgNode()
+    cfg.genext.tune.chains = ["l2", "nfc", "camera_norm", "camera_norm+nfc"]  # and grids
+    cfg.genext.tune.folds = 2  # parts of the identities; what is learnt from others is tried on one
+    cfg.genext.tune.seed = 0  # of the choice of queries
+    cfg.genext.tune.target = "mAP"  # mAP | rank1
+
+
+def _add_identity_generator(cfg: CfgNode) -> None:
+    # GenerativePersonReID: people generated from identity codes, and codes found in images.
+    cfg.genext.identity = CfgNode()
+    cfg.genext.identity.widths = [48, 96, 192, 384]  # channels of each level of the denoiser; official
+    cfg.genext.identity.depth = 2  # residual blocks a level
+    cfg.genext.identity.code_width = 32  # of an identity code
+    cfg.genext.identity.height = 64  # of images, in pixels
+    cfg.genext.identity.width = 32
+    cfg.genext.identity.prediction = "v"  # v | eps (official) | signal
+    cfg.genext.identity.loss = "l2"  # l2 | l1 (official)
+    cfg.genext.identity.pull = 0.000244  # weight of the mean squared code; official 0.5 / (64 * 32)
+    cfg.genext.identity.table = "appearance"  # what codes start from: looks on average | random (official)
+    cfg.genext.identity.labels = "train"  # train: counted from 0 | raw: numbers in file names (official)
+    cfg.genext.identity.rows = 0  # of the table; 0: as many as labels need (official: 1502)
+    cfg.genext.identity.shuffle = True  # False: images in the order of their files (official)
+    cfg.genext.identity.steps = 10  # of the sampler
+    _add_schedule(cfg.genext.identity, steps=20000, batch_size=64, lr=1e-3)
+
+    cfg.genext.prior = CfgNode()
+    cfg.genext.prior.width = 512  # of a hidden layer
+    cfg.genext.prior.layers = 3  # hidden ones
+    cfg.genext.prior.rows = "trained"  # of the table that it learns: trained | all (official)
+    cfg.genext.prior.steps = 50  # of the sampler
+    _add_schedule(cfg.genext.prior, steps=5000, batch_size=256, lr=1e-4)
+
+
+def _add_identity_inverter(cfg: CfgNode) -> None:
+    cfg.genext.inverter = CfgNode()
+    cfg.genext.inverter.widths = [48, 96, 192, 384]  # channels of each level; official
+    cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code; official
+    cfg.genext.inverter.data = "mixed"  # synthetic (official) | real | mixed
+    cfg.genext.inverter.pool = 4096  # synthetic pairs, made once; 0: new ones a step (official)
+    cfg.genext.inverter.denoised = 0.25  # share of the real images that are denoised under their codes
+    cfg.genext.inverter.denoising = 1.0  # weight of that
+    cfg.genext.inverter.classification = 0.3  # weight of cross-entropy on real images; 0: none
+    cfg.genext.inverter.ranking = 0.0  # weight of the triplet loss on them; 0: none
+    cfg.genext.inverter.soft_margin = 5.0  # sharpness of its margin; 0: torchreid's, loss.triplet.margin wide
+    cfg.genext.inverter.classifier_lr = 3.0  # learning rate of the classifier, in those of the rest
+    cfg.genext.inverter.padding = 2  # pixels by which images are moved
+    cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
+    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=5e-4)
+
+    # How genid_refined sharpens codes: by descending the error of denoising the image.
+    cfg.genext.inverter.refine = CfgNode()
+    cfg.genext.inverter.refine.generator = ""  # file of the trained generator
+    cfg.genext.inverter.refine.steps = 20  # of Adam
+    cfg.genext.inverter.refine.step_size = 0.05  # of Adam
+    cfg.genext.inverter.refine.times = [0.5, 0.7, 0.9]  # of the diffusion, in 0 .. 1
+    cfg.genext.inverter.refine.draws = 1  # noises for each time
+    cfg.genext.inverter.refine.seed = 0  # of the noises
+    cfg.genext.inverter.refine.pull = 0.0  # weight of the squared distance to the first code
+
+    # Encoder and denoiser together, without a table: the code comes from another image of the person.
+    cfg.genext.cross = CfgNode()
+    cfg.genext.cross.denoised = 0.4  # share of the batch that is denoised
+    cfg.genext.cross.denoising = 1.0  # weight of that
+    cfg.genext.cross.classification = 1.0  # weight of cross-entropy; 0: none
+    cfg.genext.cross.ranking = 1.0  # weight of the triplet loss; 0: none
+    cfg.genext.cross.other_camera = True  # prefer a partner under another camera
+    _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
+
+
+def _add_generator_training(cfg: CfgNode) -> None:
+    # How all of them are trained.
+    cfg.genext.training = CfgNode()
+    cfg.genext.training.seed = 0  # of weights, order and noise
+    cfg.genext.training.mixed_precision = "bf16"  # no | bf16 | fp16 (accelerators)
+    cfg.genext.training.channels_last = True  # memory order of images; faster on most CPUs and GPUs
+    cfg.genext.training.accumulation = 1  # batches a step
+    cfg.genext.training.log_every = 50  # steps
+    cfg.genext.training.picture_every = 1000  # steps; 0: none
+    cfg.genext.training.save_every = 1000  # steps
+    cfg.genext.training.keep = 2  # newest checkpoints
+    cfg.genext.training.resume = False  # go on from the newest checkpoint
+
+
+def _add_schedule(node: CfgNode, *, steps: int, batch_size: int, lr: float) -> None:
+    node.train = CfgNode()
+    node.train.steps = steps  # updates
+    node.train.batch_size = batch_size  # of all processes together
+    node.train.lr = lr  # learning rate
+    node.train.weight_decay = 0.0  # decoupled (AdamW)
+    node.train.warmup = 0  # steps
+    node.train.schedule = "constant"  # constant | cosine
+    node.train.clip_norm = 0.0  # of gradients; 0: none
+    node.train.ema_decay = 0.999  # of the average of weights; 0: none (official)
