@@ -261,7 +261,7 @@ def embeddings(
         for c in sorted(set(camids))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    figure.draw_without_rendering()  # only once panels are cut to equal scale the layout knows what titles take
+    figure.draw_without_rendering()  # the layout knows what titles take once panels are of equal scale
     return figure
 
 

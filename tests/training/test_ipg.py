@@ -104,7 +104,7 @@ def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
         name: {k: v.clone() for k, v in getattr(pipe, name).state_dict().items()}
         for name in (*PARTS, "reid_encoder")
     }
-    made = task(pipe, parts=parts, examples=(pixels(2, 5), pixels(2, 6), torch.tensor([3, 4])))
+    made = task(pipe, parts=parts, examples=(pixels(2, 5), pixels(2, 6), pixels(2, 7)))
     check_task(made)
     options = Options(steps=2, folder=tmp_path, log_every=1, save_every=2, picture_every=2)
     fit(made, lambda first, rank, world: iter([batch()] * 2), options, description={})

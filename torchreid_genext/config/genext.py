@@ -6,6 +6,8 @@ from yacs.config import CfgNode
 
 __all__ = ["add_genext_config"]
 
+_IPG_PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
+
 
 def add_genext_config(cfg: CfgNode) -> None:
     """Add the plugin's own node to a tree, also to one that a user built; every switch is off."""
@@ -16,6 +18,7 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_tools(cfg)
     _add_identity_generator(cfg)
     _add_identity_inverter(cfg)
+    _add_pose_generator(cfg)
     _add_generator_training(cfg)
 
 
@@ -184,6 +187,29 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.cross.ranking = 1.0  # weight of the triplet loss; 0: none
     cfg.genext.cross.other_camera = True  # prefer a partner under another camera
     _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
+
+
+def _add_pose_generator(cfg: CfgNode) -> None:
+    # IPG: a person of one image in the pose of another. These sizes are small; images are patches of pixels.
+    cfg.genext.ipg.generator = CfgNode()
+    cfg.genext.ipg.generator.height = 128  # of images, in pixels
+    cfg.genext.ipg.generator.width = 64
+    cfg.genext.ipg.generator.patch = 2  # pixels a side that become channels, in place of a VAE
+    cfg.genext.ipg.generator.widths = [32, 64, 96, 128]  # channels of each level of both U-Nets
+    cfg.genext.ipg.generator.layers = 1  # residual blocks a level
+    cfg.genext.ipg.generator.attention = 2  # levels with attention, the deepest ones
+    cfg.genext.ipg.generator.heads = 4  # of each attention
+    cfg.genext.ipg.generator.tokens = 4  # of an identity
+    cfg.genext.ipg.generator.token_width = 64  # of each token
+    cfg.genext.ipg.generator.encoder = "osnet_x0_25"  # any torchreid model, whose features tell people apart
+    cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
+    cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
+    cfg.genext.ipg.generator.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
+    cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
+    cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
+    cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
+    _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
 
 
 def _add_generator_training(cfg: CfgNode) -> None:

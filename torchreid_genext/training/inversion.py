@@ -121,7 +121,7 @@ class InverterTask:
         self.denoised, self.denoising, self.losses = check_share(denoised), denoising, losses
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """As `Task.loss`; `batch` has uint8 `images`, their `labels`, and maybe `others` of the same people."""
+        """As `Task.loss`; `batch` has uint8 `images`, `labels`, and maybe `others` of the same people."""
         real = {"synthetic": 0, "real": len(batch.images), "mixed": len(batch.images) // 2}[self.data]
         made, wanted = self.synthetic(len(batch.images) - real, random)
         images, labels = _in_pairs(batch, real)

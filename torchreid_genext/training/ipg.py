@@ -49,7 +49,7 @@ class IPGTask:
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
         snr_gamma: of `min_snr_weight`; 0 weights all times alike.
-        examples: who is drawn: references and targets (E, 3, H, W) uint8, and rows (E,) of the targets.
+        examples: what is drawn in pictures: references, skeletons and targets, each (E, 3, H, W) uint8.
 
     Raises:
         ValueError: if a part is unknown or the share is none.
@@ -126,13 +126,13 @@ class IPGTask:
         """As `Task.pictures`: references, poses, what is generated, and what it should be."""
         if self.examples is None:
             return {}
-        references, targets, rows = self.examples
-        poses = to_float(self.poses[rows])
-        people = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in references]
+        references, skeletons, targets = (each.cpu() for each in self.examples)
+        poses = to_float(skeletons)
+        people = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in references]
         seeds = [Generator(random.device).manual_seed(number) for number in range(len(people))]
         size = {"height": poses.shape[2], "width": poses.shape[3]}
         made = self.pipe(people, poses, generator=seeds, output_type="pt", **size).images.cpu()
-        grid = torch.stack([to_float(references.cpu()), poses.cpu(), made, to_float(targets.cpu())])
+        grid = torch.stack([to_float(references), poses, made, to_float(targets)])
         return {"people": visualization.image_grid(grid.numpy())}
 
 
