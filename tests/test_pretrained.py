@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
+from torchreid_genext import checkpoints, compat
+from torchreid_genext.generators import build_generator
+from torchreid_genext.generators.prior import CodePrior
 
 FOLDER = ROOT / "pretrained"
 SHIPPED = sorted(FOLDER.glob("synthreid/*.safetensors"))  # others may lie beside them, fetched by the user
@@ -25,3 +29,19 @@ def test_all_files_are_listed_and_small() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_files_are_those_that_are_listed(path: Path) -> None:
     assert hashlib.sha256(path.read_bytes()).hexdigest() == LISTED[str(path.relative_to(FOLDER))]
+
+
+def test_networks_of_generative_identity_fit_together(registered: None) -> None:
+    """People of the prior are drawn, and the backbone recognises whom it sees under other noises."""
+    generator = build_generator("identity", FOLDER / "synthreid/generator.safetensors")
+    prior = CodePrior.load(FOLDER / "synthreid/prior.safetensors")
+    inverter = compat.build_model("genid", 1, loss="softmax", pretrained=False)
+    checkpoints.load_weights(inverter, FOLDER / "synthreid/inverter.safetensors")
+    random = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        codes = prior(torch.randn(8, prior.code_width, generator=random))
+        images = generator(codes.repeat(2, 1), generator.noise(16, random))
+        found = torch.nn.functional.normalize(inverter.eval().code(images), dim=1)
+    assert images.shape == (16, 3, 64, 32) and images.std() > 0.1
+    best = (found[:8] @ found[8:].T).argmax(1)
+    assert (best == torch.arange(8)).sum() >= 6
