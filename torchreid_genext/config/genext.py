@@ -172,9 +172,9 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     # How genid_refined sharpens codes: by descending the error of denoising the image.
     cfg.genext.inverter.refine = CfgNode()
     cfg.genext.inverter.refine.generator = ""  # file of the trained generator
-    cfg.genext.inverter.refine.steps = 20  # of Adam
-    cfg.genext.inverter.refine.step_size = 0.05  # of Adam
-    cfg.genext.inverter.refine.times = [0.5, 0.7, 0.9]  # of the diffusion, in 0 .. 1
+    cfg.genext.inverter.refine.steps = 5  # of Adam
+    cfg.genext.inverter.refine.step_size = 0.01  # of Adam
+    cfg.genext.inverter.refine.times = [0.3, 0.5]  # of the diffusion, in 0 .. 1
     cfg.genext.inverter.refine.draws = 1  # noises for each time
     cfg.genext.inverter.refine.seed = 0  # of the noises
     cfg.genext.inverter.refine.pull = 0.0  # weight of the squared distance to the first code
