@@ -102,7 +102,7 @@ class Networks:
             Work("training step", self.train, 1, batch),
             Work("sampling, 10 steps", self.sample, 10, batch),
             Work("inversion to codes, amortised", self.amortise, 1, len(self.many)),
-            Work("inversion to codes, refined in 20 steps", self.refine, 20, batch),
+            Work("inversion to codes, refined in 5 steps", self.refine, 5, batch),
             Work("inversion to noise, 10 steps", self.invert, 10, batch),
         ]
 
