@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torchreid_genext as genext
@@ -18,10 +19,14 @@ from torchreid_genext.recipes import identity
 
 
 def main(
-    argv: Sequence[str] | None = None, *, stages: Sequence[str] = ("gen",), description: str = __doc__
+    argv: Sequence[str] | None = None,
+    *,
+    recipe: ModuleType = identity,
+    stages: Sequence[str] = ("gen",),
+    description: str = __doc__,
 ) -> None:
-    """Train `stages`, unless the command line names others; `description` is what --help says."""
-    arguments = parse_arguments(argv, stages, description)
+    """Train `stages` of a recipe, unless the command line names others; `description` is what --help says."""
+    arguments = parse_arguments(argv, recipe.STAGES, stages, description)
     cfg = config.load_config(
         arguments.config_file, arguments.opts, sources=arguments.sources, root=arguments.root
     )
@@ -30,12 +35,12 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     genext.register()
     config.write_config(cfg, cfg.data.save_dir)
-    for stage, folder in identity.train(cfg, arguments.stages).items():
+    for stage, folder in recipe.train(cfg, arguments.stages).items():
         print(f"{stage}: {folder}")
 
 
 def parse_arguments(
-    argv: Sequence[str] | None, stages: Sequence[str], description: str
+    argv: Sequence[str] | None, choices: Sequence[str], stages: Sequence[str], description: str
 ) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -44,7 +49,7 @@ def parse_arguments(
     parser.add_argument("-s", "--sources", nargs="+", help="the first one's training split is learnt from")
     parser.add_argument("--root", default="", help="folder that holds the data sets")
     parser.add_argument(
-        "--stages", nargs="+", default=list(stages), choices=identity.STAGES, help="done in this order"
+        "--stages", nargs="+", default=list(stages), choices=choices, help="done in this order"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoints")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="further keys: key value key value ...")

@@ -40,7 +40,7 @@ def weights(pipe: IPGPipeline) -> dict[str, torch.Tensor]:
 
 
 def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
-    folder = ipg.train(cfg)
+    folder = ipg.train(cfg)["ipg"]
     pipe = IPGPipeline.from_pretrained(folder)
     assert (
         isinstance(pipe, DiffusionPipeline) and (folder.parent / "samples/step-00000002-people.png").is_file()
@@ -57,12 +57,12 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
 
 
 def test_resuming_gives_the_pipeline_of_an_uninterrupted_run(cfg: CfgNode, tmp_path: Path) -> None:
-    whole = weights(IPGPipeline.from_pretrained(ipg.train(cfg)))
+    whole = weights(IPGPipeline.from_pretrained(ipg.train(cfg)["ipg"]))
     halves = cfg.clone()
     halves.data.save_dir = str(tmp_path / "halves")
     for steps in (1, 2):
         halves.genext.ipg.generator.train.steps = steps
-        again = weights(IPGPipeline.from_pretrained(ipg.train(halves)))
+        again = weights(IPGPipeline.from_pretrained(ipg.train(halves)["ipg"]))
         halves.genext.training.resume = True
     assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
 
@@ -71,3 +71,5 @@ def test_joints_are_needed(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.poses = "nowhere.csv"
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         ipg.train(cfg)
+    with pytest.raises(ValueError, match="unknown stage 'all'; choose from ipg"):
+        ipg.train(cfg, ["all"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ from torchreid_genext.generators.ipg import (
 from torchreid_genext.training import Options, fit, trained_weights
 from torchreid_genext.training.ipg import IPGTask
 
-__all__ = ["build", "train"]
+__all__ = ["STAGES", "build", "train"]
+
+STAGES = ("ipg",)
 
 _EXAMPLES = 8  # people in a picture
 
@@ -73,15 +75,26 @@ def _unet(node: CfgNode, channels: int) -> UNet2DConditionModel:
     )
 
 
-def train(cfg: CfgNode) -> Path:
+def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
     """Train the small pipeline on the first of ``data.sources``.
+
+    Args:
+        cfg: the whole configuration.
+        stages: there is only one.
 
     Returns:
         The folder of the pipeline, as ``IPGPipeline.from_pretrained`` reads it; weights are averages.
 
     Raises:
-        ValueError: if no image has joints, or as `training.fit`.
+        FileNotFoundError: if there is no file of joints.
+        ValueError: if a stage is unknown, no image has joints, or as `training.fit`.
     """
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ValueError(f"unknown stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
+    return {stage: _train(cfg) for stage in stages}
+
+
+def _train(cfg: CfgNode) -> Path:
     node, folder = cfg.genext.ipg.generator, Path(cfg.data.save_dir, "ipg")
     images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
