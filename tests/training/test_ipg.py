@@ -61,7 +61,7 @@ def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> 
 @pytest.mark.parametrize("share", (0.0, 0.5, 1.0))
 def test_loss_is_that_of_every_image_by_itself(share: float) -> None:
     pipe, shown = embedded(), batch()
-    made = task(pipe, unconditional=share, flip=mirrored)
+    made = task(pipe, unconditional=share, augment=mirrored)
     loss, _ = made.loss("denoise", shown, seeded(7))
     nobody, noise, times = random_parts(pipe, share, 4, 0.05)
     alphas, losses, grey = pipe.scheduler.alphas_cumprod, [], torch.zeros(1, 3, *pipe.reid_encoder.image_size)

@@ -205,6 +205,8 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
     cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
     cfg.genext.ipg.generator.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
+    cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
     cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation

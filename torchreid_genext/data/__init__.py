@@ -22,6 +22,7 @@ def image_datasets() -> dict[str, type[ImageDataset]]:
         dataset.SynthReID,
         dataset.SynthReIDTiny,
         dataset.SynthReIDFull,
+        dataset.SynthReIDTurning,
         dataset.SynthReIDInfrared,
         dataset.SynthReIDOccluded,
     )

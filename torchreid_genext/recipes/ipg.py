@@ -103,7 +103,7 @@ def _train(cfg: CfgNode) -> Path:
         pipe,
         torch.optim.AdamW(parameters, node.train.lr, weight_decay=node.train.weight_decay, fused=True),
         poses=skeletons,
-        flip=Augmentation(),
+        augment=Augmentation(flip=node.flip),
         parts=node.parts,
         unconditional=node.unconditional,
         noise_offset=node.noise_offset,
@@ -139,7 +139,16 @@ def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor]:
 
 def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
     seed, size = cfg.genext.training.seed, cfg.genext.ipg.generator.train.batch_size
-    return batches(images, Shuffled(len(images), size, seed), partners=Partners(images.pids), seed=seed)
+    order, partners = Shuffled(len(images), size, seed), Partners(_alike(cfg, images))
+    return batches(images, order, partners=partners, seed=seed)
+
+
+def _alike(cfg: CfgNode, images: ImageTensor) -> Tensor:
+    """A number for each image (N,); those with the same one show each other's person."""
+    rule = cfg.genext.ipg.generator.partners
+    if rule not in ("any", "same_camera"):
+        raise ValueError(f"unknown partners {rule!r}; choose from any, same_camera")
+    return images.pids if rule == "any" else images.pids * (images.camids.max() + 1) + images.camids
 
 
 def _options(cfg: CfgNode, folder: Path) -> Options:

@@ -7,6 +7,7 @@ of the images denoised for nobody: by tokens of a grey picture and without a ref
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from torchreid_genext import visualization
@@ -44,7 +46,7 @@ class IPGTask:
         pipe: trained in place.
         optimizer: of the parameters of the parts.
         poses: drawn skeletons of all images of the data set, in its order, (N, 3, H, W) uint8.
-        flip: of the references.
+        augment: changes references.
         parts: which are trained, some of `PARTS`.
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
@@ -61,7 +63,7 @@ class IPGTask:
         optimizer: Optimizer,
         *,
         poses: Tensor,
-        flip: Augment,
+        augment: Augment,
         parts: Sequence[str] = PARTS,
         unconditional: float = 0.1,
         noise_offset: float = 0.05,
@@ -72,7 +74,7 @@ class IPGTask:
             raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
         if not 0 <= unconditional <= 1:
             raise ValueError(f"expected a share without condition in 0..1, got {unconditional}")
-        self.pipe, self.poses, self.flip, self.examples = pipe, poses, flip, examples
+        self.pipe, self.poses, self.augment, self.examples = pipe, poses, augment, examples
         self.unconditional, self.noise_offset, self.snr_gamma = unconditional, noise_offset, snr_gamma
         self.modules: dict[str, nn.Module] = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)}
         self.phases = {"denoise": Phase(optimizer, tuple(parts))}
@@ -81,11 +83,13 @@ class IPGTask:
         """As `Task.loss`; `batch` has uint8 `images`, their `indices` in the data set, and `others`."""
         nobody = self._rows_of_nobody(len(batch.images), random)
         clean = self.pipe.encode(_signed(batch.images))
-        references = 2 * self.flip(to_float(batch.others[nobody:]), random) - 1
+        references = 2 * self.augment(to_float(batch.others[nobody:]), random) - 1
         poses = to_float(self.poses[batch.indices].to(clean.device))
         noise, times = self._noise(clean, random), self._times(clean, random)
         scheduler = self.pipe.scheduler
-        found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
+        with sdpa_kernel(SDPBackend.MATH) if clean.device.type == "cpu" else contextlib.nullcontext():
+            # on CPUs, the gradient of fused attention takes several times as long as that of plain products
+            found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
         error = (found.float() - scheduler.get_velocity(clean, noise, times)).square().mean(dim=(1, 2, 3))
         return (self._weights(times) * error).mean(), {"denoising": error.mean()}
 

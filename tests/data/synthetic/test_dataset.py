@@ -20,8 +20,10 @@ def tiny(registered: None, reid_data: Path) -> object:
 
 
 def test_names_are_those_users_rely_on() -> None:
-    names = ["synthreid", "synthreid_tiny", "synthreid_full", "synthreid_ir", "synthreid_occluded"]
-    assert list(image_datasets()) == names
+    assert list(image_datasets()) == [
+        "synthreid", "synthreid_tiny", "synthreid_full", "synthreid_turning", "synthreid_ir",
+        "synthreid_occluded",
+    ]  # fmt: skip
 
 
 def test_torchreid_finds_every_dataset_by_name(registered: None) -> None:

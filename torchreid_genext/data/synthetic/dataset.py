@@ -48,6 +48,12 @@ class SynthReIDFull(SynthReID):
     dataset_dir, size = "synthreid_full", "full"
 
 
+class SynthReIDTurning(SynthReID):
+    """The people of `SynthReIDFull`, turning before each camera: what learns other sides can learn from it."""
+
+    dataset_dir, size, world = "synthreid_turning", "full", "turning"
+
+
 class SynthReIDInfrared(SynthReID):
     """Visible-infrared: two infrared cameras film the queries, four others the gallery; all six train."""
 

@@ -21,7 +21,7 @@ from torchreid_genext.data.synthetic.cameras import CAMERAS
 from torchreid_genext.data.synthetic.obstacles import OCCLUDERS, Occluder
 from torchreid_genext.data.synthetic.walking import Sighting, chance_sighting, walks
 
-MODES = ("visible", "ir", "occluded")
+MODES = ("visible", "ir", "occluded", "turning")
 INFRARED_CAMERAS = frozenset({2, 5})  # in mode "ir" these two have an infrared lamp and no colour
 TRAIN, GALLERY, QUERY = "bounding_box_train", "bounding_box_test", "query"
 
@@ -78,7 +78,8 @@ def shots(size: str, seed: int, mode: str = "visible") -> list[Shot]:
         size: a name in `SIZES`.
         seed: the world; another seed has other people at other times.
         mode: ``visible``; ``ir`` (two infrared cameras film the queries, the others the gallery);
-            ``occluded`` (something stands before every query, nothing before the gallery).
+            ``occluded`` (something stands before every query, nothing before the gallery); ``turning``
+            (everyone turns round before each camera, so that it sees all of their sides).
 
     Returns:
         Train, query and gallery shots with unique file names.
@@ -127,6 +128,12 @@ def _infrared_protocol(seen: list[Sighting]) -> tuple[list[Sighting], list[Sight
     return _matched(queries, gallery), gallery
 
 
+def _turning(seen: list[Sighting], seed: tuple[int, ...]) -> list[Sighting]:
+    """The same moments, from any side."""
+    yaws = np.random.default_rng(seed).uniform(0, 360, len(seen)).round(2).tolist()
+    return [replace(sighting, view=replace(sighting.view, yaw=yaw)) for sighting, yaw in zip(seen, yaws)]
+
+
 def _by_camera(seen: list[Sighting]) -> list[list[Sighting]]:
     groups: dict[tuple[int, int], list[Sighting]] = {}
     for sighting in seen:
@@ -167,7 +174,8 @@ class _Director:
     def sightings(self, pid: int, images: float) -> list[Sighting]:
         everywhere = frozenset(range(len(CAMERAS)))
         kinds = (INFRARED_CAMERAS, everywhere - INFRARED_CAMERAS) if self._mode == "ir" else (everywhere,)
-        return walks(pid, images, (2, pid, *self._cast), kinds)
+        seen = walks(pid, images, (2, pid, *self._cast), kinds)
+        return _turning(seen, (16, pid, *self._cast)) if self._mode == "turning" else seen
 
     def shot(self, folder: str, sighting: Sighting, person: int | None = None) -> Shot:
         """The picture of a sighting; `person` where it shows another one than its pid says."""
