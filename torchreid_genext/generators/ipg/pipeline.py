@@ -13,20 +13,23 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
 from torchreid_genext.generators.ipg import official
-from torchreid_genext.generators.ipg.attention import Denoiser, Seen, without_head
+from torchreid_genext.generators.ipg.attention import Denoiser, without_head
+from torchreid_genext.generators.ipg.caching import StepCache
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
+from torchreid_genext.generators.ipg.guidance import Condition, Conditions, Guidance, Poses, References
 from torchreid_genext.generators.ipg.transreid import TransReID
 
 __all__ = ["IPGPipeline", "IPGPipelineOutput", "official_scheduler"]
@@ -46,28 +49,6 @@ class IPGPipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
 
 
-@dataclass(frozen=True)
-class References:
-    """Reference images as the denoiser takes them in, a row each; worth keeping, for they serve every pose.
-
-    Attributes:
-        tokens: of their identities, (R, N, width).
-        nobody: tokens of a grey picture, (1, N, width), which stand for no identity.
-        seen: keys and values of what the reference U-Net has seen in them.
-    """
-
-    tokens: Tensor
-    nobody: Tensor
-    seen: Seen
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, rows: Tensor) -> References:
-        """References in the order of these rows (N,) int64."""
-        return References(self.tokens[rows], self.nobody, self.seen[rows])
-
-
 def official_scheduler() -> DDIMScheduler:
     """DDIM with zero terminal signal-to-noise ratio and v-prediction, as the authors use it."""
     return DDIMScheduler(
@@ -76,19 +57,11 @@ def official_scheduler() -> DDIMScheduler:
     )  # fmt: skip
 
 
-class _Condition(NamedTuple):
-    """What the denoiser is told in every step; under guidance, of nobody first and then of the person."""
-
-    tokens: Tensor
-    pose: Tensor
-    seen: Seen | None
-
-
 class IPGPipeline(DiffusionPipeline):
     """Reference images and poses to images of the same people in these poses.
 
     Args:
-        vae: images to latents and back.
+        vae: images to latents and back; an AutoencoderTiny will do.
         reference_unet: sees references; has no head.
         denoising_unet: predicts, with the same attention blocks.
         pose_guider: skeletons to features.
@@ -166,12 +139,14 @@ class IPGPipeline(DiffusionPipeline):
     def __call__(
         self,
         reference: Images | References,
-        pose: Images | Tensor,
+        pose: Images | Tensor | Poses,
         *,
         height: int = 512,
         width: int = 256,
         num_inference_steps: int = 20,
         guidance_scale: float = 3.5,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
+        cache_every: int = 1,
         official_guidance: bool = False,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -187,11 +162,16 @@ class IPGPipeline(DiffusionPipeline):
 
         Args:
             reference: one image for all poses, or one for each; or what `look_at` made of them.
-            pose: drawn skeletons, or their pictures as a tensor (B, 3, H, W) in [0, 1].
+            pose: drawn skeletons, or their pictures as a tensor (B, 3, H, W) in [0, 1]; or what
+                `look_at_poses` made of them, for this size.
             height, width: of the result, in pixels.
             num_inference_steps: of the sampler. eta: of DDIM.
             guidance_scale: how far from the prediction for nobody to that for the person; up to 1 there is
                 no guidance, and only the latter is made.
+            guidance_interval: share of the steps, from the first at 0 to the last at 1, in which there is
+                guidance; the others take half the time (Kynkaanniemi et al., NeurIPS 2024).
+            cache_every: of so many steps one runs the whole denoiser; those between only its outermost blocks
+                (Ma et al., "DeepCache", CVPR 2024). 1: all are whole.
             official_guidance: without guidance use the prediction for *nobody*, as the authors' code does.
             generator: of the noise; a list has one for each image, which makes it independent of the batch.
             latents: noise to start from, (B, C, h, w).
@@ -204,18 +184,21 @@ class IPGPipeline(DiffusionPipeline):
             ValueError: if there are neither one reference nor one for each pose, or the size does not halve.
         """
         self.check_inputs(height, width, output_type, callback_on_step_end_tensor_inputs)
-        drawn = self.preprocess_poses(pose, height, width, swap=swap_pose_channels)
+        if not isinstance(pose, Poses):
+            pose = self.look_at_poses(pose, height, width, swap=swap_pose_channels)
+        if (pose.height, pose.width) != (height, width):
+            raise ValueError(f"expected poses of {height} x {width}, got {pose.height} x {pose.width}")
         if not isinstance(reference, References):
             reference = self.look_at(reference, height, width, bank_dtype=bank_dtype)
-        guidance = guidance_scale if guidance_scale > 1 else None
-        references = _one_for_each(reference, len(drawn))
-        condition = self._condition(references, self.pose_guider(drawn), guidance, nobody=official_guidance)
+        references = _one_for_each(reference, len(pose))
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        latents = self.prepare_latents(len(drawn), height, width, generator, latents)
+        latents = self.prepare_latents(len(pose), height, width, generator, latents)
+        guidance = Guidance(guidance_scale, guidance_interval, official_guidance)
+        conditions = Conditions(references, pose.features, guidance)
         options = self._step_options(eta, generator)
-        images = self.decode(
-            self._sample(latents, condition, guidance, options, callback_on_step_end), output_type
-        )
+        with StepCache(self.denoising_unet, cache_every) as cache:
+            latents = self._sample(latents, conditions, cache, options, callback_on_step_end)
+        images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return IPGPipelineOutput(images) if return_dict else (images,)
 
@@ -240,6 +223,13 @@ class IPGPipeline(DiffusionPipeline):
         rows = torch.tensor([[*distinct].index(id(image)) for image in images], device=latents.device)
         return References(people, nobody, seen)[rows]
 
+    @torch.no_grad()
+    def look_at_poses(
+        self, pose: Images | Tensor, height: int = 512, width: int = 256, *, swap: bool = False
+    ) -> Poses:
+        """Take in poses; arguments as of a call."""
+        return Poses(self.pose_guider(self.preprocess_poses(pose, height, width, swap=swap)), height, width)
+
     def encoder_input(self, image: Image.Image) -> Tensor:
         """An image as the identity encoder wants it, (1, 3, H, W) in [-1, 1]."""
         return self.images.preprocess(image, *self.reid_encoder.image_size)
@@ -251,7 +241,8 @@ class IPGPipeline(DiffusionPipeline):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to latents, the mean of their distribution."""
-        latents = self.vae.encode(self._placed(images, self.vae)).latent_dist.mode()
+        found = self.vae.encode(self._placed(images, self.vae))
+        latents = found.latents if isinstance(found, AutoencoderTinyOutput) else found.latent_dist.mode()
         return self._placed(latents * self.vae.config.scaling_factor, self.reference_unet)
 
     def decode(self, latents: Tensor, output_type: str = "pt") -> Any:
@@ -284,48 +275,43 @@ class IPGPipeline(DiffusionPipeline):
         unet = self.denoising_unet
         shape = (count, unet.config.in_channels, height // self.shrink, width // self.shrink)
         if latents is None:
-            latents = randn_tensor(
-                shape, generator=generator, device=self._execution_device, dtype=unet.dtype
-            )
+            latents = randn_tensor(shape, generator=generator, device=self._execution_device)
         if tuple(latents.shape) != shape:
             raise ValueError(f"expected latents {shape}, got {tuple(latents.shape)}")
-        return self._placed(latents, unet) * self.scheduler.init_noise_sigma
+        # in float32 even where networks are not: rounding would add up over the steps
+        return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
     def _sample(
         self,
         latents: Tensor,
-        condition: _Condition,
-        guidance: float | None,
+        conditions: Conditions,
+        cache: StepCache,
         options: dict[str, Any],
         callback: Callable[..., dict[str, Tensor]] | None,
     ) -> Tensor:
-        for step, time in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            predicted = self.predict(latents, time, condition, guidance)
+        times = self.scheduler.timesteps
+        for step, time in enumerate(self.progress_bar(times)):
+            condition, scale = conditions.of_step(step, len(times))
+            with cache.step(step, len(condition.tokens)):
+                predicted = self._predict(latents, time, condition, scale)
             latents = self.scheduler.step(predicted, time, latents, **options, return_dict=False)[0]
             if callback is not None:
                 latents = callback(self, step, time, {"latents": latents}).get("latents", latents)
         return latents
 
-    def predict(self, latents: Tensor, time: Tensor, condition: _Condition, guidance: float | None) -> Tensor:
+    def _predict(self, latents: Tensor, time: Tensor, condition: Condition, guidance: float | None) -> Tensor:
         """The denoiser's prediction, guided from that of nobody if there is a scale."""
         noisy = self.scheduler.scale_model_input(
             latents if guidance is None else torch.cat([latents] * 2), time
         )
-        found = self.denoiser(noisy, time, condition.tokens, pose=condition.pose, seen=condition.seen)
+        noisy = self._placed(noisy, self.denoising_unet)
+        found = self.denoiser(
+            noisy, time, condition.tokens, pose=condition.pose, seen=condition.seen
+        ).float()
         if guidance is None:
             return found
         nobody, person = found.chunk(2)
         return nobody + guidance * (person - nobody)
-
-    def _condition(
-        self, references: References, pose: Tensor, guidance: float | None, *, nobody: bool
-    ) -> _Condition:
-        blank = references.nobody.expand(len(references), -1, -1)
-        if guidance is not None:
-            return _Condition(torch.cat([blank, references.tokens]), torch.cat([pose, pose]), references.seen)
-        return (
-            _Condition(blank, pose, None) if nobody else _Condition(references.tokens, pose, references.seen)
-        )
 
     def check_inputs(self, height: int, width: int, output_type: str, tensors: Sequence[str]) -> None:
         """Raises ValueError for what cannot be done."""

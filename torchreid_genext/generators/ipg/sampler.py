@@ -1,0 +1,166 @@
+"""Pictures by the thousand: references and poses by name in, images out, and nothing done twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from PIL import Image
+from torch import Tensor, nn
+
+from torchreid_genext.generators.ipg.attention import Seen
+from torchreid_genext.generators.ipg.guidance import Poses, References
+from torchreid_genext.generators.ipg.pipeline import IPGPipeline
+
+__all__ = ["PRECISIONS", "SCHEDULERS", "IPGSampler", "Sampling", "weights_digest"]
+
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn; the defaults are the authors', but for rounding.
+
+    Attributes:
+        height, width: in pixels.
+        scheduler: a name in `SCHEDULERS`.
+        steps: of the scheduler.
+        guidance: as `guidance_scale` of the pipeline, likewise `interval`, `cache_every` and `official_guidance`.
+        official_bank: round features of references to float16 in between.
+        precision: of the networks, a name in `PRECISIONS`; latents are float32.
+
+    Raises:
+        ValueError: if a name is unknown or there is no step.
+    """
+
+    height: int = 512
+    width: int = 256
+    scheduler: str = "ddim"
+    steps: int = 20
+    guidance: float = 3.5
+    interval: tuple[float, float] = (0.0, 1.0)
+    cache_every: int = 1
+    official_guidance: bool = False
+    official_bank: bool = False
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for what, choices in (("scheduler", SCHEDULERS), ("precision", PRECISIONS)):
+            if (name := getattr(self, what)) not in choices:
+                raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(choices)}")
+        if self.steps < 1:
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
+
+
+class IPGSampler:
+    """Draws people in poses.
+
+    Args:
+        pipe: gets the precision and the scheduler.
+        poses: pictures of skeletons by name; each is looked at once.
+        sampling: how.
+        open_image: reads a reference, given as its path.
+        swap_pose_channels: as of the pipeline.
+        keep: so many references are remembered; one takes as much memory as its keys and values.
+    """
+
+    def __init__(
+        self,
+        pipe: IPGPipeline,
+        poses: Mapping[str, Image.Image],
+        sampling: Sampling,
+        open_image: Callable[[str], Image.Image],
+        *,
+        swap_pose_channels: bool = False,
+        keep: int = 64,
+    ) -> None:
+        if not poses:
+            raise ValueError("expected at least one pose, got none")
+        self.pipe, self.sampling, self.open_image, self._keep = pipe, sampling, open_image, keep
+        self._weights = weights_digest(pipe)  # before they are rounded
+        pipe.to(PRECISIONS[sampling.precision])
+        for unet in (pipe.reference_unet, pipe.denoising_unet, pipe.pose_guider, pipe.vae):
+            unet.to(memory_format=torch.channels_last)
+        pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
+        self._rows = {name: row for row, name in enumerate(poses)}
+        pictures, size = [*poses.values()], (sampling.height, sampling.width)
+        self._poses = pipe.look_at_poses(pictures, *size, swap=swap_pose_channels)
+        self._seen: OrderedDict[str, References] = OrderedDict()
+
+    def __call__(
+        self, references: Sequence[str], poses: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """An image for each reference, pose and seed; it depends on these three alone.
+
+        Raises:
+            ValueError: if a pose is unknown.
+        """
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return self.pipe(
+            self._look_at(references), self._pose(poses), generator=noise, **self._options()
+        ).images
+
+    def _options(self) -> dict[str, Any]:
+        given = self.sampling
+        return {
+            "height": given.height, "width": given.width, "num_inference_steps": given.steps,
+            "guidance_scale": given.guidance, "guidance_interval": given.interval,
+            "cache_every": given.cache_every, "official_guidance": given.official_guidance,
+        }  # fmt: skip
+
+    def _pose(self, names: Sequence[str]) -> Poses:
+        if unknown := [name for name in names if name not in self._rows]:
+            raise ValueError(f"unknown pose {unknown[0]!r}; choose from {', '.join(self._rows)}")
+        return self._poses[torch.tensor([self._rows[name] for name in names])]
+
+    def _look_at(self, paths: Sequence[str]) -> References:
+        """References of these images, of which those that are remembered are not looked at again."""
+        distinct = [*dict.fromkeys(paths)]
+        if new := [path for path in distinct if path not in self._seen]:
+            found = self._new([self.open_image(path) for path in new])
+            self._seen.update({path: found[torch.tensor([row])] for row, path in enumerate(new)})
+        for path in distinct:
+            self._seen.move_to_end(path)
+        whole = _joined([self._seen[path] for path in distinct])
+        while len(self._seen) > self._keep:
+            self._seen.popitem(last=False)
+        return whole[torch.tensor([distinct.index(path) for path in paths])]
+
+    def _new(self, images: list[Image.Image]) -> References:
+        rounded = torch.float16 if self.sampling.official_bank else None
+        return self.pipe.look_at(images, self.sampling.height, self.sampling.width, bank_dtype=rounded)
+
+    def provenance(self) -> dict[str, Any]:
+        """What beside reference, pose and seed decides on an image."""
+        sampling = asdict(self.sampling) | {"interval": list(self.sampling.interval)}
+        return {"generator": "ipg", "weights": self._weights, "sampling": sampling}
+
+
+def _joined(parts: Sequence[References]) -> References:
+    tokens = torch.cat([part.tokens for part in parts])
+    return References(tokens, parts[0].nobody, Seen.cat([part.seen for part in parts]))
+
+
+def weights_digest(pipe: IPGPipeline) -> str:
+    """16 hexadecimal digits of SHA-256 over all weights, as float32."""
+    digest = hashlib.sha256()
+    for name, network in sorted(pipe.components.items()):
+        if isinstance(network, nn.Module):
+            for key, tensor in sorted(network.state_dict().items()):
+                digest.update(f"{name}.{key}".encode())
+                digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().float().cpu().contiguous().numpy()).cast("B")
