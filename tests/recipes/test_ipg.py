@@ -45,7 +45,7 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
     assert (
         isinstance(pipe, DiffusionPipeline) and (folder.parent / "samples/step-00000002-people.png").is_file()
     )
-    people = ipg._examples(cfg)[0]
+    people = ipg._examples(cfg, *ipg._images(cfg, "train"))[0]
     assert len(people) > 1 and people.shape[1:] == (3, 16, 8)
     trained = weights(pipe)
     changed = {

@@ -47,7 +47,7 @@ def task(pipe: IPGPipeline | None = None, **changes: Any) -> IPGTask:
     pipe = pipe or embedded()
     parts = changes.get("parts", PARTS)
     optimizer = torch.optim.SGD([p for part in parts for p in getattr(pipe, part).parameters()], 0.01)
-    return IPGTask(pipe, optimizer, poses=pixels(9, 4), **{"flip": as_it_is} | changes)
+    return IPGTask(pipe, optimizer, poses=pixels(9, 4), **{"augment": as_it_is} | changes)
 
 
 def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> tuple[int, Tensor, Tensor]:

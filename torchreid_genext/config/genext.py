@@ -192,6 +192,9 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
 def _add_pose_generator(cfg: CfgNode) -> None:
     # IPG: a person of one image in the pose of another. These sizes are small; images are patches of pixels.
     cfg.genext.ipg.generator = CfgNode()
+    cfg.genext.ipg.generator.init = ""  # folder of a pipeline to start from, or of the authors' files
+    cfg.genext.ipg.generator.base_model = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # with those files
+    cfg.genext.ipg.generator.vae = "stabilityai/sd-vae-ft-mse"  # with those files
     cfg.genext.ipg.generator.height = 128  # of images, in pixels
     cfg.genext.ipg.generator.width = 64
     cfg.genext.ipg.generator.patch = 2  # pixels a side that become channels, in place of a VAE
@@ -208,6 +211,10 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
     cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
+    cfg.genext.ipg.generator.lora_rank = 0  # of what trained U-Nets learn at their attention; 0: all weights
+    cfg.genext.ipg.generator.gradient_checkpointing = False  # compute features twice instead of keeping them
+    cfg.genext.ipg.generator.cache_latents = False  # encode images once, latents and identity; needs flip 0
+    cfg.genext.ipg.generator.examples = "query"  # split of the people in sample pictures
     cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike

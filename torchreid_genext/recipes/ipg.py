@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,51 @@ from torchreid_genext.generators.ipg import (
     PatchAutoencoder,
     PoseGuider,
     TorchreidEncoder,
+    TransReID,
+    lora,
     official_scheduler,
     without_head,
 )
+from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.training import Options, fit, trained_weights
-from torchreid_genext.training.ipg import IPGTask
+from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
 _EXAMPLES = 8  # people in a picture
+_INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
+# Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
+# trainings go on that began before there were any.
+_SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
+_SHAPING_IF_SET = ("init", "lora_rank", "cache_latents")
 
 
-def build(cfg: CfgNode) -> IPGPipeline:
-    """The small pipeline of ``genext.ipg.generator``, untrained but for its identity encoder."""
+def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
+    """The pipeline of ``genext.ipg.generator`` before its training.
+
+    Args:
+        cfg: the whole configuration.
+        reid_encoder: to be filled from the authors' files; None for one of the official size.
+
+    Returns:
+        The one that ``init`` names; else the small one, untrained but for its identity encoder.
+
+    Raises:
+        FileNotFoundError: if weights are missing.
+        ValueError: if weights do not fit.
+    """
     node = cfg.genext.ipg.generator
     torch.manual_seed(cfg.genext.training.seed)
+    if not node.init:
+        return _small(node)
+    if Path(node.init, _INDEX).is_file():  # weights may be stored in half precision, but are trained in full
+        return IPGPipeline.from_pretrained(node.init, torch_dtype=torch.float32)
+    return IPGPipeline.from_official(node.init, node.base_model, node.vae, reid_encoder=reid_encoder)
+
+
+def _small(node: CfgNode) -> IPGPipeline:
     autoencoder = PatchAutoencoder(node.patch)
     encoder = TorchreidEncoder(node.encoder, tuple(node.encoder_size))
     if node.encoder_weights:
@@ -95,25 +124,62 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 
 def _train(cfg: CfgNode) -> Path:
-    node, folder = cfg.genext.ipg.generator, Path(cfg.data.save_dir, "ipg")
+    folder = Path(cfg.data.save_dir, "ipg")
     images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
-    parameters = [parameter for part in node.parts for parameter in getattr(pipe, part).parameters()]
-    task = IPGTask(
+    changes = _changes(cfg, pipe)
+    task = _task(cfg, pipe, changes, images, skeletons)
+    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
+    for name, weights in trained_weights(fitted.checkpoint).items():
+        task.modules[name].load_state_dict(weights)
+    if changes:
+        _put_in(changes, task, folder / "lora.safetensors")
+    return _save(pipe, folder / "pipeline")
+
+
+def _put_in(changes: dict[str, LowRank], task: IPGTask, path: Path) -> None:
+    """Write all that was learnt as a small file, and make changes part of the pipeline."""
+    (phase,) = task.phases.values()
+    lora.save(path, {name.removesuffix("_lora"): task.modules[name] for name in phase.modules})
+    for each in changes.values():
+        each.merge()
+
+
+def _changes(cfg: CfgNode, pipe: IPGPipeline) -> dict[str, LowRank]:
+    """What trained U-Nets learn in place of all their weights; empty if it is these."""
+    node, random = cfg.genext.ipg.generator, torch.Generator().manual_seed(cfg.genext.training.seed)
+    unets = [part for part in node.parts if part.endswith("unet") and node.lora_rank]
+    return {part: LowRank(getattr(pipe, part), node.lora_rank, random) for part in unets}
+
+
+def _task(
+    cfg: CfgNode, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor, skeletons: Tensor
+) -> IPGTask:
+    node = cfg.genext.ipg.generator
+    pipe.check_inputs(node.height, node.width, "pil", ())
+    trained = learners(pipe, node.parts, changes).values()
+    parameters = [parameter for module in trained for parameter in module.parameters()]
+    return IPGTask(
         pipe,
         torch.optim.AdamW(parameters, node.train.lr, weight_decay=node.train.weight_decay, fused=True),
         poses=skeletons,
         augment=Augmentation(flip=node.flip),
         parts=node.parts,
+        changes=changes,
+        images=_to_encode(node, images),
+        gradient_checkpointing=node.gradient_checkpointing,
         unconditional=node.unconditional,
         noise_offset=node.noise_offset,
         snr_gamma=node.snr_gamma,
-        examples=_examples(cfg),
+        examples=_examples(cfg, images, skeletons),
     )
-    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
-    for part, weights in trained_weights(fitted.checkpoint).items():
-        getattr(pipe, part).load_state_dict(weights)
-    return _save(pipe, folder / "pipeline")
+
+
+def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
+    """What is encoded once, before training."""
+    if node.cache_latents and node.flip:
+        raise ValueError(f"expected flip 0 with cache_latents, which keeps no mirror images, got {node.flip}")
+    return images.images if node.cache_latents else None
 
 
 def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
@@ -128,9 +194,10 @@ def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
     return images.select(shown), skeletons[shown]
 
 
-def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor]:
-    """People who are not learnt from: a query of each, and another of theirs with its skeleton."""
-    images, skeletons = _images(cfg, "query")
+def _examples(cfg: CfgNode, images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """People, by default such as are not learnt from: a query of each, and another with its skeleton."""
+    if (split := cfg.genext.ipg.generator.examples) != "train":
+        images, skeletons = _images(cfg, split)
     people, counts = images.pids.unique(return_counts=True)
     pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
     reference, target = torch.stack(pairs).T
@@ -138,8 +205,10 @@ def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
-    seed, size = cfg.genext.training.seed, cfg.genext.ipg.generator.train.batch_size
-    order, partners = Shuffled(len(images), size, seed), Partners(_alike(cfg, images))
+    node, seed = cfg.genext.ipg.generator, cfg.genext.training.seed
+    order, partners = Shuffled(len(images), node.train.batch_size, seed), Partners(_alike(cfg, images))
+    if node.cache_latents:  # a batch says which images; the task knows what was made of them
+        images = replace(images, images=torch.arange(len(images)))
     return batches(images, order, partners=partners, seed=seed)
 
 
@@ -161,7 +230,8 @@ def _options(cfg: CfgNode, folder: Path) -> Options:
 def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
     """What decides on the weights, beside the loop's own options."""
     node = cfg.genext.ipg.generator
-    keys = {name: value for name, value in node.items() if name != "train"}
+    keys = {name: value for name, value in node.items() if name not in _SHAPELESS}
+    keys = {name: value for name, value in keys.items() if value or name not in _SHAPING_IF_SET}
     return {
         "data": cfg.data.sources[0], "images": len(images), "batch_size": node.train.batch_size, "keys": keys
     }  # fmt: skip

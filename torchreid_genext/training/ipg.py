@@ -8,8 +8,9 @@ of the images denoised for nobody: by tokens of a grey picture and without a ref
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -17,16 +18,19 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
+from tqdm import tqdm
 
 from torchreid_genext import visualization
 from torchreid_genext.generators.ipg import IPGPipeline
+from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.training.identity import Augment, to_float
 from torchreid_genext.training.task import Phase
 
-__all__ = ["PARTS", "IPGTask", "min_snr_weight"]
+__all__ = ["PARTS", "IPGTask", "learners", "min_snr_weight"]
 
 PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
 _FROZEN = ("vae", "reid_encoder")
+_ENCODED_TOGETHER = 32  # images
 
 
 def min_snr_weight(signal: Tensor, gamma: float = 5.0) -> Tensor:
@@ -39,15 +43,44 @@ def min_snr_weight(signal: Tensor, gamma: float = 5.0) -> Tensor:
     return torch.minimum(signal, gamma * (1 - signal))  # SNR = signal / (1 - signal), multiplied out
 
 
+def learners(
+    pipe: IPGPipeline, parts: Sequence[str] = PARTS, changes: Mapping[str, LowRank] | None = None
+) -> dict[str, nn.Module]:
+    """What is trained, by the names that checkpoints have for it.
+
+    Args:
+        pipe: whose networks they are.
+        parts: which of them, some of `PARTS`.
+        changes: part -> what is trained in its place, under the name ``<part>_lora``.
+
+    Raises:
+        ValueError: if a part is unknown, or there are changes to one that is not trained.
+    """
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    changes = changes or {}
+    if idle := [part for part in changes if part not in parts]:
+        raise ValueError(f"expected changes to parts that are trained, got some to {idle[0]}")
+    return {
+        f"{part}_lora" if part in changes else part: changes.get(part) or getattr(pipe, part)
+        for part in parts
+    }
+
+
 class IPGTask:
     """Parts of the pipeline, trained together.
 
     Args:
         pipe: trained in place.
-        optimizer: of the parameters of the parts.
+        optimizer: of the parameters of its `learners`.
         poses: drawn skeletons of all images of the data set, in its order, (N, 3, H, W) uint8.
         augment: changes references.
         parts: which are trained, some of `PARTS`.
+        changes: part -> changes of low rank that are trained in its place; they stay attached.
+        images: all images of the data set, (N, 3, H, W) uint8. If given, the frozen networks see each once,
+            at the first step and in float32; batches then have positions (B,) int64 in place of images, and
+            nothing is augmented.
+        gradient_checkpointing: let the U-Nets compute their features again instead of keeping them.
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
         snr_gamma: of `min_snr_weight`; 0 weights all times alike.
@@ -65,53 +98,65 @@ class IPGTask:
         poses: Tensor,
         augment: Augment,
         parts: Sequence[str] = PARTS,
+        changes: Mapping[str, LowRank] | None = None,
+        images: Tensor | None = None,
+        gradient_checkpointing: bool = False,
         unconditional: float = 0.1,
         noise_offset: float = 0.05,
         snr_gamma: float = 5.0,
         examples: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
-        if unknown := [part for part in parts if part not in PARTS]:
-            raise ValueError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+        trained = learners(pipe, parts, changes)
         if not 0 <= unconditional <= 1:
             raise ValueError(f"expected a share without condition in 0..1, got {unconditional}")
-        self.pipe, self.poses, self.augment, self.examples = pipe, poses, augment, examples
+        self.pipe, self.poses, self.examples = pipe, poses, examples
         self.unconditional, self.noise_offset, self.snr_gamma = unconditional, noise_offset, snr_gamma
-        self.modules: dict[str, nn.Module] = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)}
-        self.phases = {"denoise": Phase(optimizer, tuple(parts))}
+        self.modules = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)} | trained
+        self.phases = {"denoise": Phase(optimizer, tuple(trained))}
+        self.encoder = _EveryStep(pipe, augment) if images is None else _Once(pipe, images)
+        self.checkpointing = gradient_checkpointing
+        self._prepare((changes or {}).values())
+
+    def _prepare(self, changes: Iterable[LowRank]) -> None:
+        for each in changes:
+            each.attach()
+        if self.checkpointing:
+            self.pipe.reference_unet.enable_gradient_checkpointing()
+            self.pipe.denoising_unet.enable_gradient_checkpointing()
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `Task.loss`; `batch` has uint8 `images`, their `indices` in the data set, and `others`."""
         nobody = self._rows_of_nobody(len(batch.images), random)
-        clean = self.pipe.encode(_signed(batch.images))
-        references = 2 * self.augment(to_float(batch.others[nobody:]), random) - 1
-        poses = to_float(self.poses[batch.indices].to(clean.device))
+        clean = self.encoder.latents(batch.images)
+        references = self.encoder.references(batch.others[nobody:], random)
+        poses = to_float(self.poses[batch.indices.to(self.poses.device)].to(clean.device))
         noise, times = self._noise(clean, random), self._times(clean, random)
         scheduler = self.pipe.scheduler
-        with sdpa_kernel(SDPBackend.MATH) if clean.device.type == "cpu" else contextlib.nullcontext():
-            # on CPUs, the gradient of fused attention takes several times as long as that of plain products
+        with self._attention(clean.device):
             found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
         error = (found.float() - scheduler.get_velocity(clean, noise, times)).square().mean(dim=(1, 2, 3))
         return (self._weights(times) * error).mean(), {"denoising": error.mean()}
+
+    def _attention(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """On CPUs, the gradient of fused attention takes several times as long as that of plain products.
+
+        These keep whole matrices of attention, though, and recomputing would not know that they were meant.
+        """
+        plain = device.type == "cpu" and not self.checkpointing
+        return sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext()
 
     def _rows_of_nobody(self, count: int, random: Generator) -> int:
         """How many images have no condition; they are the first, for batches are in random order."""
         return int((torch.rand(count, generator=random, device=random.device) < self.unconditional).sum())
 
     def _predict(
-        self, noisy: Tensor, times: Tensor, references: Tensor, poses: Tensor, nobody: int
+        self, noisy: Tensor, times: Tensor, references: _References, poses: Tensor, nobody: int
     ) -> Tensor:
-        grey = references.new_zeros(1, *references.shape[1:])
-        blank, tokens = self._tokens(torch.cat([grey, references])).split([1, len(references)])
-        seen = self.pipe.denoiser.see([self.pipe.encode(references)], tokens) if len(references) else None
+        tokens = self.pipe.identity_projector(references.features)
+        blank, tokens = tokens.split([1, len(tokens) - 1])
+        seen = self.pipe.denoiser.see([references.latents], tokens) if len(tokens) else None
         everyone = torch.cat([blank.expand(nobody, -1, -1), tokens])
         return self.pipe.denoiser(noisy, times, everyone, pose=self.pipe.pose_guider(poses), seen=seen)
-
-    def _tokens(self, images: Tensor) -> Tensor:
-        """Of images (B, 3, H, W) in [-1, 1], of any size."""
-        size = self.pipe.reid_encoder.image_size
-        if tuple(images.shape[2:]) != tuple(size):
-            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        return self.pipe.identity_tokens(images)
 
     def _noise(self, like: Tensor, random: Generator) -> Tensor:
         noise = torch.randn(like.shape, generator=random, device=like.device)
@@ -138,6 +183,69 @@ class IPGTask:
         made = self.pipe(people, poses, generator=seeds, output_type="pt", **size).images.cpu()
         grid = torch.stack([to_float(references), poses, made, to_float(targets)])
         return {"people": visualization.image_grid(grid.numpy())}
+
+
+class _References(NamedTuple):
+    """Latents (R, C, h, w), and features of identity (1 + R, F), of a grey picture first."""
+
+    latents: Tensor
+    features: Tensor
+
+
+class _EveryStep:
+    """What frozen networks make of images (B, 3, H, W) uint8."""
+
+    def __init__(self, pipe: IPGPipeline, augment: Augment) -> None:
+        self.pipe, self.augment = pipe, augment
+
+    def latents(self, images: Tensor) -> Tensor:
+        return self.pipe.encode(_signed(images))
+
+    def references(self, images: Tensor, random: Generator) -> _References:
+        images = 2 * self.augment(to_float(images), random) - 1
+        grey = images.new_zeros(1, *images.shape[1:])
+        latents = self.pipe.encode(images) if len(images) else images
+        return _References(latents, _features(self.pipe, torch.cat([grey, images])))
+
+
+class _Once:
+    """The same of positions in a data set, whose images the networks see when the first are asked for."""
+
+    def __init__(self, pipe: IPGPipeline, images: Tensor) -> None:
+        self.pipe, self.images = pipe, images
+
+    def latents(self, positions: Tensor) -> Tensor:
+        return self._rows(self._everything.latents, positions)
+
+    def references(self, positions: Tensor, random: Generator) -> _References:
+        latents, features = self._everything
+        rows = torch.cat([positions.new_zeros(1), positions + 1])
+        return _References(self._rows(latents, positions), self._rows(features, rows))
+
+    def _rows(self, kept: Tensor, positions: Tensor) -> Tensor:
+        return kept[positions.to(kept.device)].to(positions.device)
+
+    @functools.cached_property
+    def _everything(self) -> _References:
+        """Of the whole data set, in the memory of its images."""
+        place, device = self.images.device, next(self.pipe.vae.parameters()).device
+        every = _EveryStep(self.pipe, lambda images, _: images)
+        parts = []
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for images in tqdm(self.images.split(_ENCODED_TOGETHER), "encode", leave=False, disable=None):
+                part = every.references(images.to(device), Generator())
+                parts.append([each.to(place) for each in (part.latents, part.features[1:])])
+            grey = part.features[:1].to(place)
+        latents, features = map(torch.cat, zip(*parts))
+        return _References(latents, torch.cat([grey, features]))
+
+
+def _features(pipe: IPGPipeline, images: Tensor) -> Tensor:
+    """Of identity (B, F), of images (B, 3, H, W) in [-1, 1], of any size."""
+    size = pipe.reid_encoder.image_size
+    if tuple(images.shape[2:]) != tuple(size):
+        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(-1, 1)
+    return pipe.reid_encoder(images)
 
 
 def _signed(images: Tensor) -> Tensor:
