@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import os
 from pathlib import Path
@@ -9,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import shared_data
 from torchreid_genext.data.poses import (
     COLOURS,
     JOINTS,
     LIMBS,
+    STYLES,
     draw_skeleton,
     heatmaps,
     read_market_annotations,
@@ -177,3 +181,69 @@ def test_limbs_connect_known_joints_and_touch_all() -> None:
 def test_skeleton_refuses_another_number_of_joints() -> None:
     with pytest.raises(ValueError, match=r"shape \(18, 2\), got \(17, 2\)"):
         draw_skeleton(np.zeros((17, 2)), (128, 64))
+
+
+def official_poses() -> dict[str, np.ndarray]:
+    """Joints found in the official standard poses by search, to a quarter of a pixel."""
+    content = json.loads((Path(__file__).parent / "official_standard_poses.json").read_text())
+    return {name: np.array(pose) for name, pose in content.items()}
+
+
+def drawn_by_opencv(pose: np.ndarray, size: tuple[int, int], limb: int, joint: int) -> np.ndarray:
+    """The usual drawing by OpenCV's own ellipses and discs."""
+    cv2 = pytest.importorskip("cv2")
+    canvas, present = np.zeros((*size, 3), np.uint8), (pose != -1).all(axis=1)
+    for (start, end), colour in zip(LIMBS, COLOURS):
+        if present[start] and present[end]:
+            (y0, x0), (y1, x1) = pose[start], pose[end]
+            middle, length = (int((x0 + x1) / 2), int((y0 + y1) / 2)), int(math.hypot(y0 - y1, x0 - x1) / 2)
+            angle = int(math.degrees(math.atan2(y0 - y1, x0 - x1)))
+            cv2.fillConvexPoly(canvas, cv2.ellipse2Poly(middle, (length, limb), angle, 0, 360, 1), colour)
+    canvas = (0.6 * canvas).astype(np.uint8)
+    for (y, x), colour in zip(pose[present], np.array(COLOURS)[present].tolist()):
+        cv2.circle(canvas, (int(x), int(y)), joint, colour, thickness=-1)
+    return canvas
+
+
+def as_published(image: Image.Image) -> np.ndarray:
+    """Through a JPEG file with red and blue swapped, as the official pictures have been."""
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image)[..., ::-1].copy()).save(file, "JPEG", quality=95, subsampling=2)
+    return np.asarray(Image.open(file), np.float32)[..., ::-1]
+
+
+@pytest.mark.parametrize("name", official_poses())
+def test_official_style_is_that_of_the_official_pictures(name: str) -> None:
+    """Mean difference in grey levels; what is left are joints that the search missed by a pixel."""
+    if shared_data() is None or not (shared_data() / "pose2id" / "standard_poses").is_dir():
+        pytest.skip("needs the official standard poses in pose2id/standard_poses of $GENEXT_DATA")
+    with Image.open(shared_data() / "pose2id" / "standard_poses" / f"{name}.jpg") as image:
+        official = np.asarray(image.convert("RGB"), np.float32)[..., ::-1]
+    pose = official_poses()[name]
+    far = {
+        style: np.abs(as_published(draw_skeleton(pose, (128, 64), style=style)) - official).mean()
+        for style in STYLES
+    }
+    assert far["official"] < 0.85 and far["bold"] > 5
+    thicker = as_published(draw_skeleton(pose, (128, 64), thickness=4, style="official"))
+    assert np.abs(thicker - official).mean() > 5
+
+
+@pytest.mark.parametrize("name", official_poses())
+def test_official_style_has_the_pixels_of_opencv(name: str) -> None:
+    pose = official_poses()[name]
+    found = np.asarray(draw_skeleton(pose, (128, 64), style="official"))
+    np.testing.assert_array_equal(found, drawn_by_opencv(pose, (128, 64), limb=1, joint=2))
+
+
+def test_official_style_grows_with_the_picture() -> None:
+    pose = np.where((pose := official_poses()["2"]) == -1, -1, np.rint(4 * pose))
+    found = np.asarray(draw_skeleton(pose, (512, 256), style="official"))
+    expected = drawn_by_opencv(pose, (512, 256), limb=4, joint=8)
+    different = (found != expected).any(axis=2).sum()  # single pixels along the edges of limbs
+    assert different < 0.05 * expected.any(axis=2).sum()
+
+
+def test_unknown_style_is_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="unknown style 'thin'; choose from bold, official"):
+        draw_skeleton(some_pose(), (128, 64), style="thin")

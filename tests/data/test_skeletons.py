@@ -38,6 +38,15 @@ def test_images_without_joints_are_black_and_said(tmp_path: Path, caplog: pytest
     assert f"2 of 3 images have no joints, such as {paths[1]}" in caplog.text
 
 
+def test_skeletons_are_drawn_in_the_style_that_is_asked_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.jpg")
+    Image.new("RGB", (32, 64)).save(path)
+    pictures, _ = draw_skeletons([path], {"a.jpg": pose()}, (64, 32), style="official")
+    expected = np.array(draw_skeleton(pose(), (64, 32), style="official"))
+    np.testing.assert_array_equal(pictures[0].permute(1, 2, 0).numpy(), expected)
+    assert not np.array_equal(expected, draw_skeleton(pose(), (64, 32)))
+
+
 def test_joints_of_other_images_are_of_no_use(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected joints of some of 1 images, got none, such as of a.jpg"):
         draw_skeletons(["a.jpg"], {"b.jpg": pose()}, (32, 16))

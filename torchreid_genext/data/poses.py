@@ -1,7 +1,8 @@
 """Body poses as 18 OpenPose joints: annotation files, heat-maps and skeleton pictures.
 
 A pose is an (18, 2) array of (y, x) pixels; -1 in either coordinate means that the joint is missing. Files
-are those of Deformable GANs and PG2 on Market-1501 (Siarohin et al., CVPR 2018; Ma et al., NIPS 2017).
+are those of Deformable GANs and PG2 on Market-1501 (Siarohin et al., CVPR 2018; Ma et al., NIPS 2017); those
+of other programs are in `pose_files`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ COLOURS = (
     (255, 0, 85),
 )
 HEATMAP_SIGMA = 6.0
+STYLES = ("bold", "official")
 _HEADER = "name:keypoints_y:keypoints_x"
 _LIMB_BRIGHTNESS = 0.6
 
@@ -166,34 +168,39 @@ def heatmaps(poses: ArrayLike | Tensor, size: tuple[int, int], *, sigma: float =
     return down[..., :, None] * across[..., None, :] * present[..., None, None]
 
 
-def draw_skeleton(pose: ArrayLike, size: tuple[int, int], *, thickness: int | None = None) -> Image.Image:
+def draw_skeleton(
+    pose: ArrayLike, size: tuple[int, int], *, thickness: int | None = None, style: str = "bold"
+) -> Image.Image:
     """The usual OpenPose picture: coloured limbs and joints on black.
 
     Args:
         pose: (18, 2) of (y, x) pixels, -1 missing.
         size: (height, width) of the picture.
-        thickness: width of a limb in pixels; by default a thirty-second of the height.
+        thickness: width of a limb in pixels; by default a thirty-second of the height, of the official style
+            a sixty-fourth.
+        style: ``bold``, or ``official`` as Pose2ID's standard poses are drawn: thinner limbs with joints that
+            stand out, in the whole pixels of OpenCV's ellipses and discs. Those pictures are 128 x 64; where
+            others are asked for, networks that know them expect a picture of that size, enlarged.
 
     Returns:
         An RGB image.
 
     Raises:
-        ValueError: if the pose is not (18, 2).
+        ValueError: if the pose is not (18, 2), or the style is unknown.
     """
-    points = _checked(pose)
-    thick = thickness if thickness is not None else max(1, round(size[0] / 32))
+    if style not in STYLES:
+        raise ValueError(f"unknown style {style!r}; choose from {', '.join(STYLES)}")
+    points, (share, limb, joint) = _checked(pose), _BRUSHES[style]
+    thick = thickness if thickness is not None else max(1, round(size[0] / share))
     image = Image.new("RGB", (size[1], size[0]))
     draw = ImageDraw.Draw(image)
     present = (points != -1).all(axis=1)
     for (start, end), colour in zip(LIMBS, COLOURS):
         if present[start] and present[end]:
-            draw.polygon(
-                _lens(points[start], points[end], thick / 2), tuple(int(_LIMB_BRIGHTNESS * c) for c in colour)
-            )
-    for (y, x), colour in zip(points[present], np.asarray(COLOURS)[present]):
-        draw.ellipse(
-            (x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), tuple(int(c) for c in colour)
-        )
+            dimmed = tuple(int(_LIMB_BRIGHTNESS * c) for c in colour)
+            draw.polygon(limb(points[start], points[end], thick / 2), dimmed)
+    for centre, colour in zip(points[present], np.asarray(COLOURS)[present]):
+        joint(draw, centre, thick, tuple(int(c) for c in colour))
     return image
 
 
@@ -255,3 +262,32 @@ def _lens(start: np.ndarray, end: np.ndarray, half: float) -> list[tuple[float, 
     return [
         ((x0 + x1) / 2 + u * cos - v * sin, (y0 + y1) / 2 + u * sin + v * cos) for u, v in zip(along, aside)
     ]
+
+
+def _whole_lens(start: np.ndarray, end: np.ndarray, half: float) -> list[int]:
+    """The same of whole pixels and degrees, as OpenCV is given it and gives it back: x, y, x, y, ..."""
+    (y0, x0), (y1, x1) = start, end
+    angle = math.radians(int(math.degrees(math.atan2(y0 - y1, x0 - x1))))
+    along = int(math.hypot(x1 - x0, y1 - y0) / 2) * _CIRCLE[0]
+    aside = max(1, int(half)) * _CIRCLE[1]
+    x = int((x0 + x1) / 2) + along * math.cos(angle) - aside * math.sin(angle)
+    y = int((y0 + y1) / 2) + along * math.sin(angle) + aside * math.cos(angle)
+    return np.rint(np.stack([x, y], axis=1)).astype(int).ravel().tolist()
+
+
+def _round_joint(draw: ImageDraw.ImageDraw, centre: np.ndarray, thick: int, colour: tuple[int, ...]) -> None:
+    y, x = centre
+    draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), colour)
+
+
+def _whole_joint(draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: int, colour: tuple[int, ...]) -> None:
+    """All pixels within the radius of one."""
+    y, x = (int(place) for place in centre)
+    for down in range(-radius, radius + 1):
+        reach = math.isqrt(radius**2 - down**2)
+        draw.line((x - reach, y + down, x + reach, y + down), colour)
+
+
+_CIRCLE = np.stack([turn(np.radians(np.arange(360))) for turn in (np.cos, np.sin)])
+# Per style: the height of a picture by the width of a limb, and what draws limbs and joints.
+_BRUSHES = {"bold": (32, _lens, _round_joint), "official": (64, _whole_lens, _whole_joint)}

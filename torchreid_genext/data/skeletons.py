@@ -37,7 +37,7 @@ def scaled(pose: ArrayLike, old: Sequence[int], new: Sequence[int]) -> np.ndarra
 
 
 def draw_skeletons(
-    paths: Sequence[str], poses: Mapping[str, ArrayLike], size: Sequence[int]
+    paths: Sequence[str], poses: Mapping[str, ArrayLike], size: Sequence[int], *, style: str = "bold"
 ) -> tuple[Tensor, Tensor]:
     """Skeletons of images, as far as there are joints for them.
 
@@ -45,12 +45,13 @@ def draw_skeletons(
         paths: files of the images, whose sizes the joints are for.
         poses: file name -> (18, 2) joints, as `read_market_annotations` gives them.
         size: height and width of the pictures.
+        style: of the drawing, as in `draw_skeleton`.
 
     Returns:
         Pictures (N, 3, H, W) uint8, and which of them show somebody, (N,) bool; the others are black.
 
     Raises:
-        ValueError: if not a single image has joints.
+        ValueError: if not a single image has joints, or the style is unknown.
     """
     pictures = torch.zeros(len(paths), 3, *size, dtype=torch.uint8)
     shown = torch.zeros(len(paths), dtype=torch.bool)
@@ -60,7 +61,7 @@ def draw_skeletons(
             continue
         with Image.open(path) as image:
             width, height = image.size
-        picture = draw_skeleton(scaled(pose, (height, width), size), tuple(size))
+        picture = draw_skeleton(scaled(pose, (height, width), size), tuple(size), style=style)
         pictures[row], shown[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1), True
     _report(paths, shown)
     return pictures, shown
