@@ -3,14 +3,17 @@
     <root>/store.json                     marks the folder as a store and tells its version
     <root>/images/<2 hex>/<key>.png       a picture; the folder is called as its key begins
     <root>/images/<2 hex>/<key>.json      its entry: split, reference, pose, provenance
+    <root>/images/<2 hex>/<key>.mark.json what a judge said of it, if any did (`data.marks`)
 
 The reference is the file name of the real image. The key is the hash of the entry: 32 hexadecimal digits of
 SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII). So all who are asked for the same picture
 write the same files, and stores are merged by copying ``images`` of one into the other; a copy that was cut
-off is to be repeated.
+off is to be repeated (`generation.merging` looks whether what is there is whole, too).
 
 The picture is written first, then the entry, both atomically. A picture without its entry, as after a kill in
 between, or an entry without its picture counts as not there; so does an entry that is not what its name says.
+A picture that was cut off is written again when it is added again. Pictures that were dropped by a judge are
+there, so that they are not made again, but are left out where nobody asks for them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import filecmp
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,13 +32,15 @@ from typing import Any
 from PIL import Image
 
 from torchreid_genext import checkpoints
+from torchreid_genext.data.marks import Mark, mark_file, read_mark, write_mark
 
-__all__ = ["SPLITS", "Entry", "ImageStore", "is_store"]
+__all__ = ["SPLITS", "Entry", "ImageStore", "is_store", "pose_order"]
 
 SPLITS = ("query", "gallery", "train")
 
 _MARK = "store.json"
 _CONTENT = {"content": "generated images", "version": 1}
+_END = b"IEND\xaeB`\x82"  # of every whole PNG
 _log = logging.getLogger(__name__)
 
 
@@ -166,49 +172,72 @@ class ImageStore:
         """Where the picture of an entry lies, or would lie."""
         return self.root / "images" / entry.key[:2] / f"{entry.key}.png"
 
-    def entries(self, split: str) -> Iterator[Entry]:
-        """All of a split that are there with their pictures, in the order of their keys, one by one.
+    def entries(self, split: str | None = None, *, dropped: bool = False) -> Iterator[Entry]:
+        """All that are there with their pictures, in the order of their keys, one by one.
+
+        Args:
+            split: of which; None for all.
+            dropped: also those that a judge has dropped.
 
         Raises:
             ValueError: if the split is unknown.
         """
-        _check_split(split)
-        return (entry for entry in self._entries() if entry.split == split)
+        if split is not None:
+            _check_split(split)
+        found = self._entries()
+        return (entry for entry, kept in found if split in (None, entry.split) and (kept or dropped))
 
-    def poses(self, split: str) -> list[str]:
-        """The poses of a split in order: 2 before 10, and numbers before names.
+    def poses(self, split: str, *, dropped: bool = False) -> list[str]:
+        """The poses of a split by `pose_order`; arguments as in `entries`.
 
         Raises:
             ValueError: if the split is unknown.
         """
-        return sorted({entry.pose for entry in self.entries(split)}, key=_in_order)
+        return sorted({entry.pose for entry in self.entries(split, dropped=dropped)}, key=pose_order)
 
-    def files(self, split: str) -> dict[str, dict[str, str]]:
-        """The pictures of a split: by pose, in the order of `poses`, then by reference.
+    def files(self, split: str, *, dropped: bool = False) -> dict[str, dict[str, str]]:
+        """The pictures of a split: by pose, in the order of `poses`, then by reference; arguments as there.
 
         Raises:
             ValueError: if the split is unknown, or different pictures of one reference in one pose are there.
         """
         found: dict[str, dict[str, str]] = {}
-        for entry in self.entries(split):
+        for entry in self.entries(split, dropped=dropped):
             path = str(self.path(entry))
             first = found.setdefault(entry.pose, {}).setdefault(entry.reference, path)
             if first != path and not filecmp.cmp(first, path, shallow=False):
                 rule = f"expected one picture of {entry.reference} in pose {entry.pose}"
                 raise ValueError(f"{rule}, got {first} and {path}, made differently as their entries tell")
-        return {pose: found[pose] for pose in sorted(found, key=_in_order)}
+        return {pose: found[pose] for pose in sorted(found, key=pose_order)}
+
+    def mark(self, entry: Entry, mark: Mark) -> None:
+        """Say of a picture that it is kept or dropped, and why, in place of what was said before.
+
+        Raises:
+            ValueError: if the picture is not there, or a number in the mark is not finite.
+        """
+        if not self._holds(entry):
+            raise ValueError(f"expected a picture of the store, got {entry}")
+        write_mark(self.path(entry), mark)
+
+    def mark_of(self, entry: Entry) -> Mark | None:
+        """What was said of a picture, or None if nothing was."""
+        return read_mark(self.path(entry))
 
     def _holds(self, entry: Entry) -> bool:
         image = self.path(entry)
-        return image.is_file() and image.with_suffix(".json").is_file() and self._entry(image) is not None
+        return _is_whole(image) and image.with_suffix(".json").is_file() and self._entry(image) is not None
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[tuple[Entry, bool]]:
+        """All entries with whether they are kept."""
         for folder in sorted(self.root.glob("images/[0-9a-f][0-9a-f]")):
             names = {path.name for path in folder.iterdir()}
             # What begins with a dot was being written when its process was killed.
             images = [name for name in sorted(names) if name.endswith(".png") and not name.startswith(".")]
-            whole = [folder / name for name in images if f"{name[:-4]}.json" in names]
-            yield from filter(None, map(self._entry, whole))
+            for image in (folder / name for name in images if f"{name[:-4]}.json" in names):
+                if entry := self._entry(image):
+                    mark = read_mark(image) if mark_file(image).name in names else None
+                    yield entry, mark is None or mark.kept
 
     def _entry(self, image: Path) -> Entry | None:
         """The entry beside a picture, unless it is another's or none."""
@@ -222,6 +251,16 @@ class ImageStore:
         return None
 
 
+def _is_whole(picture: Path) -> bool:
+    """Whether a picture is there to its end; a copy that was interrupted is not."""
+    try:
+        with open(picture, "rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except OSError:
+        return False
+
+
 def _read_json(path: Path) -> Any:
     """What a file says, or None if it is no JSON."""
     try:
@@ -230,6 +269,7 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _in_order(pose: str) -> tuple[list[str | int], str]:
+def pose_order(pose: str) -> tuple[list[str | int], str]:
+    """To sort poses by: 2 before 10, and numbers before names."""
     parts = re.split(r"(\d+)", pose)  # text and numbers in turn
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], pose
