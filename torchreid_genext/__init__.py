@@ -31,15 +31,22 @@ def __getattr__(name: str) -> Any:
 def register() -> None:
     """Put our models and data sets into torchreid's registries; repeating it is harmless.
 
+    Every image data set that torchreid knows then, also those of the user, gets a second name, such as
+    ``market1501_ipg``, under which generated images join its training split; repeat it after adding others.
+
     Raises:
         ImportError: if torchreid, or what it imports, is missing; the message names the cure.
         ValueError: if one of our names is taken by something else.
     """
     from torchreid_genext import data
+    from torchreid_genext.data.augmented import augmented_datasets
 
     for name, factory in MODELS.items():
         compat.register_model(name, factory)
     for name, dataset in data.image_datasets().items():
+        compat.register_image_dataset(name, dataset)
+    _unregister_augmented()  # some may extend data sets that are gone
+    for name, dataset in augmented_datasets(compat.image_datasets()).items():
         compat.register_image_dataset(name, dataset)
 
 
@@ -49,5 +56,14 @@ def unregister() -> None:
 
     for name, factory in MODELS.items():
         compat.unregister_model(name, factory)
+    _unregister_augmented()
     for name, dataset in data.image_datasets().items():
         compat.unregister_image_dataset(name, dataset)
+
+
+def _unregister_augmented() -> None:
+    from torchreid_genext.data.augmented import is_augmented
+
+    for name, dataset in compat.image_datasets().items():
+        if is_augmented(dataset):
+            compat.unregister_image_dataset(name, dataset)

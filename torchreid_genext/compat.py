@@ -97,6 +97,11 @@ def image_dataset_names() -> list[str]:
     return sorted(_image_datasets())
 
 
+def image_datasets() -> dict[str, type]:
+    """All image data sets that torchreid can open now: name to class."""
+    return dict(_image_datasets())
+
+
 def register_model(name: str, factory: Callable[..., nn.Module]) -> None:
     """Make ``torchreid.models.build_model(name)`` call `factory`; repeating it is harmless.
 

@@ -2,7 +2,8 @@
 
 `attach` replaces the method ``_evaluate`` of that one instance; training, data loading and everything global
 stay the host's. The hook extracts features as the host does, lets the configured chain transform them, and
-measures with `retrieval.protocol.evaluate`. With every switch off nothing is replaced.
+measures with `retrieval.protocol.evaluate`. Where generated images have label smoothing of their own, the
+instance's cross-entropy is replaced too. With every switch off nothing is replaced.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.data.augmented import augmenting, plain_name
 from torchreid_genext.data.filenames import global_frames, has_frames
 from torchreid_genext.data.generated import (
     FOLDERS,
@@ -31,6 +33,7 @@ from torchreid_genext.data.generated import (
     find_generated,
     reader,
 )
+from torchreid_genext.data.smoothing import restore_labels, smooth_generated
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Report,
@@ -65,19 +68,23 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
         The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
 
     Raises:
-        ValueError: if a key of a step that is on is out of its range, or its generated images are not there.
+        ValueError: if a key of a step that is on is out of its range, or its generated images are not there;
+            if there is nothing to smooth for ``augmented.label_smoothing``.
     """
     detach(engine)
     genext = _genext(cfg)
     _check_generated(genext.ipg)
-    if genext.evaluation.enabled or not build_chain(genext).is_identity:
+    chain = build_chain(genext)
+    smooth_generated(engine, genext.augmented.label_smoothing)
+    if genext.evaluation.enabled or not chain.is_identity:
         _show_results()
         engine._evaluate = _Evaluation(engine, cfg)
     return engine
 
 
 def detach(engine: Any) -> Any:
-    """Give `engine` its own evaluation back; without an earlier `attach` nothing happens."""
+    """Give `engine` its own evaluation and labels back; without an earlier `attach` nothing happens."""
+    restore_labels(engine)
     hook = vars(engine).get("_evaluate")
     if isinstance(hook, _Evaluation):
         hook.remove()
@@ -181,9 +188,10 @@ class _Evaluation:
     ) -> tuple[float, float]:
         """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
         chain = build_chain(_genext(self.cfg), normalize=normalize_feature)
-        query = self._images(query_loader, dataset_name, "query", chain)
-        gallery = self._images(gallery_loader, dataset_name, "gallery", chain)
-        options = self._options(dataset_name, dist_metric, chain)
+        name = plain_name(dataset_name)  # which has the same test images, and times in its file names
+        query = self._images(query_loader, name, "query", chain)
+        gallery = self._images(gallery_loader, name, "gallery", chain)
+        options = self._options(name, dist_metric, chain)
         protocol = self._protocol(use_metric_cuhk03)
         measured = functools.partial(
             evaluate, query, gallery, protocol=protocol, max_rank=max(50, *ranks), **options
@@ -305,10 +313,11 @@ def build_datamanager(cfg: CfgNode) -> Any:
     """torchreid's data manager for ``cfg.data.type``.
 
     Raises:
-        ValueError: if the type or the name of a data set is unknown.
+        ValueError: if the type or the name of a data set is unknown, or its images are not there.
     """
     if cfg.data.type == "image":
-        return compat.image_data_manager(**config.image_data_kwargs(cfg))
+        with augmenting(**config.augmentation_kwargs(cfg)):
+            return compat.image_data_manager(**config.image_data_kwargs(cfg))
     if cfg.data.type == "video":
         return compat.video_data_manager(**config.video_data_kwargs(cfg))
     raise ValueError(f"unknown data.type {cfg.data.type!r}; choose from image, video")

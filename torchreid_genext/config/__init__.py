@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints
 from torchreid_genext.config.arguments import (
+    augmentation_kwargs,
     configure_model,
     engine_kwargs,
     image_data_kwargs,
@@ -26,9 +27,9 @@ from torchreid_genext.config.genext import add_genext_config
 from torchreid_genext.config.host import add_host_config
 
 __all__ = [
-    "add_genext_config", "check_config", "configure_model", "engine_kwargs", "get_default_config",
-    "image_data_kwargs", "load_config", "lr_scheduler_kwargs", "merge_file", "merge_options",
-    "optimizer_kwargs", "run_kwargs", "video_data_kwargs", "write_config",
+    "add_genext_config", "augmentation_kwargs", "check_config", "configure_model", "engine_kwargs",
+    "get_default_config", "image_data_kwargs", "load_config", "lr_scheduler_kwargs", "merge_file",
+    "merge_options", "optimizer_kwargs", "run_kwargs", "video_data_kwargs", "write_config",
 ]  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from yacs.config import CfgNode
 
 __all__ = [
-    "configure_model", "engine_kwargs", "image_data_kwargs", "lr_scheduler_kwargs", "optimizer_kwargs",
-    "run_kwargs", "video_data_kwargs",
+    "augmentation_kwargs", "configure_model", "engine_kwargs", "image_data_kwargs", "lr_scheduler_kwargs",
+    "optimizer_kwargs", "run_kwargs", "video_data_kwargs",
 ]  # fmt: skip
 
 
@@ -27,6 +27,11 @@ def image_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
 def video_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
     """Arguments of torchreid's ``VideoDataManager``."""
     return _data_kwargs(cfg) | {"seq_len": cfg.video.seq_len, "sample_method": cfg.video.sample_method}
+
+
+def augmentation_kwargs(cfg: CfgNode) -> dict[str, Any]:
+    """Which generated images join a training split: arguments of ``data.augmented.augmenting``."""
+    return {name: cfg.genext.augmented[name] for name in ("root", "ratio", "camera", "seed")}
 
 
 def _data_kwargs(cfg: CfgNode) -> dict[str, Any]:

@@ -15,6 +15,7 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_evaluation(cfg)
     _add_feature_steps(cfg)
     _add_distance_steps(cfg)
+    _add_augmentation(cfg)
     _add_tools(cfg)
     _add_identity_generator(cfg)
     _add_identity_inverter(cfg)
@@ -95,6 +96,16 @@ def _add_distance_steps(cfg: CfgNode) -> None:
     cfg.genext.rerank.k1 = 20  # neighbours that may be reciprocal
     cfg.genext.rerank.k2 = 6  # nearest images whose descriptions are averaged
     cfg.genext.rerank.lambda_value = 0.3  # share of the original distance
+
+
+def _add_augmentation(cfg: CfgNode) -> None:
+    # Data sets with generated images of their training people, such as market1501_ipg among data.sources.
+    cfg.genext.augmented = CfgNode()
+    cfg.genext.augmented.root = ""  # a store, or of bounding_box_train_gen/pose1 ...; empty: beside the data
+    cfg.genext.augmented.ratio = 1.0  # generated images for each real one, on average; 0: none
+    cfg.genext.augmented.camera = "same"  # of a generated image: same (the real one's) | new | per_pose
+    cfg.genext.augmented.seed = 0  # of the choice among them
+    cfg.genext.augmented.label_smoothing = 0.0  # of their labels only, in 0 .. 1; 0: as of real images
 
 
 def _add_tools(cfg: CfgNode) -> None:
