@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from tests.generators.ipg.networks import embedded
+from tests.generators.ipg.networks import embedded, pipeline
 from torchreid_genext.generators.ipg import IPGPipeline
-from torchreid_genext.training import Options, fit
-from torchreid_genext.training.ipg import PARTS, IPGTask, min_snr_weight
+from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.training.ipg import PARTS, IPGTask, learners, min_snr_weight
+from torchreid_genext.training.state import fingerprint
 from torchreid_genext.training.task import check_task
 
 SIZE = (16, 8)
@@ -47,7 +51,7 @@ def task(pipe: IPGPipeline | None = None, **changes: Any) -> IPGTask:
     pipe = pipe or embedded()
     parts = changes.get("parts", PARTS)
     optimizer = torch.optim.SGD([p for part in parts for p in getattr(pipe, part).parameters()], 0.01)
-    return IPGTask(pipe, optimizer, poses=pixels(9, 4), **{"augment": as_it_is} | changes)
+    return IPGTask(pipe, optimizer, **{"poses": pixels(9, 4), "augment": as_it_is} | changes)
 
 
 def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> tuple[int, Tensor, Tensor]:
@@ -117,8 +121,139 @@ def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
     assert (tmp_path / "samples/step-00000002-people.png").is_file()
 
 
+def gradients(made: IPGTask, shown: Any = None) -> dict[str, Tensor]:
+    """By names of trained modules and their parameters, of those that get any."""
+    made.loss("denoise", batch() if shown is None else shown, seeded(7))[0].backward()
+    return {
+        f"{module}.{name}": parameter.grad
+        for module in made.phases["denoise"].modules
+        for name, parameter in made.modules[module].named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("network", (embedded, pipeline))
+def test_images_that_are_encoded_once_teach_the_same(network: Any) -> None:
+    images = pixels(9, 1)
+    rows, others = torch.tensor([3, 8, 0, 3]), torch.tensor([2, 2, 5, 1])
+    each = gradients(task(network()), shown=Pairs(images[rows], rows, images[others]))
+    once = gradients(task(network(), images=images), shown=Pairs(rows, rows, others))
+    assert each.keys() == once.keys()
+    for name, gradient in each.items():
+        torch.testing.assert_close(once[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_images_are_encoded_once_and_in_full_precision() -> None:
+    pipe, images = embedded(), pixels(40, 1)
+    calls = []
+    pipe.reid_encoder.register_forward_hook(lambda _, inputs, output: calls.append(output.dtype))
+    made = task(pipe, images=images, poses=pixels(40, 4))
+    rows = torch.tensor([39, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(3):
+            made.loss("denoise", Pairs(rows, rows, rows.flip(0)), seeded())
+    assert calls == [torch.float32] * 2  # 32 images and 8
+    torch.testing.assert_close(made.encoder.latents(rows), pipe.encode(images[rows] / 127.5 - 1))
+
+
+def test_features_that_are_computed_twice_give_the_same_gradients() -> None:
+    kept = gradients(task(unconditional=0.5))
+    again = gradients(task(unconditional=0.5, gradient_checkpointing=True))
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_features_are_not_kept_with_gradient_checkpointing() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        sizes: list[int] = []
+        made = task(gradient_checkpointing=checkpointing)
+        with saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor, identity
+        ):
+            made.loss("denoise", batch(), seeded())
+        kept.append(sum(sizes))
+    assert kept[1] < 0.7 * kept[0]
+
+
+def identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+LOW_RANK = {"reference_unet_lora", "denoising_unet_lora", "pose_guider", "identity_projector"}
+
+
+def low_rank(rate: float = 0.01, parts: tuple[str, ...] = PARTS, **options: Any) -> IPGTask:
+    """A task with changes of rank 2, and Adam."""
+    pipe = embedded()
+    changes = {part: LowRank(getattr(pipe, part), 2, seeded()) for part in PARTS[:2]}
+    trained = learners(pipe, parts, changes)
+    optimizer = torch.optim.Adam([p for module in trained.values() for p in module.parameters()], rate)
+    options |= {"poses": pixels(9, 4), "augment": as_it_is}
+    return IPGTask(pipe, optimizer, parts=parts, changes=changes, **options)
+
+
+def test_changes_of_low_rank_are_learnt_and_the_networks_keep_their_weights(tmp_path: Path) -> None:
+    made = low_rank(gradient_checkpointing=True)
+    check_task(made)
+    before = {name: fingerprint(module.state_dict()) for name, module in made.modules.items()}
+    options = Options(steps=2, folder=tmp_path, ema_decay=0.9)
+    checkpoint = fit(made, lambda *_: iter([batch()] * 2), options, description={}).checkpoint
+    changed = {name for name, old in before.items() if fingerprint(made.modules[name].state_dict()) != old}
+    assert changed == set(trained_weights(checkpoint)) == LOW_RANK
+
+
+def test_changes_of_low_rank_alone_bring_the_loss_down() -> None:
+    made, losses = low_rank(0.1, parts=PARTS[:2], unconditional=0.0), []
+    optimizer = made.phases["denoise"].optimizer
+    for _ in range(8):
+        losses.append(made.loss("denoise", batch(), seeded())[0])
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_frozen_parts_get_no_gradients_while_another_one_is_trained(tmp_path: Path) -> None:
+    made, seen = task(parts=("pose_guider",)), []
+
+    def look(module: nn.Module, inputs: Any) -> None:
+        seen.append({n for n, m in made.modules.items() if any(p.requires_grad for p in m.parameters())})
+
+    made.pipe.denoising_unet.conv_in.register_forward_pre_hook(look)
+    wanted = {name: [p.requires_grad for p in m.parameters()] for name, m in made.modules.items()}
+    fit(made, lambda *_: iter([batch()]), Options(steps=1, folder=tmp_path), description={})
+    assert seen == [{"pose_guider"}]
+    frozen = [p for name, m in made.modules.items() if name != "pose_guider" for p in m.parameters()]
+    assert all(parameter.grad is None for parameter in frozen)
+    assert wanted == {name: [p.requires_grad for p in m.parameters()] for name, m in made.modules.items()}
+
+
+def test_what_the_reference_network_has_after_its_last_attention_is_left_alone(tmp_path: Path) -> None:
+    """It gets no gradient, which neither averages nor several processes may mind."""
+    made = task()
+    reached = {
+        name.removeprefix("reference_unet.") for name in gradients(made) if name.startswith("reference")
+    }
+    idle = [name for name, _ in made.pipe.reference_unet.named_parameters() if name not in reached]
+    last = "up_blocks.1.attentions.1.transformer_blocks.0."
+    assert f"{last}attn1.to_q.weight" in idle and f"{last}norm1.weight" in reached
+    before = {name: made.pipe.reference_unet.get_parameter(name).clone() for name in idle}
+    options = Options(steps=2, folder=tmp_path, ema_decay=0.9, clip_norm=1.0)
+    checkpoint = fit(made, lambda *_: iter([batch()] * 2), options, description={}).checkpoint
+    averaged = trained_weights(checkpoint)["reference_unet"]
+    for name, old in before.items():
+        torch.testing.assert_close(averaged[name], old, msg=name)
+        assert torch.equal(made.pipe.reference_unet.get_parameter(name), old), name
+
+
 def test_unknown_parts_and_shares_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown part 'vae'; choose from reference_unet, denoising_unet"):
         task(parts=("vae",))
+    with pytest.raises(
+        ValueError, match="expected changes to parts that are trained, got some to reference_"
+    ):
+        learners(embedded(), ("pose_guider",), {"reference_unet": LowRank(embedded().reference_unet, 1)})
     with pytest.raises(ValueError, match="expected a share without condition in 0..1, got 2"):
         task(unconditional=2)

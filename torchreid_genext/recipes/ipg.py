@@ -64,8 +64,8 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
         return _small(node)
-    if Path(node.init, _INDEX).is_file():  # weights may be stored in half precision, but are trained in full
-        return IPGPipeline.from_pretrained(node.init, torch_dtype=torch.float32)
+    if Path(node.init, _INDEX).is_file():
+        return IPGPipeline.from_pretrained(node.init).to(torch.float32)  # it may be stored in half precision
     return IPGPipeline.from_official(node.init, node.base_model, node.vae, reid_encoder=reid_encoder)
 
 
