@@ -1,0 +1,72 @@
+"""Stores into one: what is missing or damaged is copied, what is there stays."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from torchreid_genext import checkpoints
+from torchreid_genext.data.images import UNREADABLE
+from torchreid_genext.data.marks import mark_file, read_mark
+from torchreid_genext.data.store import Entry, ImageStore
+
+__all__ = ["merge"]
+
+_log = logging.getLogger(__name__)
+
+
+def merge(target: ImageStore, *sources: ImageStore, progress: bool = True) -> int:
+    """Copy into a store what others hold, with what was said of the pictures.
+
+    A picture is the same wherever it was made, so none is copied twice; but one that is damaged in the target
+    is replaced, and one that is damaged in a source is left out, with a warning. A mark is copied where the
+    target has none. It may be interrupted and repeated.
+
+    Args:
+        target: is added to.
+        sources: are read.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        How many pictures were copied.
+
+    Raises:
+        OSError: if the target cannot be written.
+    """
+    found = ((source, entry) for source in sources for entry in source.entries(dropped=True))
+    hidden = None if progress else True
+    return sum(_copied(target, *each) for each in tqdm(found, desc="merge", unit="img", disable=hidden))
+
+
+def _copied(target: ImageStore, source: ImageStore, entry: Entry) -> bool:
+    """Whether the picture of an entry had to be copied, and could be."""
+    old, new = source.path(entry), target.path(entry)
+    needed = not (target.has(**vars(entry)) and _is_readable(new))
+    if needed and not _is_readable(old):
+        _log.warning("left out, since it cannot be read: %s", old)
+        return False
+    if needed:
+        for suffix in (".png", ".json"):  # the entry last, since with it the picture is there
+            _copy(old.with_suffix(suffix), new.with_suffix(suffix))
+    if read_mark(old) and not read_mark(new):
+        _copy(mark_file(old), mark_file(new))
+    return needed
+
+
+def _is_readable(picture: Path) -> bool:
+    """Whether all checksums of a picture are right."""
+    try:
+        with Image.open(picture, formats=["PNG"]) as image:
+            image.verify()
+    except UNREADABLE:
+        return False
+    return True
+
+
+def _copy(old: Path, new: Path) -> None:
+    with checkpoints.atomic_path(new) as temporary:
+        shutil.copyfile(old, temporary)
