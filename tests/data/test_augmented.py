@@ -142,6 +142,15 @@ def test_ratio_is_generated_images_for_each_real_one(opened: Any, ratio: float, 
     assert len(added(dataset)) == count and len({item[0] for item in added(dataset)}) == count
 
 
+def test_choice_is_the_same_whatever_order_the_file_system_gives(opened: Any) -> None:
+    expected = added(opened(ratio=0.5))
+    PLAIN.reverse()
+    try:
+        assert added(opened(ratio=0.5)) == expected
+    finally:
+        PLAIN.reverse()
+
+
 def test_ratio_of_nothing_is_the_plain_dataset_without_looking_for_pictures(
     people: type, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def restore_labels(engine: Any) -> None:
 
 
 def _check_generated(dataset: Any, epsilon: float) -> None:
-    if not any(isinstance(item[0], GeneratedImage) for item in dataset.train):
+    if not any(isinstance(item[0], GeneratedImage) for item in getattr(dataset, "train", ())):
         rule = f"expected a source with generated images with genext.augmented.label_smoothing {epsilon}"
         raise ValueError(f"{rule}, such as market1501_ipg, got none")
 
@@ -77,12 +77,11 @@ class _Smoothing:
         self.name = "criterion_x" if hasattr(engine, "criterion_x") else "criterion"
         self._criterion = getattr(engine, self.name, None)
         self._replaced = vars(engine).get("parse_data_for_train")
+        self._parse = engine.parse_data_for_train
         self._generated = torch.empty(0)
         if not hasattr(self._criterion, "eps") or getattr(engine, "weight_x", 1) == 0:
             rule = f"expected a loss with cross-entropy with genext.augmented.label_smoothing {epsilon}"
-            raise ValueError(
-                f"{rule}, got {type(engine).__name__} without (loss.triplet.weight_x is its weight)"
-            )
+            raise ValueError(f"{rule}, got {type(engine).__name__} without, or loss.triplet.weight_x 0")
 
     def remove(self) -> None:
         setattr(self.engine, self.name, self._criterion)
@@ -94,8 +93,7 @@ class _Smoothing:
     def __call__(self, data: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """What the engine's own method gives; the files of the batch tell which images are generated."""
         self._generated = torch.tensor([isinstance(path, GeneratedImage) for path in data["impath"]])
-        parse = self._replaced or type(self.engine).parse_data_for_train.__get__(self.engine)
-        return parse(data)
+        return self._parse(data)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of the batch that was parsed last: logits (B, K), labels (B,) -> scalar."""
