@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from torchreid_genext.data.poses import draw_skeleton
-from torchreid_genext.data.skeletons import draw_skeletons, scaled
+from torchreid_genext.data.skeletons import draw_skeletons, pictures, scaled
 
 
 def pose() -> np.ndarray:
@@ -50,3 +50,21 @@ def test_skeletons_are_drawn_in_the_style_that_is_asked_for(tmp_path: Path) -> N
 def test_joints_of_other_images_are_of_no_use(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected joints of some of 1 images, got none, such as of a.jpg"):
         draw_skeletons(["a.jpg"], {"b.jpg": pose()}, (32, 16))
+
+
+def test_pictures_are_drawn_skeletons_in_order() -> None:
+    drawn = pictures({"2": pose(), "1": pose() + 1}, (64, 32), style="official")
+    assert drawn.shape == (2, 3, 64, 32)
+    expected = np.array(draw_skeleton(pose(), (64, 32), style="official"))
+    np.testing.assert_array_equal(drawn[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_pose_without_a_limb_is_refused_by_name() -> None:
+    alone = np.full((18, 2), -1)
+    alone[[4, 7]] = 5  # both wrists
+    with pytest.raises(
+        ValueError, match="expected a limb, two joints that belong together, in pose b, got none"
+    ):
+        pictures({"a": pose(), "b": alone}, (64, 32))
+    with pytest.raises(ValueError, match="expected at least one pose, got none"):
+        pictures({}, (64, 32))

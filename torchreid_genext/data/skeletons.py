@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
-from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.poses import LIMBS, draw_skeleton
 
-__all__ = ["draw_skeletons", "scaled"]
+__all__ = ["draw_skeletons", "pictures", "scaled"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,30 @@ def draw_skeletons(
         pictures[row], shown[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1), True
     _report(paths, shown)
     return pictures, shown
+
+
+def pictures(poses: Mapping[str, ArrayLike], size: Sequence[int], *, style: str = "bold") -> Tensor:
+    """Skeletons of poses that somebody shall be shown in.
+
+    Args:
+        poses: name -> (18, 2) joints in pixels of the pictures, as `standard_poses` gives them; at least one.
+        size: height and width of the pictures.
+        style: of the drawing, as in `draw_skeleton`.
+
+    Returns:
+        Pictures (N, 3, H, W) uint8, in the order of the poses.
+
+    Raises:
+        ValueError: if there is no pose, one shows no limb (it is named), or the style is unknown.
+    """
+    if not poses:
+        raise ValueError("expected at least one pose, got none")
+    drawn = {name: draw_skeleton(pose, tuple(size), style=style) for name, pose in poses.items()}
+    for name, pose in poses.items():
+        present = (np.asarray(pose) != -1).all(axis=1)
+        if not any(present[start] and present[end] for start, end in LIMBS):
+            raise ValueError(f"expected a limb, two joints that belong together, in pose {name}, got none")
+    return torch.stack([torch.from_numpy(np.array(each)).permute(2, 0, 1) for each in drawn.values()])
 
 
 def _report(paths: Sequence[str], shown: Tensor) -> None:
