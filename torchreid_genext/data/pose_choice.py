@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -89,7 +90,7 @@ def _unit(mean: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Points:
-    """Joints (N, 18, 2), 0 where missing; whether they are there, and their weights in a pose, (N, 18)."""
+    """Joints (N, 36), 0 where missing; whether they are there, and their weights in a pose, (N, 18)."""
 
     joints: np.ndarray
     there: np.ndarray
@@ -99,19 +100,31 @@ class _Points:
     def of(cls, poses: np.ndarray) -> _Points:
         joints = aligned(poses)
         there = ~np.isnan(joints[..., 0])
-        return cls(np.nan_to_num(joints), there.astype(float), there / there.sum(axis=1, keepdims=True))
+        places = np.nan_to_num(joints).reshape(len(poses), -1)
+        return cls(places, there.astype(float), there / there.sum(axis=1, keepdims=True))
 
-    def cluster(self, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Middle (18, 2) of some poses, and how often each joint is there (18,): the best of both."""
-        weights = self.weights[members][..., None]
-        total = np.maximum(weights.sum(axis=0), 1e-12)
-        return (weights * self.joints[members]).sum(axis=0) / total, self.there[members].mean(axis=0)
+    @cached_property
+    def weighted(self) -> np.ndarray:
+        return self.joints * self.weights.repeat(2, axis=1)
 
-    def distances(self, cluster: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Of all poses, (N,)."""
-        middle, shown = cluster
-        apart = ((self.joints - middle) ** 2).sum(axis=2)
-        return (self.weights * apart).sum(axis=1) + _HIDDEN * ((self.there - shown) ** 2).mean(axis=1)
+    @cached_property
+    def squares(self) -> np.ndarray:
+        """What is left of the distance to a cluster at 0 that shows no joint."""
+        return (self.weighted * self.joints).sum(axis=1) + _HIDDEN * self.there.mean(axis=1)
+
+    def distances(self, members: np.ndarray) -> np.ndarray:
+        """Of all poses to the middles of some groups of them, (K, N).
+
+        Args:
+            members: (K, N) float, 1 where a pose belongs to a group.
+        """
+        total = np.maximum(members @ self.weights, 1e-12)
+        middles = members @ self.weighted / total.repeat(2, axis=1)
+        shown = members @ self.there / members.sum(axis=1, keepdims=True)
+        lengths = (middles**2).reshape(len(members), -1, 2).sum(axis=2) @ self.weights.T
+        places = lengths - 2 * middles @ self.weighted.T
+        seen = (shown**2).mean(axis=1, keepdims=True) - 2 * shown @ self.there.T / self.there.shape[1]
+        return np.maximum(self.squares + places + _HIDDEN * seen, 0)
 
 
 def _clusters(points: _Points, count: int, random: np.random.Generator) -> list[int]:
@@ -132,18 +145,19 @@ def _k_means(points: _Points, count: int, random: np.random.Generator) -> np.nda
         if owner is not None and (new == owner).all():
             break
         owner = new
-        table = np.stack([points.distances(points.cluster(owner == k)) for k in range(count)])
+        table = points.distances((owner == np.arange(count)[:, None]).astype(float))
     return table
 
 
 def _beginning(points: _Points, count: int, random: np.random.Generator) -> np.ndarray:
     """Poses by chance, the likelier the farther they are from those that were chosen before."""
-    table = np.empty((0, len(points.joints)))
+    number = len(points.joints)
+    table = np.empty((0, number))
     while len(table) < count:
-        far = np.maximum(table.min(axis=0), 0) if len(table) else np.ones(len(points.joints))
-        share = far / far.sum() if far.sum() > 0 else np.full(len(far), 1 / len(far))
-        first = random.choice(len(far), p=share)
-        table = np.vstack([table, points.distances(points.cluster(np.array([first])))])
+        far = table.min(axis=0) if len(table) else np.ones(number)
+        share = far / far.sum() if far.sum() > 0 else np.full(number, 1 / number)
+        alone = (np.arange(number) == random.choice(number, p=share)).astype(float)
+        table = np.vstack([table, points.distances(alone[None])])
     return table
 
 
