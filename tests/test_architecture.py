@@ -19,19 +19,23 @@ MAY_IMPORT = {
     "__init__": {"backbones", "compat", "config", "data", "engine", "generators"},
     "backbones": {"checkpoints", "generators"},
     "benchmark": {
-        "checkpoints", "compat", "config", "data", "extraction", "ranklists", "retrieval", "visualization"
+        "checkpoints", "compat", "config", "data", "extraction", "ranklists", "recipes", "retrieval",
+        "visualization",
     },  # fmt: skip
     "checkpoints": set(),
     "compat": set(),
     "config": {"checkpoints"},
     "data": {"checkpoints", "compat"},
-    "download": set(),
-    "engine": {"checkpoints", "compat", "config", "data", "retrieval"},
+    "download": {"checkpoints"},
+    "engine": {"checkpoints", "compat", "config", "data", "recipes", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
+    "generation": {"checkpoints", "compat", "data", "extraction", "visualization"},
     "generators": {"checkpoints", "compat"},
     "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
-    "recipes": {"checkpoints", "compat", "data", "generators", "training", "visualization"},
+    "recipes": {
+        "checkpoints", "compat", "data", "extraction", "generation", "generators", "training", "visualization"
+    },  # fmt: skip
     "training": {"checkpoints", "generators", "visualization"},
     "visualization": set(),
 }

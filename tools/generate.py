@@ -1,10 +1,18 @@
-"""Draw what a generator has learnt, as pictures to look at.
+"""Generate images of people.
+
+IPG (Pose2ID), people of images in other poses:
+
+python tools/generate.py --dataset synthreid --split query gallery --root reid-data
+python tools/generate.py --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
+python tools/generate.py --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
+
+The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
+that was interrupted goes on. --plan only tells what it will cost. The last is the authors' command line: it
+writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how.
+
+Generative identity, pictures of what it has learnt:
 
 python tools/generate.py --generator identity
-python tools/generate.py --generator identity --weights log/synthreid_genid --output log/pictures --seed 3
-
-identity: people under the same noises, people from the prior, reconstructions of unseen images with their L1
-and SSIM, ways between two people, and arithmetic with codes. The shipped weights are the default.
 """
 
 from __future__ import annotations
@@ -13,21 +21,19 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from yacs.config import CfgNode
 
 import torchreid_genext as genext
-from torchreid_genext import checkpoints
-from torchreid_genext.data.memory import ImageTensor, load_images
-from torchreid_genext.generators import build_generator, list_generators
-from torchreid_genext.generators._saving import Saved
-from torchreid_genext.generators.identity import IdentityGenerator
-from torchreid_genext.generators.inverter import Inverter, refine
-from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes import pictures
+from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.data.augmented import generated_folder
+from torchreid_genext.data.store import ImageStore, is_store
+from torchreid_genext.generation import Work, write_manifest
+from torchreid_genext.generators.ipg import IPGPipeline
+from torchreid_genext.recipes import exhibition, ipg_images, strips
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid"
 
@@ -36,7 +42,146 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     genext.register()
-    for name, draw in identity_pictures(arguments):
+    if arguments.generator == "identity":
+        draw_identities(arguments)
+    elif arguments.ref_dir:
+        draw_strips(arguments)
+    else:
+        fill_store(arguments)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--generator", default="ipg", choices=("ipg", "identity"))
+    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
+    parser.add_argument("--seed", type=int, help="of all noise (default: 0; of strips 12580)")
+    add_store_arguments(parser.add_argument_group("IPG, into a store"))
+    add_strip_arguments(parser.add_argument_group("IPG, the authors' command line"))
+    add_identity_arguments(parser.add_argument_group("identity"))
+    parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 10 ...")
+    words = list(sys.argv[1:] if argv is None else argv)
+    keys = next((place for place, word in enumerate(words) if word.startswith("genext.")), len(words))
+    arguments = parser.parse_args(words[:keys])  # apart, or options of several words would take them in
+    arguments.opts = words[keys:]
+    if arguments.generator == "ipg" and not (arguments.dataset or arguments.ref_dir):
+        parser.error("expected --dataset, or --ref_dir with --pose_dir, got neither")
+    return arguments
+
+
+def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument("--dataset", help="any image data set that torchreid knows")
+    parser.add_argument(
+        "--split", nargs="+", default=["query", "gallery"], choices=("query", "gallery", "train")
+    )
+    parser.add_argument(
+        "--poses", nargs="+", default=["standard"],
+        help="standard: eight, from all sides; dataset: eight typical ones of its own; N random",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out_dir", help="store (default: <root>/<dataset>_generated/ipg), or folder of strips"
+    )
+    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
+    parser.add_argument("--limit", type=int, help="only so many images of each split")
+    parser.add_argument(
+        "--shard", type=int, nargs=2, metavar=("I", "N"), help="the I-th part of N, without claims"
+    )
+    parser.add_argument("--plan", action="store_true", help="tell what it will cost, and stop")
+
+
+def add_strip_arguments(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument("--ckpt_dir", help="the authors' five .pth files, or a saved pipeline")
+    parser.add_argument("--pose_dir", help="pictures of skeletons")
+    parser.add_argument("--ref_dir", help="reference images")
+    parser.add_argument("--base_model", help="default: <ckpt_dir>/stable-diffusion-v1-5")
+    parser.add_argument("--vae", help="default: <ckpt_dir>/sd-vae-ft-mse")
+    parser.add_argument(
+        "--rgb_poses", action="store_true", help="skeletons whose red and blue are not swapped"
+    )
+    parser.add_argument(
+        "--official", action="store_true", help="with the authors' rounding and order of noise"
+    )
+
+
+def add_identity_arguments(parser: argparse._ArgumentGroup) -> None:
+    parser.add_argument("--weights", default=str(SHIPPED), help="folder of a training, or of its results")
+    parser.add_argument("-s", "--source", default="synthreid", help="data set whose people are drawn")
+    parser.add_argument("--output", default="log/pictures", help="folder of the pictures")
+    parser.add_argument("--people", type=int, default=8, help="rows of a picture")
+    parser.add_argument("--noises", type=int, default=8, help="columns of a picture")
+    parser.add_argument("--steps", type=int, default=10, help="of the sampler, for reconstructions")
+    parser.add_argument(
+        "--refine", type=int, default=0, help="steps that sharpen the codes of reconstructions"
+    )
+
+
+def fill_store(arguments: argparse.Namespace) -> None:
+    cfg = configured(arguments)
+    drawing = ipg_images.Drawing(cfg, arguments.dataset)
+    wanted = wanted_works(arguments, drawing)
+    folder = Path(arguments.out_dir or generated_folder(arguments.dataset, arguments.root))
+    store = ImageStore(folder) if is_store(folder) else None
+    if not ipg_images.missing(store, wanted):
+        print(f"{folder} holds all {len(wanted)} pictures")
+        return
+    print(f"{folder}, {len(drawing.poses)} poses of each image:\n{drawing.plan(store, wanted)}", flush=True)
+    if arguments.plan:
+        return
+    store = ImageStore.create(folder)
+    print(drawing.fill(store, wanted, shard=tuple(arguments.shard) if arguments.shard else None))
+    print(write_manifest(store))
+
+
+def configured(arguments: argparse.Namespace) -> CfgNode:
+    cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
+    cfg.genext.ipg.sampling.poses, *random = arguments.poses
+    if random not in ([], ["random"]):
+        raise ValueError(f"expected --poses standard, dataset or N random, got {' '.join(arguments.poses)}")
+    cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
+    return cfg
+
+
+def wanted_works(arguments: argparse.Namespace, drawing: ipg_images.Drawing) -> list[Work]:
+    dataset = compat.init_image_dataset(arguments.dataset, root=arguments.root, verbose=False)
+    splits = {split: getattr(dataset, split)[: arguments.limit] for split in arguments.split}
+    return [
+        work for split, items in splits.items() for work in drawing.works(split, [item[0] for item in items])
+    ]
+
+
+def draw_strips(arguments: argparse.Namespace) -> None:
+    poses, references = strips.read_folder(arguments.pose_dir), strips.read_folder(arguments.ref_dir)
+    cfg = config.load_config(arguments.config_file, arguments.opts)
+    pipe = strip_pipeline(arguments)
+    how = ipg_images.sampling(cfg, pipe)
+    options = {"height": how.height, "width": how.width, "num_inference_steps": how.steps}
+    made = strips.write_strips(
+        pipe, references, poses, arguments.out_dir or "output", official=arguments.official,
+        seed=strips.OFFICIAL_SEED if arguments.seed is None else arguments.seed,
+        swap_pose_channels=not arguments.rgb_poses, guidance_scale=how.guidance, **options,
+    )  # fmt: skip
+    for path in made:
+        print(path)
+
+
+def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
+    folder = Path(arguments.ckpt_dir or SHIPPED / "ipg")
+    if (folder / "model_index.json").is_file():
+        pipe = IPGPipeline.from_pretrained(folder)
+    else:
+        base, vae = folder / "stable-diffusion-v1-5", folder / "sd-vae-ft-mse"
+        pipe = IPGPipeline.from_official(folder, arguments.base_model or base, arguments.vae or vae)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(ipg_images.fastest_device())
+
+
+def draw_identities(arguments: argparse.Namespace) -> None:
+    wishes = exhibition.Wishes(
+        arguments.weights, arguments.source, arguments.root, arguments.split[0], people=arguments.people,
+        noises=arguments.noises, steps=arguments.steps, refine=arguments.refine, seed=arguments.seed or 0,
+    )  # fmt: skip
+    for name, draw in exhibition.identity_pictures(wishes):
         begun = time.perf_counter()
         with torch.inference_mode():
             figure = draw()
@@ -44,107 +189,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         with checkpoints.atomic_path(path) as temporary:
             figure.savefig(temporary, format="png")
         print(f"{path} in {time.perf_counter() - begun:.1f} s")
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--generator", default="identity", choices=list_generators())
-    parser.add_argument("--weights", default=str(SHIPPED), help="folder of a training, or of its results")
-    parser.add_argument("-s", "--source", default="synthreid", help="data set whose people are drawn")
-    parser.add_argument(
-        "--split", default="query", help="images that are reconstructed: train, query, gallery"
-    )
-    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
-    parser.add_argument("--output", default="log/pictures", help="folder of the pictures")
-    parser.add_argument("--people", type=int, default=8, help="rows of a picture")
-    parser.add_argument("--noises", type=int, default=8, help="columns of a picture")
-    parser.add_argument(
-        "--steps", type=int, default=10, help="of the sampler, where images are reconstructed"
-    )
-    parser.add_argument(
-        "--refine", type=int, default=0, help="steps that sharpen the codes of reconstructions"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of people and noises")
-    return parser.parse_args(argv)
-
-
-def identity_pictures(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable]]:
-    """Names of pictures, and what draws them; those whose network is missing are left out, and said so."""
-    folder, people, noises = Path(arguments.weights), arguments.people, arguments.noises
-    generator = build_generator(arguments.generator, needed(folder, "generator", "gen"))
-    inverter = optional(Inverter, folder, "inverter")
-    prior = optional(CodePrior, folder, "prior")
-    everyone = people_of(generator, inverter, load(arguments, generator, "train"))
-    shown = choose(everyone, people, seeded(arguments.seed))
-    yield "identities", lambda: pictures.identities(generator, shown, noises, seeded(arguments.seed))
-    yield "interpolations", lambda: pictures.interpolations(generator, shown, noises, seeded(arguments.seed))
-    yield "arithmetic", lambda: pictures.arithmetic(generator, everyone, shown, seeded(arguments.seed))
-    if prior:
-        yield "imagined", lambda: pictures.imagined(generator, prior, people, noises, seeded(arguments.seed))
-    if inverter:
-        unseen = load(arguments, generator, arguments.split)
-        images = one_of_each(unseen, people, seeded(arguments.seed))
-        find = partial(codes_of, generator, inverter, arguments.refine)
-        yield (
-            "reconstructions",
-            lambda: pictures.reconstructions(generator, images, find, steps=arguments.steps),
-        )
-
-
-def people_of(generator: IdentityGenerator, inverter: Inverter | None, seen: ImageTensor) -> pictures.People:
-    if generator.trained.any():
-        return pictures.people_of_table(generator, seen)
-    if inverter is None:
-        raise ValueError("expected a generator with a table of people, or an inverter beside it, got neither")
-    with torch.inference_mode():
-        return pictures.people_of_images(inverter, seen)
-
-
-def codes_of(
-    generator: IdentityGenerator, inverter: Inverter, steps: int, images: torch.Tensor
-) -> torch.Tensor:
-    return refine(generator, images, inverter(images), steps=steps, unit=inverter.unit)
-
-
-def choose(everyone: pictures.People, count: int, random: torch.Generator) -> pictures.People:
-    rows = torch.randperm(len(everyone), generator=random)[:count].tolist()
-    names = tuple(everyone.names[row] for row in rows)
-    return pictures.People(everyone.codes[rows], everyone.examples[rows], everyone.averages[rows], names)
-
-
-def one_of_each(images: ImageTensor, count: int, random: torch.Generator) -> torch.Tensor:
-    """An image of each of a few people, (count, 3, H, W) in [0, 1]."""
-    people = images.pids.unique()
-    chosen = people[torch.randperm(len(people), generator=random)[:count]]
-    return torch.stack([images.images[images.pids == person][0] for person in chosen]).float() / 255
-
-
-def load(arguments: argparse.Namespace, generator: IdentityGenerator, split: str) -> ImageTensor:
-    height, width = generator.image_size
-    return load_images(arguments.source, arguments.root, height=height, width=width, split=split)
-
-
-def needed(folder: Path, name: str, stage: str = "") -> Path:
-    """The file of a network, in the folder or in that of its stage."""
-    files = [folder / f"{name}.safetensors", folder / (stage or name) / f"{name}.safetensors"]
-    found = [file for file in files if file.is_file()]
-    if not found:
-        raise FileNotFoundError(f"expected {name}.safetensors in {folder} or {files[1].parent}, got none")
-    return found[0]
-
-
-def optional(kind: type[Saved], folder: Path, name: str) -> Saved | None:
-    try:
-        return kind.load(needed(folder, name))
-    except FileNotFoundError as error:
-        logging.warning("pictures that need the %s are left out: %s", name, error)
-        return None
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,10 @@ def _load_torch(path: str | Path) -> Any:
     try:
         with torch.serialization.safe_globals(_numpy_scalar_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own words propose to run the code
+        rule = f"expected a whole file of tensors, got {path}, which cannot be read"
+        raise ValueError(f"{rule}: it holds code, or is no file of weights") from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -178,7 +181,7 @@ def _numpy_scalar_globals() -> list[Any]:
 
 
 def _unreadable(path: str | Path, error: Exception) -> ValueError:
-    reason = str(error).strip().split("\n")[0]
+    reason = str(error).strip().split("\n")[0] or "it is empty"
     return ValueError(f"expected a whole file of tensors, got {path}, which cannot be read: {reason}")
 
 
@@ -233,7 +236,8 @@ def fill(
         found = _describe(faults, state, expected)
         raise ValueError(f"expected weights of {type(model).__name__}, got {source}: {found}")
     fitting = {name: state[name] for name in expected if name in state and name not in tolerated}
-    model.load_state_dict(fitting, strict=False)
+    # A model without memory takes the tensors as they are, which needs no second copy of them.
+    model.load_state_dict(fitting, strict=False, assign=any(tensor.is_meta for tensor in expected.values()))
     return sorted(tolerated)
 
 

@@ -133,7 +133,7 @@ def _check_generated(ipg: CfgNode) -> None:
     """Tell before a training, not after it, that generated images are not where they are said to be."""
     if ipg.enabled and not ipg.root:
         raise ValueError("expected genext.ipg.root, a folder of generated images, got none")
-    for split in FOLDERS if ipg.enabled else ():
+    for split in FOLDERS if ipg.enabled and not ipg.generate else ():
         if ipg.side in (split, "both"):
             check_generated(ipg.root, split)
 
@@ -246,6 +246,8 @@ class _Evaluation:
             return images
         if images.paths is None:
             raise ValueError("expected single images with genext.ipg.enabled, got tracklets")
+        if ipg.generate:
+            self._generate(images.paths, split)
         found = find_generated(ipg.root, images.paths, split)
         read = reader(
             functools.partial(_features, self.engine),
@@ -254,6 +256,14 @@ class _Evaluation:
             workers=loader.num_workers,
         )
         return replace(images, generated=collect_features(found, images.features, read)[0])
+
+    def _generate(self, paths: Sequence[str], split: str) -> None:
+        """Draw what the store lacks of generated images of these."""
+        if "data" not in self.cfg:
+            raise ValueError("expected the whole configuration for ipg.generate, got its node genext")
+        from torchreid_genext.recipes import ipg_images  # diffusers takes seconds to import
+
+        ipg_images.complete(self.cfg, {split: paths}, self.cfg.data.targets[0])
 
     def _write(self, folder: Path, dataset_name: str, result: Mapping[str, Any]) -> None:
         path = checkpoints.write_json(folder / f"genext_report_{dataset_name}.json", result)

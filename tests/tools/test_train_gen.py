@@ -40,7 +40,8 @@ def run_script(monkeypatch: pytest.MonkeyPatch, name: str, root: Path, folder: P
 
 def draw(root: Path, weights: Path, output: Path, *words: str) -> None:
     generate.main([
-        "--weights", str(weights), "--output", str(output), "-s", "synthreid_tiny", "--root", str(root),
+        "--generator", "identity", "--weights", str(weights), "--output", str(output),
+        "-s", "synthreid_tiny", "--root", str(root),
         "--people", "3", "--noises", "2", "--steps", "2", *words,
     ])  # fmt: skip
 

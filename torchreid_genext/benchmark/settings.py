@@ -216,12 +216,19 @@ def with_generated(
 ) -> tuple[Images, Images]:
     """Query and gallery with the generated images that the chains use, of ``genext.ipg.root``.
 
+    What is missing there is drawn first, if ``genext.ipg.generate`` asks for it.
+
     Raises:
         ValueError: if there are none, or no root is given.
     """
     used = {side for chain in chains for step in chain.steps if isinstance(step, Fuse) for side in step.sides}
     if used and not cfg.genext.ipg.root:
         raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
+    paths = {name: split.paths for name, split in zip(("query", "gallery"), images) if name in used}
+    if paths and cfg.genext.ipg.generate:
+        from torchreid_genext.recipes import ipg_images  # diffusers takes seconds to import
+
+        ipg_images.complete(cfg, paths, dataset_name(cfg))
     found = {
         name: find_generated(cfg.genext.ipg.root, split.paths, name) if name in used else None
         for name, split in zip(("query", "gallery"), images)

@@ -20,6 +20,7 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_identity_generator(cfg)
     _add_identity_inverter(cfg)
     _add_pose_generator(cfg)
+    _add_sampling(cfg)
     _add_generator_training(cfg)
 
 
@@ -42,6 +43,7 @@ def _add_feature_steps(cfg: CfgNode) -> None:
     cfg.genext.ipg.side = "both"  # query | gallery | both
     cfg.genext.ipg.normalize_before = False  # L2, so that long features have no louder voice
     cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
+    cfg.genext.ipg.generate = False  # first draw into the store at ipg.root what is missing there
 
     # Camera normalisation: centre and scale the features of each camera.
     cfg.genext.camera_norm = CfgNode()
@@ -209,6 +211,8 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.height = 128  # of images, in pixels
     cfg.genext.ipg.generator.width = 64
     cfg.genext.ipg.generator.patch = 2  # pixels a side that become channels, in place of a VAE
+    cfg.genext.ipg.generator.latent_channels = 0  # principal components of a patch; 0: its pixels
+    cfg.genext.ipg.generator.guider_width = 16  # channels of the pose guider's first level
     cfg.genext.ipg.generator.widths = [32, 64, 96, 128]  # channels of each level of both U-Nets
     cfg.genext.ipg.generator.layers = 1  # residual blocks a level
     cfg.genext.ipg.generator.attention = 2  # levels with attention, the deepest ones
@@ -230,6 +234,23 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
     _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
+
+
+def _add_sampling(cfg: CfgNode) -> None:
+    # How IPG draws; the defaults are the authors', but for the pipeline.
+    cfg.genext.ipg.sampling = CfgNode()
+    cfg.genext.ipg.sampling.pipeline = "pretrained/synthreid/ipg"  # folder or hub name of a saved pipeline
+    cfg.genext.ipg.sampling.height = 0  # of images, in pixels; 0: as the pipeline was trained
+    cfg.genext.ipg.sampling.width = 0  # 0: half of the height
+    cfg.genext.ipg.sampling.scheduler = "ddim"  # ddim | unipc | dpmsolver++
+    cfg.genext.ipg.sampling.steps = 20  # of the scheduler
+    cfg.genext.ipg.sampling.guidance = 3.5  # from nobody to the person; up to 1: none, in half the time
+    cfg.genext.ipg.sampling.interval = [0.0, 1.0]  # share of the steps in which there is guidance
+    cfg.genext.ipg.sampling.cache_every = 1  # of so many steps one runs the whole denoiser
+    cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16
+    cfg.genext.ipg.sampling.batch_size = 32  # images at a time
+    cfg.genext.ipg.sampling.poses = "standard"  # standard | dataset | a number of random ones
+    cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 
 
 def _add_generator_training(cfg: CfgNode) -> None:

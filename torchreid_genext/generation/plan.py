@@ -43,12 +43,12 @@ class Plan:
         hours, seconds = divmod(self.images * self.seconds, 3600)
         lines = {
             "images": f"{self.images:,} to make, {self.present:,} are there",
-            "floating point operations": f"{self.images * self.flops:.3g} ({self.flops / 1e9:.3g} GFLOP an image)",
+            "FLOPs": f"{self.images * self.flops:.3g} ({self.flops / 1e9:.3g} GFLOP an image)",
             "time": f"{hours:.0f} h {seconds // 60:.0f} min ({1 / self.seconds:.3g} images/s in one process)",
             "disk": f"{self.images * self.disk / 2**20:,.0f} MiB ({self.disk / 1024:.1f} KiB an image)",
             "memory": f"{self.memory / 2**20:,.0f} MiB at most",
         }
-        return "\n".join(f"{name:>26}: {value}" for name, value in lines.items())
+        return "\n".join(f"{name:>7}: {value}" for name, value in lines.items())
 
 
 def plan(

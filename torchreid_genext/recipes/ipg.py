@@ -24,6 +24,7 @@ from torchreid_genext.generators.ipg import (
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
+    PrincipalAutoencoder,
     TorchreidEncoder,
     TransReID,
     lora,
@@ -39,11 +40,12 @@ __all__ = ["STAGES", "build", "train"]
 STAGES = ("ipg",)
 
 _EXAMPLES = 8  # people in a picture
+_TYPICAL = 2000  # images of which principal components are taken
 _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_SHAPING_IF_SET = ("init", "lora_rank", "cache_latents")
+_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "lora_rank": 0, "cache_latents": False}
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -70,17 +72,19 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
 
 
 def _small(node: CfgNode) -> IPGPipeline:
-    autoencoder = PatchAutoencoder(node.patch)
+    channels = node.latent_channels
+    autoencoder = PrincipalAutoencoder(node.patch, channels) if channels else PatchAutoencoder(node.patch)
     encoder = TorchreidEncoder(node.encoder, tuple(node.encoder_size))
     if node.encoder_weights:
         checkpoints.load_weights(encoder.network, node.encoder_weights)
     with torch.no_grad():
         features = encoder(torch.zeros(1, 3, *node.encoder_size)).shape[1]
-    guider = PoseGuider(node.widths[0], tuple(16 * 2**level for level in range(node.patch.bit_length())))
+    guider_widths = tuple(node.guider_width * 2**level for level in range(node.patch.bit_length()))
+    guider = PoseGuider(node.widths[0], guider_widths)
     return IPGPipeline(
         autoencoder,
-        without_head(_unet(node, autoencoder.config.latent_channels)),
-        _unet(node, autoencoder.config.latent_channels),
+        without_head(_unet(node, autoencoder.latent_channels)),
+        _unet(node, autoencoder.latent_channels),
         guider,
         IdentityProjector(features, node.tokens, node.token_width),
         encoder,
@@ -127,6 +131,8 @@ def _train(cfg: CfgNode) -> Path:
     folder = Path(cfg.data.save_dir, "ipg")
     images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
+    if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
+        _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
     task = _task(cfg, pipe, changes, images, skeletons)
     fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
@@ -135,6 +141,12 @@ def _train(cfg: CfgNode) -> Path:
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
     return _save(pipe, folder / "pipeline")
+
+
+def _fit(autoencoder: PrincipalAutoencoder, images: ImageTensor, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    some = images.images[torch.randperm(len(images), generator=random)[:_TYPICAL]]
+    autoencoder.fit(2 * some.float() / 255 - 1)
 
 
 def _put_in(changes: dict[str, LowRank], task: IPGTask, path: Path) -> None:
@@ -231,7 +243,7 @@ def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
     """What decides on the weights, beside the loop's own options."""
     node = cfg.genext.ipg.generator
     keys = {name: value for name, value in node.items() if name not in _SHAPELESS}
-    keys = {name: value for name, value in keys.items() if value or name not in _SHAPING_IF_SET}
+    keys = {name: value for name, value in keys.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
     return {
         "data": cfg.data.sources[0], "images": len(images), "batch_size": node.train.batch_size, "keys": keys
     }  # fmt: skip

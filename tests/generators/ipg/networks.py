@@ -66,7 +66,7 @@ def assembled(
     autoencoder: Any, guider: PoseGuider, projector: IdentityProjector, encoder: Any
 ) -> IPGPipeline:
     torch.nn.init.normal_(guider.conv_out.weight)
-    channels = autoencoder.config.latent_channels
+    channels = vars(autoencoder).get("latent_channels", 4)
     networks = (autoencoder, unet(channels), unet(channels), guider, projector, encoder)
     made = IPGPipeline(*(network.eval() for network in networks), scheduler=official_scheduler())
     made.set_progress_bar_config(disable=True)

@@ -49,7 +49,7 @@ class SynthReIDFull(SynthReID):
 
 
 class SynthReIDTurning(SynthReID):
-    """The people of `SynthReIDFull`, turning before each camera: what learns other sides can learn from it."""
+    """The people of `SynthReIDFull`, turning before each camera, which shows generators all their sides."""
 
     dataset_dir, size, world = "synthreid_turning", "full", "turning"
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 __all__ = ["Denoiser", "Seen", "without_head"]
 
 Bank = dict[str, Tensor]  # block -> what its self-attention was given, (references, tokens, width)
-_HEAD = ("conv_norm_out", "conv_act", "conv_out")
+HEAD = ("conv_norm_out", "conv_act", "conv_out")
 _PROCESSOR = ".attn1.processor"
 
 
@@ -123,7 +123,7 @@ class Denoiser:
 
 def without_head(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """The same U-Net, in place, without its last normalisation, activation and convolution."""
-    for name in _HEAD:
+    for name in HEAD:
         setattr(unet, name, None if name != "conv_out" else nn.Identity())
     return unet
 

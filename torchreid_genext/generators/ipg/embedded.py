@@ -1,4 +1,4 @@
-"""Parts that let IPG be small: an autoencoder without weights, any torchreid model as identity encoder."""
+"""Parts that let IPG be small: autoencoders without training, any torchreid model as identity encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from torchreid_genext import compat
 
-__all__ = ["PatchAutoencoder", "TorchreidEncoder"]
+__all__ = ["PatchAutoencoder", "PrincipalAutoencoder", "TorchreidEncoder"]
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,10 +29,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, patch: int = 2, scaling_factor: float = 2.0) -> None:
         super().__init__()
-        levels = patch.bit_length()
-        if patch != 2 ** (levels - 1):
-            raise ValueError(f"expected a patch that is a power of 2, got {patch}")
-        self.register_to_config(latent_channels=3 * patch**2, block_out_channels=(3,) * levels)
+        _check_patch(patch)
+        self.shrink, self.latent_channels = patch, 3 * patch**2
         self.unused = nn.Parameter(torch.zeros(()), requires_grad=False)  # tells device and dtype
 
     def encode(self, images: Tensor) -> SimpleNamespace:
@@ -43,6 +41,65 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor, return_dict: bool = True) -> SimpleNamespace | tuple[Tensor]:
         """The inverse."""
         images = F.pixel_shuffle(latents, self.config.patch)
+        return SimpleNamespace(sample=images) if return_dict else (images,)
+
+
+class PrincipalAutoencoder(ModelMixin, ConfigMixin):
+    """In place of a VAE: the principal components of patches, scaled towards equal spread.
+
+    What an image loses is what most patches lack; with 32 components of 8 x 8 pixels that is hardly seen.
+
+    Args:
+        patch: height and width of one, a power of 2.
+        latent_channels: components that are kept, at most 3 patch^2.
+        scaling_factor: of the latents; 1, since `fit` has scaled them.
+    """
+
+    @register_to_config
+    def __init__(self, patch: int = 8, latent_channels: int = 32, scaling_factor: float = 1.0) -> None:
+        super().__init__()
+        _check_patch(patch)
+        if not 1 <= latent_channels <= 3 * patch**2:
+            raise ValueError(f"expected latent_channels in 1..{3 * patch**2}, got {latent_channels}")
+        self.shrink, self.latent_channels = patch, latent_channels
+        self.encoder = nn.Conv2d(3, latent_channels, patch, stride=patch)
+        self.decoder = nn.ConvTranspose2d(latent_channels, 3, patch, stride=patch)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, *, whitening: float = 0.7) -> PrincipalAutoencoder:
+        """Find the components.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1], some hundreds.
+            whitening: 0 leaves each component its spread, 1 gives all the same; in both cases the mean square
+                of a latent is 1. Components of little spread are detail, which noise soon hides.
+
+        Returns:
+            Itself.
+        """
+        mean = images.double().mean(dim=(0, 2, 3))
+        centred = images.double() - mean[:, None, None]
+        patches = F.pixel_unshuffle(centred, self.config.patch).transpose(0, 1).flatten(1)
+        variances, components = torch.linalg.eigh(patches @ patches.T / patches.shape[1])
+        kept = self.config.latent_channels
+        spread, components = variances.flip(0)[:kept].clamp(min=1e-12).sqrt(), components.flip(1)[:, :kept].T
+        scale = spread**-whitening / (spread ** (1 - whitening)).square().mean().sqrt()
+        components = components.reshape_as(self.encoder.weight)
+        self.encoder.weight.copy_(scale[:, None, None, None] * components)
+        self.encoder.bias.copy_(-scale * (components.sum(dim=(2, 3)) @ mean))
+        self.decoder.weight.copy_(components / scale[:, None, None, None])
+        self.decoder.bias.copy_(mean)
+        return self
+
+    def encode(self, images: Tensor) -> SimpleNamespace:
+        """Images (B, 3, H, W) to ``latent_dist.mode()``, (B, latent_channels, H / patch, W / patch)."""
+        latents = self.encoder(images)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
+
+    def decode(self, latents: Tensor, return_dict: bool = True) -> SimpleNamespace | tuple[Tensor]:
+        """Back to images, but for the components that were left out."""
+        images = self.decoder(latents)
         return SimpleNamespace(sample=images) if return_dict else (images,)
 
 
@@ -75,3 +132,8 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
         """Images (B, 3, H, W) in [-1, 1] to features (B, F)."""
         mean, std = (images.new_tensor(self.config[name])[:, None, None] for name in ("mean", "std"))
         return self.network((images / 2 + 0.5 - mean) / std)
+
+
+def _check_patch(patch: int) -> None:
+    if patch < 1 or patch & (patch - 1):
+        raise ValueError(f"expected a patch that is a power of 2, got {patch}")

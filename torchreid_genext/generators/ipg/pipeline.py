@@ -10,6 +10,8 @@ references and poses of a batch may all be different.
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from torchreid_genext.generators.ipg import official
-from torchreid_genext.generators.ipg.attention import Denoiser, without_head
+from torchreid_genext.generators.ipg.attention import HEAD, Denoiser, without_head
 from torchreid_genext.generators.ipg.caching import StepCache
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
 from torchreid_genext.generators.ipg.guidance import Condition, Conditions, Guidance, Poses, References
@@ -77,7 +79,7 @@ class IPGPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: nn.Module,
         reference_unet: UNet2DConditionModel,
         denoising_unet: UNet2DConditionModel,
         pose_guider: PoseGuider,
@@ -96,9 +98,19 @@ class IPGPipeline(DiffusionPipeline):
             scheduler=scheduler,
         )
         self.denoiser = Denoiser(reference_unet, denoising_unet)
-        self.shrink = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.shrink = getattr(vae, "shrink", None) or 2 ** (len(vae.config.block_out_channels) - 1)
         self.images = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
         self.poses = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True, do_normalize=False)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> IPGPipeline:
+        """As of every pipeline of diffusers; only, that a head is missing, as it should, is no warning."""
+        logger, known = logging.getLogger("diffusers.models.modeling_utils"), _HeadMissing()
+        logger.addFilter(known)
+        try:
+            return super().from_pretrained(*args, **kwargs)
+        finally:
+            logger.removeFilter(known)
 
     @classmethod
     def from_official(
@@ -123,13 +135,15 @@ class IPGPipeline(DiffusionPipeline):
         """
         files = official.find_files(ckpt_dir)
         config = UNet2DConditionModel.load_config(base_model, subfolder="unet")
-        networks = {
-            "reference_unet": without_head(UNet2DConditionModel.from_config(config)),
-            "denoising_unet": UNet2DConditionModel.from_config(config),
-            "pose_guider": PoseGuider(config["block_out_channels"][0]),
-            "identity_projector": IdentityProjector(*official.projector_sizes(files["identity_projector"])),
-            "reid_encoder": reid_encoder or TransReID(),
-        }
+        sizes = official.projector_sizes(files["identity_projector"])
+        with torch.device("meta"):  # their memory will be that of the files
+            networks = {
+                "reference_unet": without_head(UNet2DConditionModel.from_config(config)),
+                "denoising_unet": UNet2DConditionModel.from_config(config),
+                "pose_guider": PoseGuider(config["block_out_channels"][0]),
+                "identity_projector": IdentityProjector(*sizes),
+                "reid_encoder": reid_encoder or TransReID(),
+            }
         for name, network in networks.items():
             official.fill(network, files[name])
             network.eval()
@@ -331,6 +345,15 @@ class IPGPipeline(DiffusionPipeline):
 
     def _placed(self, x: Tensor, network: nn.Module) -> Tensor:
         return x.to(self._execution_device, next(network.parameters()).dtype)
+
+
+class _HeadMissing(logging.Filter):
+    """Passes over the warning that the reference U-Net was saved without a head."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        missing = re.findall(r"'([\w.]+)'", message) if "newly initialized" in message else []
+        return not (missing and all(name.startswith(HEAD) for name in missing))
 
 
 def _listed(images: Images) -> list[Image.Image]:

@@ -35,7 +35,7 @@ class Sampling:
         height, width: in pixels.
         scheduler: a name in `SCHEDULERS`.
         steps: of the scheduler.
-        guidance: as `guidance_scale` of the pipeline, likewise `interval`, `cache_every` and `official_guidance`.
+        guidance: as `guidance_scale` of the pipeline, likewise the next three.
         official_bank: round features of references to float16 in between.
         precision: of the networks, a name in `PRECISIONS`; latents are float32.
 

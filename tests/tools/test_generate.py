@@ -1,0 +1,153 @@
+"""Generating from the command line: a store of a data set, the authors' strips, plans and mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.generators.ipg.networks import embedded
+from tests.generators.ipg.test_pipeline import picture
+from tools import generate
+from torchreid_genext import compat
+from torchreid_genext.data.store import ImageStore
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+KEYS = ["genext.ipg.sampling.steps", "1", "genext.ipg.sampling.batch_size", "6"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    embedded().save_pretrained(folder)
+    return folder
+
+
+def fill(pipeline: Path, root: Path, store: Path, *words: str) -> None:
+    keys = [*KEYS, "genext.ipg.sampling.pipeline", str(pipeline)]
+    generate.main([
+        "--dataset", "synthreid_tiny", "--root", str(root), "--out_dir", str(store), "--limit", "2", *words, *keys
+    ])  # fmt: skip
+
+
+def test_a_store_is_filled_in_standard_poses_and_then_complete(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fill(pipeline, reid_data, tmp_path / "store")
+    told = capsys.readouterr().out
+    assert "images: 32 to make, 0 are there" in told and "32 pictures made, 0 there already" in told
+    store = ImageStore(tmp_path / "store")
+    dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
+    for split in ("query", "gallery"):
+        files = store.files(split)
+        assert [*files] == [str(pose) for pose in range(1, 9)]
+        names = {Path(item[0]).name for item in getattr(dataset, split)[:2]}
+        assert all(set(found) == names for found in files.values())
+    (path, *_) = store.files("query")["1"].values()
+    assert Image.open(path).size == (8, 16)
+    entry = next(store.entries("query"))
+    assert entry.provenance["sampling"]["steps"] == 1 and len(entry.provenance["weights"]) == 16
+    fill(pipeline, reid_data, tmp_path / "store")
+    assert "holds all 32 pictures" in capsys.readouterr().out
+
+
+def test_two_shards_fill_what_one_process_fills(pipeline: Path, reid_data: Path, tmp_path: Path) -> None:
+    fill(pipeline, reid_data, tmp_path / "whole", "--split", "query", "--poses", "2", "random")
+    for index in ("1", "0"):
+        fill(
+            pipeline, reid_data, tmp_path / "parts", "--split", "query", "--poses", "2", "random",
+            "--shard", index, "2",
+        )  # fmt: skip
+    whole, parts = (ImageStore(tmp_path / name) for name in ("whole", "parts"))
+    assert [*whole.entries("query")] == [*parts.entries("query")] and len(whole.poses("query")) == 2
+    for entry in whole.entries("query"):
+        images = [np.asarray(Image.open(store.path(entry)), int) for store in (whole, parts)]
+        assert abs(images[0] - images[1]).max() <= 1  # one grey level, where rounding turns
+
+
+def test_a_plan_costs_no_file(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--plan", "--poses", "dataset")
+    told = capsys.readouterr().out
+    for what in (
+        "8 poses of each image",
+        "32 to make",
+        "GFLOP an image",
+        "images/s",
+        "KiB an image",
+        "MiB at most",
+    ):
+        assert what in told
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_keeps_to_one_way_of_making(pipeline: Path, reid_data: Path, tmp_path: Path) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1", "random")
+    with pytest.raises(
+        ValueError, match="expected a store whose query pictures have sampling .* choose another"
+    ):
+        fill(
+            pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.ipg.sampling.guidance", "1.0"
+        )
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    for kind, names in (("ref", ("b.jpg", "a.png")), ("pose", ("10.jpg", "2.jpg"))):
+        (tmp_path / kind).mkdir()
+        for seed, name in enumerate(names):
+            picture(seed, size=(8, 16)).save(tmp_path / kind / name, quality=100)
+    (tmp_path / "pose" / "notes.txt").write_text("no picture")
+    return ["--pose_dir", str(tmp_path / "pose"), "--ref_dir", str(tmp_path / "ref")]
+
+
+@pytest.mark.parametrize("official", ([], ["--official"]))
+def test_the_authors_command_line_writes_a_strip_for_each_reference(
+    pipeline: Path, folders: list[str], tmp_path: Path, official: list[str]
+) -> None:
+    generate.main(
+        ["--ckpt_dir", str(pipeline), *folders, "--out_dir", str(tmp_path / "out"), *official, *KEYS[:2]]
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    strip = Image.open(tmp_path / "out" / "a.png")
+    assert strip.size == (5 * 128, 256)
+    cells = [strip.crop((128 * i, 0, 128 * (i + 1), 256)) for i in range(5)]
+    for cell, name in ((cells[0], "ref/a.png"), (cells[1], "pose/2.jpg"), (cells[3], "pose/10.jpg")):
+        expected = Image.open(tmp_path / name).convert("RGB").resize((128, 256), Image.Resampling.BICUBIC)
+        assert np.array_equal(cell, expected)
+    assert not np.array_equal(cells[2], cells[4])
+
+
+def test_a_reference_that_cannot_be_read_is_left_out(
+    pipeline: Path, folders: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ref" / "c.jpg").write_bytes(b"no picture")
+    generate.main(["--ckpt_dir", str(pipeline), *folders, "--out_dir", str(tmp_path / "out"), *KEYS[:2]])
+    assert len([*(tmp_path / "out").iterdir()]) == 2 and "c.jpg" in caplog.text
+
+
+def test_mistakes_are_told(pipeline: Path, reid_data: Path, folders: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="expected images in .*empty.*, got none that can be read"):
+        generate.main(["--ckpt_dir", str(pipeline), *folders[:2], "--ref_dir", str(tmp_path / "empty")])
+    with pytest.raises(FileNotFoundError, match="expected a folder of images, got no folder"):
+        generate.main(["--ckpt_dir", str(pipeline), *folders[:2], "--ref_dir", str(tmp_path / "nowhere")])
+    with pytest.raises(ValueError, match="expected --poses standard, dataset or N random, got 2 typical"):
+        fill(pipeline, reid_data, tmp_path / "store", "--poses", "2", "typical")
+    with pytest.raises(
+        ValueError, match="expected poses 'standard', 'dataset' or a number above 0, got 'all'"
+    ):
+        fill(pipeline, reid_data, tmp_path / "store", "--poses", "all")
+    with pytest.raises(FileNotFoundError, match="expected .*reference_unet.pth"):
+        generate.main(["--ckpt_dir", str(tmp_path / "empty"), *folders])
+
+
+def test_the_manifest_tells_what_is_there(pipeline: Path, reid_data: Path, tmp_path: Path) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1", "random")
+    told = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    assert "query" in json.dumps(told)

@@ -1,0 +1,225 @@
+"""IPG at work, from a configuration: poses, people, and stores that are filled with both."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from yacs.config import CfgNode
+
+from torchreid_genext import compat
+from torchreid_genext.data.images import open_image
+from torchreid_genext.data.pose_choice import choose_poses
+from torchreid_genext.data.pose_files import read_poses
+from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.skeletons import scaled
+from torchreid_genext.data.standard_poses import standard_poses
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.generation import Filled, Work, content_hash, fill, works
+from torchreid_genext.generation.plan import Plan, plan
+from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+
+__all__ = [
+    "Drawing",
+    "complete",
+    "draw_poses",
+    "fastest_device",
+    "joints",
+    "load_pipeline",
+    "missing",
+    "sampling",
+]
+
+_CHOSEN = 8  # poses of a data set
+_ANY_SIZE = (128, 64)
+_log = logging.getLogger(__name__)
+
+
+def load_pipeline(cfg: CfgNode) -> IPGPipeline:
+    """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
+
+    Raises:
+        OSError: if there is none.
+    """
+    pipe = IPGPipeline.from_pretrained(cfg.genext.ipg.sampling.pipeline)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(fastest_device())
+
+
+def fastest_device() -> torch.device:
+    """An accelerator if there is one."""
+    return (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    )
+
+
+def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
+    """How ``genext.ipg.sampling`` draws.
+
+    Raises:
+        ValueError: as `Sampling`.
+    """
+    node = cfg.genext.ipg.sampling
+    height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
+    return Sampling(
+        height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
+        node.cache_every, precision=node.precision,
+    )  # fmt: skip
+
+
+def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The poses that ``genext.ipg.sampling.poses`` names, (18, 2) each, by name.
+
+    Args:
+        cfg: the whole configuration.
+        dataset: whose own poses are taken where these are asked for.
+        size: height and width in pixels of what is drawn.
+
+    Raises:
+        ValueError: if the word is unknown, or the data set has too few poses.
+        FileNotFoundError: if it has none.
+    """
+    node = cfg.genext.ipg
+    if node.sampling.poses == "standard":
+        return standard_poses(*size)
+    count = _count(node.sampling.poses)
+    folder = compat.image_dataset_folder(dataset, cfg.data.root)
+    found = {
+        name: pose for name, pose in read_poses(folder / node.generator.poses).items() if (pose >= 0).any()
+    }
+    chosen = _random(found, count, node.sampling.seed) if count else choose_poses(found, _CHOSEN)
+    return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
+
+
+def _count(word: str) -> int:
+    """Of random poses; 0 for those that stand for a data set."""
+    if word != "dataset" and not (word.isdecimal() and int(word)):
+        raise ValueError(f"expected poses 'standard', 'dataset' or a number above 0, got {word!r}")
+    return int(word) if word != "dataset" else 0
+
+
+def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]:
+    names = sorted(found)
+    if count > len(names):
+        raise ValueError(f"expected a number of poses in 1..{len(names)}, got {count}")
+    return [names[row] for row in np.random.default_rng(seed).choice(len(names), count, replace=False)]
+
+
+def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Joints in an image of a data set, for an image of another size."""
+    (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
+    with Image.open(path) as image:
+        return scaled(pose, image.size[::-1], size)
+
+
+def draw_poses(poses: Mapping[str, np.ndarray], size: tuple[int, int]) -> dict[str, Image.Image]:
+    """Skeletons of poses by name, as IPG looks at them."""
+    return {name: draw_skeleton(pose, size) for name, pose in poses.items()}
+
+
+class Drawing:
+    """People of a data set in poses, with a pipeline, as a configuration says.
+
+    Args:
+        cfg: the whole configuration.
+        dataset: whose poses are meant, if the standard ones are not.
+        pipe: None for that of the configuration.
+
+    Attributes:
+        poses: their names.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
+        self.cfg = cfg.genext.ipg.sampling
+        pipe = load_pipeline(cfg) if pipe is None else pipe
+        how = sampling(cfg, pipe)
+        poses = joints(cfg, dataset, (how.height, how.width))
+        self.poses = [*poses]
+        self._hashes = {name: content_hash(pose)[:16] for name, pose in poses.items()}
+        self._sampler = IPGSampler(pipe, draw_poses(poses, (how.height, how.width)), how, open_image)
+
+    def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
+        """The pictures that are wanted."""
+        references, poses, seeds = zip(*((work.reference, work.pose, work.seed) for work in batch))
+        return self._sampler(references, poses, seeds)
+
+    @functools.cached_property
+    def _how(self) -> dict[str, Any]:
+        return self._sampler.provenance()
+
+    def provenance(self, work: Work) -> dict[str, Any]:
+        """How a picture is made, beside its seed and reference."""
+        return self._how | {"pose": self._hashes[work.pose]}
+
+    def works(self, split: str, references: Sequence[str]) -> list[Work]:
+        """Every reference in every pose."""
+        return works(split, references, self.poses, seed=self.cfg.seed)
+
+    def fill(self, store: ImageStore, wanted: Sequence[Work], **options: Any) -> Filled:
+        """Make what a store lacks; options are those of `generation.fill`.
+
+        Raises:
+            ValueError: if the store has pictures of these splits that were made otherwise, or as `fill`.
+        """
+        self._check_alike(store, {work.split for work in wanted})
+        return fill(
+            store, wanted, self, provenance=self.provenance, batch_size=self.cfg.batch_size, **options
+        )
+
+    def _check_alike(self, store: ImageStore, splits: set[str]) -> None:
+        """Two pictures of one person in one pose would leave it open which is meant."""
+        for split in sorted(splits):
+            entry = next(store.entries(split, dropped=True), None)
+            for what, ours in self._how.items() if entry else ():
+                if (found := entry.provenance.get(what)) != ours:
+                    rule = f"expected a store whose {split} pictures have {what} {ours}"
+                    raise ValueError(f"{rule}, got {found} in {store.root}; choose another folder")
+
+    def plan(self, store: ImageStore | None, wanted: Sequence[Work]) -> Plan:
+        """What filling a store will cost.
+
+        Raises:
+            ValueError: if nothing is missing.
+        """
+        lacking = missing(store, wanted)
+        return plan(lacking, len(wanted) - len(lacking), self, batch_size=self.cfg.batch_size)
+
+
+def missing(store: ImageStore | None, wanted: Sequence[Work]) -> list[Work]:
+    """Works that are not in a store, however they were made; all if there is none."""
+    splits = {work.split for work in wanted}
+    there = {} if store is None else {split: store.files(split, dropped=True) for split in splits}
+    return [
+        work for work in wanted
+        if Path(work.reference).name not in there.get(work.split, {}).get(work.pose, {})
+    ]  # fmt: skip
+
+
+def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str = "") -> Filled:
+    """Draw what the store at ``genext.ipg.root`` lacks; for one that lacks nothing no network is loaded.
+
+    Args:
+        cfg: the whole configuration.
+        references: files of real images, by split.
+        dataset: their data set.
+
+    Raises:
+        ValueError: if no root is set, or as `Drawing.fill`.
+        OSError: if there is no pipeline, or the store cannot be written.
+    """
+    if not cfg.genext.ipg.root:
+        raise ValueError("expected genext.ipg.root, the store that is to be filled, got none")
+    store = ImageStore.create(cfg.genext.ipg.root)
+    poses = [*joints(cfg, dataset, _ANY_SIZE)]  # for their names
+    seed = cfg.genext.ipg.sampling.seed
+    wanted = [work for split, paths in references.items() for work in works(split, paths, poses, seed=seed)]
+    if not missing(store, wanted):
+        return Filled(made=0, present=len(wanted), failed={})
+    _log.info("drawing into %s what it lacks of %d pictures", store.root, len(wanted))
+    return Drawing(cfg, dataset).fill(store, wanted)
