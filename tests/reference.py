@@ -353,3 +353,15 @@ def soft_margin_triplet(codes: np.ndarray, labels: np.ndarray, scale: float) -> 
         nearest = min(d for d, label in zip(distances, labels) if label != labels[i])
         losses.append(np.log1p(np.exp(scale * (furthest - nearest))))
     return float(np.mean(losses))
+
+
+def joints_in_place(found: list[list[float]], target: list[list[float]], radius: float) -> float:
+    """PCK, joint by joint: which of the target's joints are found within a share of its longer side."""
+    wanted = [place for place in target if -1 not in place]
+    sides = [max(p[axis] for p in wanted) - min(p[axis] for p in wanted) for axis in (0, 1)]
+    right = 0
+    for place, where in zip(target, found):
+        if -1 not in place and -1 not in where:
+            distance = sum((a - b) ** 2 for a, b in zip(place, where)) ** 0.5
+            right += distance <= radius * max(sides)
+    return right / len(wanted)

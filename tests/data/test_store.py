@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from torchreid_genext.data.generated import Coverage, check_generated, find_generated
-from torchreid_genext.data.store import ImageStore, is_store
+from torchreid_genext.data.marks import Mark
+from torchreid_genext.data.store import Entry, ImageStore, is_store
 
 NAMES = ["0002_c1s1_000451_03.jpg", "0007_c3s3_077419_03.jpg", "0000_c6s4_002427_05.jpg"]
 PATHS = [f"market1501/query/{name}" for name in NAMES]
@@ -247,3 +248,59 @@ def test_different_pictures_of_one_pose_are_refused_and_equal_ones_are_not(store
         find_generated(store.root, PATHS, "query")
     assert str(third) in str(caught.value) and caught.value.args[0].count(".png") == 2
     assert first.exists()
+
+
+def test_dropped_pictures_are_left_out_unless_asked_for_and_are_not_made_again(store: ImageStore) -> None:
+    first, second = (store.add(picture(n), **request(pose=str(n))) for n in (1, 2))
+    kept, dropped = sorted(store.entries("query"), key=lambda entry: entry.pose)
+    store.mark(kept, Mark((), {"similarity": 0.9}))
+    store.mark(dropped, Mark(("blank", "other person"), {"similarity": 0.1}, {"similarity": 0.5}))
+    assert list(store.entries("query")) == list(store.entries()) == [kept]
+    assert store.poses("query") == ["1"] and store.files("query") == {"1": {NAMES[0]: str(first)}}
+    assert len(list(store.entries("query", dropped=True))) == len(list(store.entries(dropped=True))) == 2
+    assert store.poses("query", dropped=True) == ["1", "2"]
+    assert store.files("query", dropped=True)["2"] == {NAMES[0]: str(second)}
+    assert store.has(**request(pose="2")) and store.add(picture(3), **request(pose="2")) == second
+
+
+def test_marks_lie_beside_their_pictures_and_are_read_again(store: ImageStore) -> None:
+    path = store.add(picture(), **request())
+    (entry,) = store.entries()
+    assert store.mark_of(entry) is None
+    mark = Mark(("blank",), {"deviation": 0.5}, {"deviation": 4.0})
+    store.mark(entry, mark)
+    assert ImageStore(store.root).mark_of(entry) == mark
+    said = json.loads((path.parent / f"{entry.key}.mark.json").read_text())
+    assert (said["kept"], said["reasons"]) == (False, ["blank"])
+    store.mark(entry, Mark())
+    assert store.mark_of(entry).kept and list(store.entries()) == [entry]
+
+
+def test_what_is_not_there_is_not_marked(store: ImageStore) -> None:
+    store.add(picture(), **request())
+    (entry,) = store.entries()
+    with pytest.raises(ValueError, match="expected a picture of the store, got Entry"):
+        store.mark(Entry("train", entry.reference, entry.pose, {}), Mark())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.mark(entry, Mark((), {"similarity": float("nan")}))
+    assert store.mark_of(entry) is None
+
+
+def test_a_picture_that_was_cut_off_counts_as_missing_and_is_replaced(store: ImageStore) -> None:
+    path = store.add(picture(3), **request())
+    whole = path.read_bytes()
+    for length in (0, 5, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert not store.has(**request())
+        store.add(picture(3), **request())
+        assert path.read_bytes() == whole
+
+
+def test_generated_images_that_were_dropped_are_not_found(store: ImageStore) -> None:
+    for name, pose in ((NAMES[0], "1"), (NAMES[0], "2"), (NAMES[1], "1")):
+        store.add(picture(), **request(reference=name, pose=pose))
+    for entry in [*store.entries()]:
+        if entry.pose == "2":
+            store.mark(entry, Mark(("blank",)))
+    found = find_generated(store.root, PATHS, "query")
+    assert found.poses == 1 and found.coverage == Coverage(1, 2, 0, 1)
