@@ -132,16 +132,22 @@ def make_old(paths: list[Path]) -> None:
             os.utime(path, (0, 0))
 
 
-def test_a_heartbeat_keeps_a_claim_and_its_end_gives_it_away(tmp_path: Path) -> None:
-    holder, other = Claims(tmp_path, timeout=0.3), Claims(tmp_path, timeout=0.3)
-    with holder:
+def test_claims_are_renewed_as_long_as_the_context_lasts(tmp_path: Path) -> None:
+    with Claims(tmp_path, timeout=0.3) as holder:
         holder.take("a")
-        for _ in range(8):
-            time.sleep(0.1)
-            assert not other.take("a")
-    assert Claims(tmp_path, timeout=0.3).take("a")  # without a context its heart does not beat
-    time.sleep(0.35)
-    assert other.take("a")
+        for _ in range(2):
+            age(tmp_path, 3600)
+            end = time.monotonic() + 60
+            while time.time() - (tmp_path / "a").stat().st_mtime > 60 and time.monotonic() < end:
+                time.sleep(0.01)
+            assert not Claims(tmp_path, timeout=600).take("a")
+    assert "heartbeat of claims" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_without_a_context_claims_are_not_renewed(tmp_path: Path) -> None:
+    assert Claims(tmp_path, timeout=0.05).take("a")
+    time.sleep(0.1)
+    assert Claims(tmp_path, timeout=0.05).take("a")
 
 
 DIE = """
