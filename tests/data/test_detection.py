@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_torchvisions_network_is_understood(tmp_path: Path) -> None:
     )
     pose = read_market_annotations(tmp_path / "a.csv")["a.png"]
     assert done.found == 1 and (pose >= 0).all() and (pose <= [64, 32]).all()
+
+
+def test_names_of_older_files_are_understood() -> None:
+    """torchvision renames them itself, in load_state_dict, if it is told nothing of a version."""
+    from torchvision.models.detection.rpn import RPNHead
+    from torchvision.ops import FeaturePyramidNetwork
+
+    parts = {"backbone.fpn": FeaturePyramidNetwork([4, 8], 4), "rpn.head": RPNHead(4, 3)}
+    network = nn.ModuleDict({"backbone": nn.ModuleDict({"fpn": parts["backbone.fpn"]})})
+    network["rpn"] = nn.ModuleDict({"head": parts["rpn.head"]})
+    new = network.state_dict()
+    old = {name.replace("conv.0.0.", "conv."): value for name, value in new.items()}
+    old = {re.sub(r"(blocks\.\d)\.0", r"\1", name): value for name, value in old.items()}
+    assert "backbone.fpn.layer_blocks.1.weight" in old and "rpn.head.conv.bias" in old
+    network.load_state_dict(dict(old))
+    assert detection._renamed(old).keys() == new.keys() == detection._renamed(new).keys()
 
 
 @pytest.mark.parametrize(("counters", "added"), [(False, 0.0), (True, 1e-5)])

@@ -9,6 +9,7 @@ times the score, is the largest: passers-by are small, or cut off.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,10 +70,19 @@ def keypoint_rcnn(weights: str | PathLike[str], *, min_size: int = 800) -> nn.Mo
     """
     from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-    state = checkpoints.safe_load(Path(weights))
+    state = _renamed(checkpoints.safe_load(Path(weights)))
     network = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=min_size)
     checkpoints.fill(network, state, Path(weights))
     return _as_trained(network, state).eval()
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's files are older than the names that some convolutions have in its networks today."""
+    newer = {name: re.sub(r"(fpn\.\w+_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", name) for name in state}
+    newer = {
+        old: re.sub(r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", new) for old, new in newer.items()
+    }
+    return {newer[name]: tensor for name, tensor in state.items()}
 
 
 def _as_trained(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
