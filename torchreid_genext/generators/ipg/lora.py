@@ -1,7 +1,7 @@
 """Fine-tuning where memory is short: U-Nets that keep their weights and learn changes of low rank.
 
 "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022), on the projections of all attentions. It
-needs no further library: changes stand beside the U-Net, so that checkpoints and averages hold them alone, and
+needs no further library: changes stand beside the U-Net, so that checkpoints and averages hold only them, and
 are added to what its layers give. Files have peft's names, and alpha is the rank: where peft is at hand,
 ``unet.load_lora_adapter(path, prefix="denoising_unet")`` of diffusers reads them, too.
 """
