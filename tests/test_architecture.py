@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "ranklists": {"checkpoints", "retrieval"},
     "retrieval": {"checkpoints"},
     "recipes": {
-        "checkpoints", "compat", "data", "extraction", "generation", "generators", "training", "visualization"
+        "checkpoints", "compat", "data", "extraction", "generation", "generators", "retrieval", "training",
+        "visualization",
     },  # fmt: skip
     "training": {"checkpoints", "generators", "visualization"},
     "visualization": set(),

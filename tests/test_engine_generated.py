@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tests.generators.ipg.networks import embedded
 from tests.test_engine import build_engine, measure, pictures, tiny_config, tiny_datasets  # noqa: F401
 from torchreid_genext import engine as hooks
 from torchreid_genext.data.generated import FOLDERS
@@ -100,6 +101,22 @@ def store(root: Path, tmp_path: Path) -> Path:
 def test_figures_from_a_store_are_those_from_folders(engine: Any, root: Path, store: Path) -> None:
     hooks.attach(engine, tiny_config(*options(store)))
     assert measure(engine) == pytest.approx(by_hand(engine, root, "both"), abs=1e-6)
+
+
+def test_what_the_store_lacks_is_drawn_if_asked(engine: Any, tmp_path: Path) -> None:
+    embedded().save_pretrained(tmp_path / "pipeline")
+    sampling = {"pipeline": tmp_path / "pipeline", "steps": 1, "guidance": 1.0}
+    keys = [str(word) for key, value in sampling.items() for word in (f"genext.ipg.sampling.{key}", value)]
+    store = tmp_path / "new"
+    cfg = tiny_config(*options(store, "genext.ipg.generate", "True", "genext.ipg.side", "query", *keys))
+    drawn = measure(hooks.attach(engine, cfg))
+    files = ImageStore(store).files("query")
+    assert [*files] == [str(pose) for pose in range(1, 9)] and not ImageStore(store).files("gallery")
+    cfg = tiny_config(*options(store, "genext.ipg.side", "query"))
+    assert measure(hooks.attach(engine, cfg)) == drawn
+    with pytest.raises(ValueError, match="expected the whole configuration for ipg.generate"):
+        cfg.genext.ipg.generate = True
+        measure(hooks.attach(engine, cfg.genext))
 
 
 def test_a_store_without_a_split_is_refused_when_attaching(engine: Any, tmp_path: Path) -> None:

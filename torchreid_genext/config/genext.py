@@ -250,6 +250,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16
     cfg.genext.ipg.sampling.batch_size = 32  # images at a time
     cfg.genext.ipg.sampling.poses = "standard"  # standard | dataset | a number of random ones
+    cfg.genext.ipg.sampling.style = "bold"  # of drawn skeletons: bold | official, for the authors' weights
     cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 
 

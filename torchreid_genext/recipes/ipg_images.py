@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _CHOSEN = 8  # poses of a data set
-_ANY_SIZE = (128, 64)
+_ANY_SIZE = _OFFICIAL_SIZE = (128, 64)
 _log = logging.getLogger(__name__)
 
 
@@ -118,9 +118,15 @@ def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -
         return scaled(pose, image.size[::-1], size)
 
 
-def draw_poses(poses: Mapping[str, np.ndarray], size: tuple[int, int]) -> dict[str, Image.Image]:
-    """Skeletons of poses by name, as IPG looks at them."""
-    return {name: draw_skeleton(pose, size) for name, pose in poses.items()}
+def draw_poses(
+    poses: Mapping[str, np.ndarray], size: tuple[int, int], style: str = "bold"
+) -> dict[str, Image.Image]:
+    """Skeletons of poses by name, as IPG looks at them; official ones are small, and enlarged by it."""
+    drawn_at = _OFFICIAL_SIZE if style == "official" else size
+    return {
+        name: draw_skeleton(scaled(pose, size, drawn_at), drawn_at, style=style)
+        for name, pose in poses.items()
+    }
 
 
 class Drawing:
@@ -141,8 +147,9 @@ class Drawing:
         how = sampling(cfg, pipe)
         poses = joints(cfg, dataset, (how.height, how.width))
         self.poses = [*poses]
-        self._hashes = {name: content_hash(pose)[:16] for name, pose in poses.items()}
-        self._sampler = IPGSampler(pipe, draw_poses(poses, (how.height, how.width)), how, open_image)
+        self._hashes = {name: content_hash(pose)[:16] + f" {self.cfg.style}" for name, pose in poses.items()}
+        drawn = draw_poses(poses, (how.height, how.width), self.cfg.style)
+        self._sampler = IPGSampler(pipe, drawn, how, open_image)
 
     def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
         """The pictures that are wanted."""

@@ -102,6 +102,22 @@ def test_networks_of_pipelines_are_found_in_the_package_and_nothing_else_is() ->
         genext.Nobody  # noqa: B018
 
 
+def test_poses_may_be_looked_at_before_but_at_the_right_size() -> None:
+    pipe, poses = pipeline(), [picture(3), picture(4)]
+    images = pipe(picture(1), poses, generator=seeded(6, 7), **SMALL).images
+    looked_at = pipe.look_at_poses(poses, 16, 8)
+    assert torch.equal(pipe(picture(1), looked_at, generator=seeded(6, 7), **SMALL).images, images)
+    with pytest.raises(ValueError, match="expected poses of 32 x 16, got 16 x 8"):
+        pipe(picture(1), looked_at, **SMALL | {"height": 32, "width": 16})
+
+
+def test_a_missing_head_is_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    embedded().save_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        IPGPipeline.from_pretrained(tmp_path)
+    assert caplog.text == ""
+
+
 def test_outputs_and_callbacks_are_those_of_diffusers() -> None:
     pipe, steps, options = pipeline(), [], SMALL | {"output_type": "pil"}
 

@@ -26,6 +26,7 @@ from torchreid_genext import checkpoints
 from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.generated import FOLDERS
 from torchreid_genext.data.synthetic.body import Pose, View
+from torchreid_genext.data.synthetic.render import Rendering
 from torchreid_genext.data.synthetic.world import GALLERY, QUERY, Shot, shots
 from torchreid_genext.data.synthetic.writing import Manifest, draw_shot, read_manifest
 
@@ -63,9 +64,14 @@ def draw_standard_pose(reference: Shot, number: int) -> Image.Image:
     Returns:
         An RGB image; equal arguments give equal pixels.
     """
+    return render_standard_pose(reference, number).image
+
+
+def render_standard_pose(reference: Shot, number: int) -> Rendering:
+    """The same, with the joints of the person."""
     pose, view = STANDARD_POSES[number]
     seed = (14, number, *reference.seed)
-    return draw_shot(replace(reference, pose=pose, view=view, occluder=None, seed=seed)).image
+    return draw_shot(replace(reference, pose=pose, view=view, occluder=None, seed=seed))
 
 
 def write_standard_poses(

@@ -198,13 +198,8 @@ class IPGPipeline(DiffusionPipeline):
             ValueError: if there are neither one reference nor one for each pose, or the size does not halve.
         """
         self.check_inputs(height, width, output_type, callback_on_step_end_tensor_inputs)
-        if not isinstance(pose, Poses):
-            pose = self.look_at_poses(pose, height, width, swap=swap_pose_channels)
-        if (pose.height, pose.width) != (height, width):
-            raise ValueError(f"expected poses of {height} x {width}, got {pose.height} x {pose.width}")
-        if not isinstance(reference, References):
-            reference = self.look_at(reference, height, width, bank_dtype=bank_dtype)
-        references = _one_for_each(reference, len(pose))
+        pose = self._poses(pose, height, width, swap_pose_channels)
+        references = self._references(reference, height, width, bank_dtype, len(pose))
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         latents = self.prepare_latents(len(pose), height, width, generator, latents)
         guidance = Guidance(guidance_scale, guidance_interval, official_guidance)
@@ -295,6 +290,25 @@ class IPGPipeline(DiffusionPipeline):
         # in float32 even where networks are not: rounding would add up over the steps
         return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
+    def _poses(self, pose: Images | Tensor | Poses, height: int, width: int, swap: bool) -> Poses:
+        if not isinstance(pose, Poses):
+            return self.look_at_poses(pose, height, width, swap=swap)
+        if (pose.height, pose.width) != (height, width):
+            raise ValueError(f"expected poses of {height} x {width}, got {pose.height} x {pose.width}")
+        return pose
+
+    def _references(
+        self, found: Images | References, height: int, width: int, dtype: torch.dtype | None, count: int
+    ) -> References:
+        """As many as there are poses."""
+        if not isinstance(found, References):
+            found = self.look_at(found, height, width, bank_dtype=dtype)
+        if len(found) == 1:
+            return found[torch.zeros(count, dtype=torch.int64, device=found.tokens.device)]
+        if len(found) != count:
+            raise ValueError(f"expected one reference, or one for each of {count} poses, got {len(found)}")
+        return found
+
     def _sample(
         self,
         latents: Tensor,
@@ -358,12 +372,3 @@ class _HeadMissing(logging.Filter):
 
 def _listed(images: Images) -> list[Image.Image]:
     return [images] if isinstance(images, Image.Image) else list(images)
-
-
-def _one_for_each(references: References, count: int) -> References:
-    """As many references as there are poses."""
-    if len(references) == 1:
-        return references[torch.zeros(count, dtype=torch.int64, device=references.tokens.device)]
-    if len(references) != count:
-        raise ValueError(f"expected one reference, or one for each of {count} poses, got {len(references)}")
-    return references

@@ -17,7 +17,7 @@ from torchreid_genext.generators.ipg.attention import Seen
 from torchreid_genext.generators.ipg.guidance import Poses, References
 from torchreid_genext.generators.ipg.pipeline import IPGPipeline
 
-__all__ = ["PRECISIONS", "SCHEDULERS", "IPGSampler", "Sampling", "weights_digest"]
+__all__ = ["PRECISIONS", "SCHEDULERS", "IPGSampler", "Sampling", "prepare", "weights_digest"]
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -62,6 +62,19 @@ class Sampling:
             raise ValueError(f"expected steps >= 1, got {self.steps}")
 
 
+def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
+    """Give a pipeline precision, memory order and scheduler; returns the options of its calls."""
+    for network in pipe.components.values():
+        if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
+            nn.Module.to(network, PRECISIONS[sampling.precision], memory_format=torch.channels_last)
+    pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
+    return {
+        "height": sampling.height, "width": sampling.width, "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance, "guidance_interval": sampling.interval,
+        "cache_every": sampling.cache_every, "official_guidance": sampling.official_guidance,
+    }  # fmt: skip
+
+
 class IPGSampler:
     """Draws people in poses.
 
@@ -88,10 +101,7 @@ class IPGSampler:
             raise ValueError("expected at least one pose, got none")
         self.pipe, self.sampling, self.open_image, self._keep = pipe, sampling, open_image, keep
         self._weights = weights_digest(pipe)  # before they are rounded
-        pipe.to(PRECISIONS[sampling.precision])
-        for unet in (pipe.reference_unet, pipe.denoising_unet, pipe.pose_guider, pipe.vae):
-            unet.to(memory_format=torch.channels_last)
-        pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
+        self._options = prepare(pipe, sampling)
         self._rows = {name: row for row, name in enumerate(poses)}
         pictures, size = [*poses.values()], (sampling.height, sampling.width)
         self._poses = pipe.look_at_poses(pictures, *size, swap=swap_pose_channels)
@@ -107,16 +117,8 @@ class IPGSampler:
         """
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         return self.pipe(
-            self._look_at(references), self._pose(poses), generator=noise, **self._options()
+            self._look_at(references), self._pose(poses), generator=noise, **self._options
         ).images
-
-    def _options(self) -> dict[str, Any]:
-        given = self.sampling
-        return {
-            "height": given.height, "width": given.width, "num_inference_steps": given.steps,
-            "guidance_scale": given.guidance, "guidance_interval": given.interval,
-            "cache_every": given.cache_every, "official_guidance": given.official_guidance,
-        }  # fmt: skip
 
     def _pose(self, names: Sequence[str]) -> Poses:
         if unknown := [name for name in names if name not in self._rows]:

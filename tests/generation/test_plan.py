@@ -1,0 +1,43 @@
+"""Plans: FLOPs that can be counted by hand, and what is told of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from torchreid_genext.generation import Work
+from torchreid_genext.generation.plan import Plan, plan
+
+WORKS = [Work("query", f"{number}.jpg", "1", number) for number in range(5)]
+
+
+def multiply(batch: list[Work]) -> list[Image.Image]:
+    """A product of 4 x 6 by 6 x 8 a picture."""
+    for _ in batch:
+        torch.ones(4, 6) @ torch.ones(6, 8)
+    return [Image.new("RGB", (8, 16)) for _ in batch]
+
+
+def test_arithmetic_disk_and_time_are_those_of_one_batch() -> None:
+    found = plan(WORKS, 7, multiply, batch_size=2)
+    assert (found.images, found.present) == (5, 7)
+    assert found.flops == 2 * 4 * 6 * 8
+    assert found.disk == 2 * 4096  # a small PNG and its entry, a block each
+    assert found.seconds > 0 and found.memory > 2**20
+
+
+def test_a_plan_is_told_in_hours() -> None:
+    told = str(Plan(images=36000, present=1, flops=2e9, seconds=0.5, disk=2**20, memory=2**31))
+    for what in (
+        "36,000 to make, 1 are there",
+        "7.2e+13 (2 GFLOP an image)",
+        "5 h 0 min (2 images/s",
+        "36,000 MiB",
+    ):
+        assert what in told
+
+
+def test_nothing_to_make_is_no_plan() -> None:
+    with pytest.raises(ValueError, match="expected something to make, got nothing"):
+        plan([], 3, multiply, batch_size=2)
