@@ -3,8 +3,8 @@
 python tools/evaluate_ipg.py --root reid-data --sheet docs/ipg.png
 python tools/evaluate_ipg.py --root reid-data genext.ipg.sampling.steps 8 genext.ipg.sampling.guidance 1.0
 
-Compared with copying the reference (right person, wrong pose) and with the average image of the pose (nobody).
-Features are those of the shipped OSNet, trained on other people of the same world; --judge names another model.
+Compared with copying the reference (right person, wrong pose) and with the average image of the pose
+(nobody). Identity is judged by the shipped OSNet, trained on other people of the same world, or --judge.
 """
 
 from __future__ import annotations

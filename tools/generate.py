@@ -77,7 +77,7 @@ def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
     )
     parser.add_argument(
         "--poses", nargs="+", default=["standard"],
-        help="standard: eight, from all sides; dataset: eight typical ones of its own; N random",
+        help="standard: eight, from all sides, or some such as 1,5; dataset: eight of its own; N random",
     )  # fmt: skip
     parser.add_argument(
         "--out_dir", help="store (default: <root>/<dataset>_generated/ipg), or folder of strips"

@@ -263,7 +263,7 @@ class _Evaluation:
             raise ValueError("expected the whole configuration for ipg.generate, got its node genext")
         from torchreid_genext.recipes import ipg_images  # diffusers takes seconds to import
 
-        ipg_images.complete(self.cfg, {split: paths}, self.cfg.data.targets[0])
+        ipg_images.complete(self.cfg, {split: paths}, plain_name(self.cfg.data.targets[0]))
 
     def _write(self, folder: Path, dataset_name: str, result: Mapping[str, Any]) -> None:
         path = checkpoints.write_json(folder / f"genext_report_{dataset_name}.json", result)

@@ -64,6 +64,14 @@ def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
     assert found.keys() != ipg_images.joints(cfg, "synthreid_tiny", (64, 32)).keys()
 
 
+def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
+    cfg.genext.ipg.sampling.poses = "5,1"
+    some = ipg_images.joints(cfg, "", (64, 32))
+    cfg.genext.ipg.sampling.poses = "standard"
+    everything = ipg_images.joints(cfg, "", (64, 32))
+    assert [*some] == ["5", "1"] and np.array_equal(some["1"], everything["1"])
+
+
 def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.poses = "standard"
     poses = ipg_images.joints(cfg, "", (512, 256))
@@ -76,7 +84,8 @@ def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     (
-        ("poses", "many", "expected poses 'standard', 'dataset' or a number above 0, got 'many'"),
+        ("poses", "many", "expected poses 'standard', 'dataset', '1,5' or a number above 0, got 'many'"),
+        ("poses", "1,9", "unknown standard pose '9'; choose from 1, 2, 3, 4, 5, 6, 7, 8"),
         ("poses", "100000", r"expected a number of poses in 1..\d+, got 100000"),
         ("scheduler", "euler", "unknown scheduler 'euler'"),
     ),

@@ -52,9 +52,8 @@ def test_the_truth_scores_best(trial: Trial) -> None:
 
 
 def test_similarity_is_to_the_person_before_other_cameras(trial: Trial) -> None:
-    gallery = RetrievalSet(
-        torch.eye(3)[[0, 0, 1, 2]], trial.pids[[0, 0, 1, 2]], torch.tensor([100, int(trial.camids[0]), 100, 100])
-    )  # fmt: skip
+    people, cameras = [0, 0, 1, 2], torch.tensor([100, int(trial.camids[0]), 100, 100])
+    gallery = RetrievalSet(torch.eye(3)[people], trial.pids[people], cameras)
     features = torch.tensor([[3.0, 4.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]).repeat_interleave(8, 0)
     found = ipg_truth.score(trial.truths, trial, gallery, lambda images: features)
     assert found.similarity == pytest.approx((0.6 + 1 + 1) / 3)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.generators.ipg.networks import embedded
 from tests.generators.ipg.test_pipeline import picture
-from tools import generate
+from tools import generate, judge_generated
 from torchreid_genext import compat
 from torchreid_genext.data.store import ImageStore
 
@@ -30,7 +30,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fill(pipeline: Path, root: Path, store: Path, *words: str) -> None:
     keys = [*KEYS, "genext.ipg.sampling.pipeline", str(pipeline)]
     generate.main([
-        "--dataset", "synthreid_tiny", "--root", str(root), "--out_dir", str(store), "--limit", "2", *words, *keys
+        "--dataset", "synthreid_tiny", "--root", str(root), "--out_dir", str(store), "--limit", "2",
+        *words, *keys,
     ])  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def test_mistakes_are_told(pipeline: Path, reid_data: Path, folders: list[str], 
     with pytest.raises(ValueError, match="expected --poses standard, dataset or N random, got 2 typical"):
         fill(pipeline, reid_data, tmp_path / "store", "--poses", "2", "typical")
     with pytest.raises(
-        ValueError, match="expected poses 'standard', 'dataset' or a number above 0, got 'all'"
+        ValueError, match="expected poses 'standard', 'dataset', '1,5' or a number above 0, got 'all'"
     ):
         fill(pipeline, reid_data, tmp_path / "store", "--poses", "all")
     with pytest.raises(FileNotFoundError, match="expected .*reference_unet.pth"):
@@ -151,3 +152,18 @@ def test_the_manifest_tells_what_is_there(pipeline: Path, reid_data: Path, tmp_p
     fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1", "random")
     told = json.loads((tmp_path / "store" / "manifest.json").read_text())
     assert "query" in json.dumps(told)
+
+
+def test_pictures_are_judged_and_sheets_drawn(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1,5")
+    judge_generated.main([
+        "--dataset", "synthreid_tiny", "--root", str(reid_data), "--store", str(tmp_path / "store"),
+        "--split", "query", "--similarity", "0.99",
+    ])  # fmt: skip
+    assert "query: 0 pictures kept, 4 dropped" in capsys.readouterr().out
+    drawn = {path.name for path in (tmp_path / "store/sheets").iterdir()}
+    assert drawn == {"query.png", "query-doubtful.png"}
+    store = ImageStore(tmp_path / "store")
+    assert not [*store.entries("query")] and len([*store.entries("query", dropped=True)]) == 4

@@ -223,6 +223,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
     cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
     cfg.genext.ipg.generator.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    cfg.genext.ipg.generator.style = "bold"  # of drawn skeletons: bold | official
     cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
     cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
@@ -249,7 +250,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.cache_every = 1  # of so many steps one runs the whole denoiser
     cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16
     cfg.genext.ipg.sampling.batch_size = 32  # images at a time
-    cfg.genext.ipg.sampling.poses = "standard"  # standard | dataset | a number of random ones
+    cfg.genext.ipg.sampling.poses = "standard"  # standard | some of these: 1,5 | dataset | a number: random
     cfg.genext.ipg.sampling.style = "bold"  # of drawn skeletons: bold | official, for the authors' weights
     cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 

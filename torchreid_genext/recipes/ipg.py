@@ -17,7 +17,7 @@ from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.augmentation import Augmentation
 from torchreid_genext.data.memory import ImageTensor, load_images
 from torchreid_genext.data.pairs import Partners, Shuffled, batches
-from torchreid_genext.data.poses import read_market_annotations
+from torchreid_genext.data.pose_files import read_poses
 from torchreid_genext.data.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
@@ -45,7 +45,8 @@ _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folde
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "lora_rank": 0, "cache_latents": False}
+_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
+            "cache_latents": False}  # fmt: skip
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -201,8 +202,8 @@ def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
         name, cfg.data.root, height=node.height, width=node.width, split=split,
         cache_dir=Path(cfg.data.save_dir, "images"),
     )  # fmt: skip
-    poses = read_market_annotations(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
-    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width))
+    poses = read_poses(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
+    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=node.style)
     return images.select(shown), skeletons[shown]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,11 @@ def load_pipeline(cfg: CfgNode) -> IPGPipeline:
 
 
 def fastest_device() -> torch.device:
-    """An accelerator if there is one."""
-    return (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    )
+    """An accelerator if there is one; of several processes on a machine each takes its own."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    kind, own = torch.accelerator.current_accelerator().type, int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device(kind, own % torch.accelerator.device_count())
 
 
 def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
@@ -85,9 +87,11 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
         ValueError: if the word is unknown, or the data set has too few poses.
         FileNotFoundError: if it has none.
     """
-    node = cfg.genext.ipg
+    node, standard = cfg.genext.ipg, standard_poses(*size)
     if node.sampling.poses == "standard":
-        return standard_poses(*size)
+        return standard
+    if "," in node.sampling.poses:
+        return _some(standard, node.sampling.poses.split(","))
     count = _count(node.sampling.poses)
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
     found = {
@@ -97,10 +101,16 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
     return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
 
 
+def _some(standard: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    if unknown := [name for name in names if name not in standard]:
+        raise ValueError(f"unknown standard pose {unknown[0]!r}; choose from {', '.join(standard)}")
+    return {name: standard[name] for name in names}
+
+
 def _count(word: str) -> int:
     """Of random poses; 0 for those that stand for a data set."""
     if word != "dataset" and not (word.isdecimal() and int(word)):
-        raise ValueError(f"expected poses 'standard', 'dataset' or a number above 0, got {word!r}")
+        raise ValueError(f"expected poses 'standard', 'dataset', '1,5' or a number above 0, got {word!r}")
     return int(word) if word != "dataset" else 0
 
 

@@ -1,7 +1,7 @@
 """How near IPG comes to the truth, which SynthReID's renderer knows: unseen people in the standard poses.
 
-Two things to be better than: the reference itself (the right person in the wrong pose) and the average image of
-a pose (nobody in the right one).
+Two things to be better than: the reference itself (the right person in the wrong pose) and the average image
+of a pose (nobody in the right one).
 """
 
 from __future__ import annotations

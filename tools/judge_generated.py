@@ -1,0 +1,106 @@
+"""Mark the pictures of a store that are no good, report, and draw sheets to look at.
+
+python tools/judge_generated.py --dataset synthreid --root reid-data
+python tools/judge_generated.py --dataset market1501 --similarity 0.3 model.load_weights osnet.pth
+
+Blank pictures are dropped, and those whose features, by the model of the configuration, are far from their
+reference's. What is dropped stays in the store, but nobody is given it any more; judging again, with another
+threshold, marks all anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from yacs.config import CfgNode
+
+import torchreid_genext as genext
+from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.data.augmented import generated_folder
+from torchreid_genext.data.generated import Read, reader
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.generation import sheets
+from torchreid_genext.generation.quality import Gate, judge
+
+SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid/osnet_x0_25.safetensors"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    genext.register()
+    cfg = config.load_config("", arguments.opts, root=arguments.root)
+    store = ImageStore(arguments.store or generated_folder(arguments.dataset, arguments.root))
+    read, gate = features(cfg), Gate(similarity=arguments.similarity)
+    for split in arguments.split:
+        judge_split(store, split, images_of(arguments, split), read, gate)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True, help="of the real images")
+    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
+    parser.add_argument("--store", help="default: <root>/<dataset>_generated/ipg")
+    parser.add_argument("--split", nargs="+", default=["query", "gallery"], help="query, gallery, train")
+    parser.add_argument(
+        "--similarity", type=float, default=Gate().similarity,
+        help="least cosine of features, without what all references have in common (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("opts", nargs="*", help="further keys, last: model.name, model.load_weights, ...")
+    words = list(sys.argv[1:] if argv is None else argv)
+    keys = next((place for place, word in enumerate(words) if "." in word and word.islower()
+                 and word.split(".")[0] in ("model", "data", "genext")), len(words))  # fmt: skip
+    arguments = parser.parse_args(words[:keys])  # apart, or options of several words would take them in
+    arguments.opts = words[keys:]
+    return arguments
+
+
+def images_of(arguments: argparse.Namespace, split: str) -> list[str]:
+    dataset = compat.init_image_dataset(arguments.dataset, root=arguments.root, verbose=False)
+    return [item[0] for item in getattr(dataset, split)]
+
+
+def features(cfg: CfgNode) -> Read:
+    """Of image files, by the model of the configuration; without one, by the shipped OSNet at 128 x 64."""
+    shipped = not cfg.model.load_weights
+    network = compat.build_model("osnet_x0_25" if shipped else cfg.model.name, 1).eval()
+    checkpoints.load_weights(
+        network, SHIPPED if shipped else cfg.model.load_weights, ignore=("classifier", "fc")
+    )
+    height, width = (128, 64) if shipped else (cfg.data.height, cfg.data.width)
+    _, transform = compat.build_transforms(height, width)
+    return reader(torch.inference_mode()(network), transform, batch_size=64)
+
+
+def judge_split(store: ImageStore, split: str, references: list[str], read: Read, gate: Gate) -> None:
+    print(judge(store, split, references, read, gate=gate).summary())
+    folder = store.root / "sheets"
+    folder.mkdir(exist_ok=True)
+    some = references[:: max(1, len(references) // 12)][:12]
+    drawn = {
+        f"{split}.png": sheets.contact_sheet(store, split, some),
+        f"{split}-doubtful.png": sheets.doubtful_sheet(store, split, references),
+    }
+    for name, page in drawn.items():
+        save(page, folder / name)
+        print(folder / name)
+
+
+def save(page: Image.Image, path: Path) -> None:
+    with checkpoints.atomic_path(path) as temporary:
+        page.save(temporary, "PNG")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
