@@ -69,7 +69,6 @@ class Lever(NamedTuple):
 
     name: str
     changes: dict[str, Any]
-    compiled: bool = False
 
 
 def levers(fast: str) -> list[Lever]:
@@ -181,8 +180,6 @@ def ours(pipe: IPGPipeline, lever: Lever, task: Task, size: dict[str, int], batc
     sampling = Sampling(**size | {"steps": STEPS, "guidance": GUIDANCE} | lever.changes)
     pipe = copy.deepcopy(pipe)  # whose precision and scheduler change
     drawn = IPGSampler(pipe, task.poses, sampling, task.people.__getitem__)
-    if lever.compiled:
-        pipe.denoising_unet.compile()
     wanted = list(zip(*task.all()))
 
     def work() -> list[Image.Image]:
@@ -245,10 +242,8 @@ def main() -> None:
     task = people_and_poses(arguments.people, arguments.poses, size)
     rows = [Lever("authors' arrangement", {}), *levers(arguments.fast)]
     if arguments.compile:
-        rows += [
-            Lever("compiled", {}, True),
-            Lever(f"{arguments.fast}, compiled", {"precision": arguments.fast}, True),
-        ]
+        rows.append(Lever("compiled", {"compile": True}))
+        rows.append(Lever(f"{arguments.fast}, compiled", {"precision": arguments.fast, "compile": True}))
     if arguments.only:
         rows = [
             row

@@ -77,7 +77,7 @@ def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
     )
     parser.add_argument(
         "--poses", nargs="+", default=["standard"],
-        help="standard: eight, from all sides, or some such as 1,5; dataset: eight of its own; N random",
+        help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random",
     )  # fmt: skip
     parser.add_argument(
         "--out_dir", help="store (default: <root>/<dataset>_generated/ipg), or folder of strips"
@@ -135,9 +135,7 @@ def fill_store(arguments: argparse.Namespace) -> None:
 
 def configured(arguments: argparse.Namespace) -> CfgNode:
     cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
-    cfg.genext.ipg.sampling.poses, *random = arguments.poses
-    if random not in ([], ["random"]):
-        raise ValueError(f"expected --poses standard, dataset or N random, got {' '.join(arguments.poses)}")
+    cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
     cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
     return cfg
 

@@ -30,7 +30,7 @@ def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
     node = cfg.genext.ipg.sampling
-    node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = str(pipeline), 1, 8, "2", 1.0
+    node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = str(pipeline), 1, 8, "random 2", 1.0
     return cfg
 
 
@@ -65,7 +65,7 @@ def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
 
 
 def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "5,1"
+    cfg.genext.ipg.sampling.poses = "standard 5 1"
     some = ipg_images.joints(cfg, "", (64, 32))
     cfg.genext.ipg.sampling.poses = "standard"
     everything = ipg_images.joints(cfg, "", (64, 32))
@@ -84,9 +84,10 @@ def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     (
-        ("poses", "many", "expected poses 'standard', 'dataset', '1,5' or a number above 0, got 'many'"),
-        ("poses", "1,9", "unknown standard pose '9'; choose from 1, 2, 3, 4, 5, 6, 7, 8"),
-        ("poses", "100000", r"expected a number of poses in 1..\d+, got 100000"),
+        ("poses", "many", "expected poses 'standard', .* or 'random 4', got 'many'"),
+        ("poses", "random 0", "expected poses 'standard', .* or 'random 4', got 'random 0'"),
+        ("poses", "standard 1 9", "unknown standard pose '9'; choose from 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("poses", "100000 random", r"expected a number of poses in 1..\d+, got 100000"),
         ("scheduler", "euler", "unknown scheduler 'euler'"),
     ),
 )

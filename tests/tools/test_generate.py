@@ -132,18 +132,21 @@ def test_a_reference_that_cannot_be_read_is_left_out(
     assert len([*(tmp_path / "out").iterdir()]) == 2 and "c.jpg" in caplog.text
 
 
-def test_mistakes_are_told(pipeline: Path, reid_data: Path, folders: list[str], tmp_path: Path) -> None:
+def test_mistakes_are_told(
+    pipeline: Path, reid_data: Path, folders: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="expected images in .*empty.*, got none that can be read"):
         generate.main(["--ckpt_dir", str(pipeline), *folders[:2], "--ref_dir", str(tmp_path / "empty")])
     with pytest.raises(FileNotFoundError, match="expected a folder of images, got no folder"):
         generate.main(["--ckpt_dir", str(pipeline), *folders[:2], "--ref_dir", str(tmp_path / "nowhere")])
-    with pytest.raises(ValueError, match="expected --poses standard, dataset or N random, got 2 typical"):
-        fill(pipeline, reid_data, tmp_path / "store", "--poses", "2", "typical")
-    with pytest.raises(
-        ValueError, match="expected poses 'standard', 'dataset', '1,5' or a number above 0, got 'all'"
-    ):
-        fill(pipeline, reid_data, tmp_path / "store", "--poses", "all")
+    (tmp_path / "black").mkdir()
+    Image.new("RGB", (8, 16)).save(tmp_path / "black" / "1.png")
+    with pytest.raises(ValueError, match="expected a drawn skeleton in 1.png, got a black picture"):
+        generate.main(["--ckpt_dir", str(pipeline), "--pose_dir", str(tmp_path / "black"), *folders[2:]])
+    for words in (("2", "typical"), ("all",)):
+        with pytest.raises(ValueError, match=f"expected poses 'standard', .*, got '{' '.join(words)}'"):
+            fill(pipeline, reid_data, tmp_path / "store", "--poses", *words)
     with pytest.raises(FileNotFoundError, match="expected .*reference_unet.pth"):
         generate.main(["--ckpt_dir", str(tmp_path / "empty"), *folders])
 
@@ -157,7 +160,7 @@ def test_the_manifest_tells_what_is_there(pipeline: Path, reid_data: Path, tmp_p
 def test_pictures_are_judged_and_sheets_drawn(
     pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1,5")
+    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "standard", "1", "5")
     judge_generated.main([
         "--dataset", "synthreid_tiny", "--root", str(reid_data), "--store", str(tmp_path / "store"),
         "--split", "query", "--similarity", "0.99",

@@ -249,8 +249,9 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.interval = [0.0, 1.0]  # share of the steps in which there is guidance
     cfg.genext.ipg.sampling.cache_every = 1  # of so many steps one runs the whole denoiser
     cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16
+    cfg.genext.ipg.sampling.compile = False  # torch.compile the denoiser
     cfg.genext.ipg.sampling.batch_size = 32  # images at a time
-    cfg.genext.ipg.sampling.poses = "standard"  # standard | some of these: 1,5 | dataset | a number: random
+    cfg.genext.ipg.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4
     cfg.genext.ipg.sampling.style = "bold"  # of drawn skeletons: bold | official, for the authors' weights
     cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
     height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
     return Sampling(
         height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
-        node.cache_every, precision=node.precision,
+        node.cache_every, precision=node.precision, compile=node.compile,
     )  # fmt: skip
 
 
@@ -87,11 +88,10 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
         ValueError: if the word is unknown, or the data set has too few poses.
         FileNotFoundError: if it has none.
     """
-    node, standard = cfg.genext.ipg, standard_poses(*size)
-    if node.sampling.poses == "standard":
-        return standard
-    if "," in node.sampling.poses:
-        return _some(standard, node.sampling.poses.split(","))
+    node = cfg.genext.ipg
+    kind, *words = node.sampling.poses.split()
+    if kind == "standard":
+        return _some(standard_poses(*size), words)
     count = _count(node.sampling.poses)
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
     found = {
@@ -102,16 +102,19 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
 
 
 def _some(standard: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those that are named; all if none is."""
     if unknown := [name for name in names if name not in standard]:
         raise ValueError(f"unknown standard pose {unknown[0]!r}; choose from {', '.join(standard)}")
-    return {name: standard[name] for name in names}
+    return {name: standard[name] for name in names or standard}
 
 
-def _count(word: str) -> int:
+def _count(poses: str) -> int:
     """Of random poses; 0 for those that stand for a data set."""
-    if word != "dataset" and not (word.isdecimal() and int(word)):
-        raise ValueError(f"expected poses 'standard', 'dataset', '1,5' or a number above 0, got {word!r}")
-    return int(word) if word != "dataset" else 0
+    if poses == "dataset":
+        return 0
+    if found := re.fullmatch("random ([1-9][0-9]*)|([1-9][0-9]*) random", poses):
+        return int(found[1] or found[2])
+    raise ValueError(f"expected poses 'standard', 'standard 1 5', 'dataset' or 'random 4', got {poses!r}")
 
 
 def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]:

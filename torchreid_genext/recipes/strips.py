@@ -26,6 +26,7 @@ from torchreid_genext.generators.ipg import IPGPipeline, Poses
 __all__ = ["OFFICIAL_SEED", "read_folder", "strip", "write_strips"]
 
 OFFICIAL_SEED = 12580
+_DARK = 48  # grey levels; limbs are brighter, and the rests of JPEG are darker
 _CELL = (128, 256)  # width and height of a picture in a strip
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _log = logging.getLogger(__name__)
@@ -101,7 +102,11 @@ def write_strips(
 
     Yields:
         The file of each strip, once it is there.
+
+    Raises:
+        ValueError: if a pose has no skeleton, or as the pipeline's call.
     """
+    _check_drawn(poses)
     size = (options.get("height", 512), options.get("width", 256))
     looked_at = pipe.look_at_poses([*poses.values()], *size, swap=swap_pose_channels)
     if official:
@@ -115,6 +120,12 @@ def write_strips(
             with checkpoints.atomic_path(path) as temporary:
                 strip(reference, [*poses.values()], made).save(temporary, "PNG")
         yield path
+
+
+def _check_drawn(poses: Mapping[str, Image.Image]) -> None:
+    for name, pose in poses.items():
+        if max(high for _, high in pose.getextrema()) < _DARK:
+            raise ValueError(f"expected a drawn skeleton in {name}, got a black picture")
 
 
 def _made(

@@ -38,6 +38,7 @@ class Sampling:
         guidance: as `guidance_scale` of the pipeline, likewise the next three.
         official_bank: round features of references to float16 in between.
         precision: of the networks, a name in `PRECISIONS`; latents are float32.
+        compile: the denoiser, with torch.compile; takes minutes before the first batch of each size.
 
     Raises:
         ValueError: if a name is unknown or there is no step.
@@ -53,6 +54,7 @@ class Sampling:
     official_guidance: bool = False
     official_bank: bool = False
     precision: str = "fp32"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for what, choices in (("scheduler", SCHEDULERS), ("precision", PRECISIONS)):
@@ -67,6 +69,8 @@ def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
     for network in pipe.components.values():
         if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
             nn.Module.to(network, PRECISIONS[sampling.precision], memory_format=torch.channels_last)
+    if sampling.compile:
+        pipe.denoising_unet.compile()
     pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
     return {
         "height": sampling.height, "width": sampling.width, "num_inference_steps": sampling.steps,
@@ -145,6 +149,7 @@ class IPGSampler:
     def provenance(self) -> dict[str, Any]:
         """What beside reference, pose and seed decides on an image."""
         sampling = asdict(self.sampling) | {"interval": list(self.sampling.interval)}
+        del sampling["compile"]  # rounds differently, as another machine would
         return {"generator": "ipg", "weights": self._weights, "sampling": sampling}
 
 
