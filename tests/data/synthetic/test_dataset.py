@@ -21,7 +21,7 @@ def tiny(registered: None, reid_data: Path) -> object:
 
 def test_names_are_those_users_rely_on() -> None:
     assert list(image_datasets()) == [
-        "synthreid", "synthreid_tiny", "synthreid_full", "synthreid_turning", "synthreid_ir",
+        "synthreid", "synthreid_tiny", "synthreid_full", "synthreid_full_turning", "synthreid_ir",
         "synthreid_occluded",
     ]  # fmt: skip
 

@@ -51,7 +51,7 @@ class SynthReIDFull(SynthReID):
 class SynthReIDTurning(SynthReID):
     """The people of `SynthReIDFull`, turning before each camera, which shows generators all their sides."""
 
-    dataset_dir, size, world = "synthreid_turning", "full", "turning"
+    dataset_dir, size, world = "synthreid_full_turning", "full", "turning"
 
 
 class SynthReIDInfrared(SynthReID):
