@@ -254,6 +254,9 @@ def _save(pipe: IPGPipeline, folder: Path) -> Path:
     """Write the pipeline whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    for network in pipe.components.values():
+        if isinstance(network, torch.nn.Module):  # other memory orders are refused by older diffusers
+            network.to(memory_format=torch.contiguous_format)
     pipe.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

@@ -108,7 +108,8 @@ class IPGPipeline(DiffusionPipeline):
         logger, known = logging.getLogger("diffusers.models.modeling_utils"), _HeadMissing()
         logger.addFilter(known)
         try:
-            return super().from_pretrained(*args, **kwargs)
+            # older versions refuse to make up a head where they save memory
+            return super().from_pretrained(*args, **{"low_cpu_mem_usage": False} | kwargs)
         finally:
             logger.removeFilter(known)
 
