@@ -183,7 +183,7 @@ def ours(pipe: IPGPipeline, lever: Lever, task: Task, size: dict[str, int], batc
     wanted = list(zip(*task.all()))
 
     def work() -> list[Image.Image]:
-        drawn._seen.clear()  # each turn looks at its references
+        drawn.forget()  # each turn looks at its references
         parts = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
         return [image for part in parts for image in drawn(*zip(*part))]
 

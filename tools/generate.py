@@ -61,10 +61,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_strip_arguments(parser.add_argument_group("IPG, the authors' command line"))
     add_identity_arguments(parser.add_argument_group("identity"))
     parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 10 ...")
-    words = list(sys.argv[1:] if argv is None else argv)
-    keys = next((place for place, word in enumerate(words) if word.startswith("genext.")), len(words))
-    arguments = parser.parse_args(words[:keys])  # apart, or options of several words would take them in
-    arguments.opts = words[keys:]
+    words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(words)
+    arguments.opts = keys
     if arguments.generator == "ipg" and not (arguments.dataset or arguments.ref_dir):
         parser.error("expected --dataset, or --ref_dir with --pose_dir, got neither")
     return arguments

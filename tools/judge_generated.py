@@ -55,11 +55,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="least cosine of features, without what all references have in common (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("opts", nargs="*", help="further keys, last: model.name, model.load_weights, ...")
-    words = list(sys.argv[1:] if argv is None else argv)
-    keys = next((place for place, word in enumerate(words) if "." in word and word.islower()
-                 and word.split(".")[0] in ("model", "data", "genext")), len(words))  # fmt: skip
-    arguments = parser.parse_args(words[:keys])  # apart, or options of several words would take them in
-    arguments.opts = words[keys:]
+    words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(words)
+    arguments.opts = keys
     return arguments
 
 

@@ -21,6 +21,7 @@ from torchreid_genext import visualization
 from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.synthetic import read_manifest
+from torchreid_genext.data.synthetic.render import Rendering
 from torchreid_genext.data.synthetic.standard_poses import (
     STANDARD_POSES,
     references,
@@ -31,7 +32,7 @@ from torchreid_genext.data.synthetic.writing import draw_shot
 from torchreid_genext.generators import quality
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 
-__all__ = ["Scores", "Trial", "average_images", "score"]
+__all__ = ["Scores", "Trial", "average_images", "generate", "score", "sheet"]
 
 # Images (B, 3, H, W) in [0, 1] to features (B, D).
 Encode = Callable[[Tensor], Tensor]
@@ -88,7 +89,7 @@ def _shown(chosen: Sequence[Shot]) -> tqdm:
     return tqdm(chosen, desc="truth", unit="person", disable=None)
 
 
-def _skeleton(drawn: object) -> Image.Image:
+def _skeleton(drawn: Rendering) -> Image.Image:
     pose = np.where(drawn.visible[:, None], np.rint(drawn.joints), -1)
     return draw_skeleton(pose, drawn.image.size[::-1])
 

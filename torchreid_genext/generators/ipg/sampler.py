@@ -146,6 +146,10 @@ class IPGSampler:
         rounded = torch.float16 if self.sampling.official_bank else None
         return self.pipe.look_at(images, self.sampling.height, self.sampling.width, bank_dtype=rounded)
 
+    def forget(self) -> None:
+        """Look at all references anew."""
+        self._seen.clear()
+
     def provenance(self) -> dict[str, Any]:
         """What beside reference, pose and seed decides on an image."""
         sampling = asdict(self.sampling) | {"interval": list(self.sampling.interval)}
