@@ -365,3 +365,83 @@ def joints_in_place(found: list[list[float]], target: list[list[float]], radius:
             distance = sum((a - b) ** 2 for a, b in zip(place, where)) ** 0.5
             right += distance <= radius * max(sides)
     return right / len(wanted)
+
+
+def pg2_discs(centres: list, size: tuple[int, int], radius: int) -> np.ndarray:
+    """1 on every pixel that is near enough to one of the centres (y, x), which are truncated."""
+    image = np.zeros(size, int)
+    for y, x in centres:
+        for row in range(size[0]):
+            for column in range(size[1]):
+                if (row - int(y)) ** 2 + (column - int(x)) ** 2 <= radius**2:
+                    image[row, column] = 1
+    return image
+
+
+def pg2_mask(pose: np.ndarray, limbs: list, size: tuple[int, int], radius: int) -> np.ndarray:
+    """PG2's mask of the body of one pose (18, 2): discs along limbs, then a closing of 5 x 5 pixels."""
+    centres = []
+    for first, second in limbs:
+        a, b = pose[first], pose[second]
+        if min(a) >= 0 and min(b) >= 0:
+            centres += [a, b]
+            n = int(np.sqrt(((a - b) ** 2).sum()) / radius)
+            centres += [a + (b - a) * i / n for i in range(1, n)]
+    mask = pg2_discs(centres, size, radius)
+    for pick in (np.max, np.min):
+        windows = [[mask[max(r - 2, 0) : r + 3, max(c - 2, 0) : c + 3] for c in range(size[1])]
+                   for r in range(size[0])]  # fmt: skip
+        mask = np.array([[pick(window) for window in row] for row in windows])
+    return mask
+
+
+def halving_convolved(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """(C, H, W) with stride 2 and TensorFlow's SAME border, for even sizes: less of it above and left."""
+    side, (_, height, width) = kernel.shape[-1], x.shape
+    before = (side - 2) // 2
+    padded = np.pad(x, ((0, 0), (before, side - 2 - before), (before, side - 2 - before)))
+    result = np.empty((len(kernel), height // 2, width // 2))
+    for row in range(height // 2):
+        for column in range(width // 2):
+            window = padded[:, 2 * row : 2 * row + side, 2 * column : 2 * column + side]
+            result[:, row, column] = (kernel * window).sum((1, 2, 3)) + bias
+    return result
+
+
+def pg2_discriminator(state: dict[str, np.ndarray], batch: np.ndarray) -> np.ndarray:
+    """Logits (B,) of images (B, C, H, W), normalised over the batch in all layers but the first."""
+    x = batch.astype(np.float64)
+    for layer in range(4):
+        kernel, bias = state[f"convs.{layer}.weight"], state[f"convs.{layer}.bias"]
+        x = np.stack([halving_convolved(image, kernel, bias) for image in x])
+        if layer:
+            mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+            gamma, beta = (state[f"norms.{layer - 1}.{part}"][:, None, None] for part in ("weight", "bias"))
+            x = (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+        x = np.where(x > 0, x, 0.2 * x)
+    return x.reshape(len(x), -1) @ state["head.weight"][0] + state["head.bias"]
+
+
+def uniform_similarity(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
+    """Structural similarity of images (C, H, W) as PG2 has it: squares of 7 pixels, variances of samples."""
+    first, second = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    values = []
+    for x, y in zip(a, b):
+        for top in range(x.shape[0] - 6):
+            for left in range(x.shape[1] - 6):
+                p, q = x[top : top + 7, left : left + 7].ravel(), y[top : top + 7, left : left + 7].ravel()
+                covariance = np.cov(p, q)
+                light = (2 * p.mean() * q.mean() + first) / (p.mean() ** 2 + q.mean() ** 2 + first)
+                shape = (2 * covariance[0, 1] + second) / (covariance[0, 0] + covariance[1, 1] + second)
+                values.append(light * shape)
+    return float(np.mean(values))
+
+
+def inception_score(predictions: np.ndarray, splits: int) -> tuple[float, float]:
+    """exp of the mean divergence of a part's predictions from their average, over parts."""
+    scores = []
+    for part in range(splits):
+        start, end = (place * len(predictions) // splits for place in (part, part + 1))
+        rows = predictions[start:end]
+        scores.append(np.exp(np.mean([(p * (np.log(p) - np.log(rows.mean(0)))).sum() for p in rows])))
+    return float(np.mean(scores)), float(np.std(scores))
