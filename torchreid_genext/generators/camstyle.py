@@ -1,0 +1,286 @@
+"""People as another camera would have taken them: CamStyle, and one model for all cameras.
+
+Zhong et al., "Camera Style Adaptation for Person Re-identification", CVPR 2018, train a CycleGAN for each
+pair of cameras, C(L, 2) of them (`CameraPair`). Our default, `CameraStyle`, is one network for all: cameras
+are scales and shifts of normalised features (Dumoulin et al., "A Learned Representation for Artistic Style",
+ICLR 2017), since labels as constant channels of the input would be taken away by the next instance
+normalisation. It changes the image, by a gain and an offset of each pixel, instead of painting it anew: what
+differs between cameras is mostly tone, colour and sharpness, and who is seen must stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from torchreid_genext.generators._camstyle_colors import ColorStatistics, color_distance, color_statistics
+from torchreid_genext.generators._camstyle_networks import (
+    ImagePool,
+    PatchDiscriminator,
+    ResNetGenerator,
+    convolution,
+    initialize,
+    routed,
+)
+from torchreid_genext.generators._layers import check_halves, check_image_size
+from torchreid_genext.generators._saving import Saved
+
+__all__ = [
+    "CameraPair", "CameraPairs", "CameraStyle", "ColorStatistics", "ImagePool", "PairDiscriminator",
+    "PatchDiscriminator", "color_distance", "color_statistics", "least_squares",
+]  # fmt: skip
+
+_SMALLEST = 8  # pixels of a side: below, nothing is left to reflect after two halvings
+
+
+class _CameraNorm(nn.Module):
+    """Instance normalisation, with a scale and a shift that both cameras have a say in."""
+
+    def __init__(self, channels: int, cameras: int) -> None:
+        super().__init__()
+        self.source = nn.Embedding(cameras, 2 * channels, _weight=torch.zeros(cameras, 2 * channels))
+        self.target = nn.Embedding(cameras, 2 * channels, _weight=torch.zeros(cameras, 2 * channels))
+
+    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        scale, shift = (self.source(source) + self.target(target))[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, F.instance_norm(x), 1 + scale)
+
+
+class _Layer(nn.Module):
+    """Convolve, normalise, ReLU."""
+
+    def __init__(self, conv: nn.Module, channels: int, cameras: int) -> None:
+        super().__init__()
+        self.conv, self.norm = conv, _CameraNorm(channels, cameras)
+
+    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x), source, target))
+
+
+class _Block(nn.Module):
+    """Add to the features what two convolutions make of them."""
+
+    def __init__(self, width: int, cameras: int) -> None:
+        super().__init__()
+        self.layer = _Layer(convolution(width, width, 3), width, cameras)
+        self.conv, self.norm = convolution(width, width, 3), _CameraNorm(width, cameras)
+
+    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        return x + self.norm(self.conv(self.layer(x, source, target)), source, target)
+
+
+def _enlarging(inputs: int, outputs: int) -> nn.Sequential:
+    """Transposed convolutions would leave a chequered pattern."""
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *convolution(inputs, outputs, 3))
+
+
+class CameraStyle(Saved):
+    """One network for all cameras.
+
+    Args:
+        cameras: how many there are, numbered from 0.
+        image_size: height and width in pixels, multiples of 4, 8 or more.
+        width: channels at the full resolution, doubled by each of two halvings.
+        blocks: residual ones at the lowest resolution.
+
+    Raises:
+        ValueError: if there are fewer than two cameras, or images of that size cannot be halved twice.
+    """
+
+    kind = "camstyle"
+
+    def __init__(
+        self, cameras: int, *, image_size: tuple[int, int] = (128, 64), width: int = 64, blocks: int = 9
+    ) -> None:
+        super().__init__()
+        if cameras < 2:
+            raise ValueError(f"expected two or more cameras, got {cameras}")
+        _check_size(image_size)
+        self.cameras, self.image_size = tuple(range(cameras)), tuple(image_size)
+        down = [nn.Conv2d(w, 2 * w, 3, stride=2, padding=1) for w in (width, 2 * width)]
+        self.layers = nn.ModuleList([
+            _Layer(convolution(3, width, 7), width, cameras),
+            *(_Layer(conv, conv.out_channels, cameras) for conv in down),
+            *(_Block(4 * width, cameras) for _ in range(blocks)),
+            *(_Layer(_enlarging(2 * w, w), w, cameras) for w in (2 * width, width)),
+        ])  # fmt: skip
+        self.head = convolution(width, 6, 7)
+        initialize(self)
+        nn.init.zeros_(self.head[1].weight)  # the beginning is to change nothing
+        self.config = {
+            "cameras": cameras, "image_size": list(image_size), "width": width, "blocks": blocks
+        }  # fmt: skip
+
+    def forward(self, images: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] of cameras (B,) as others (B,) would have them; not clipped."""
+        x = images
+        for layer in self.layers:
+            x = layer(x, source, target)
+        gain, offset = self.head(x).chunk(2, dim=1)
+        return images + gain * images + offset
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, source: Tensor, target: Tensor, *, generators: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """Images in the style of other cameras.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            source: the camera of each, (B,) int64. target: whose style it gets, likewise.
+            generators: not used, as nothing is drawn.
+
+        Returns:
+            (B, 3, H, W) float32 in [-1, 1].
+
+        Raises:
+            ValueError: if the images have another size, or a camera is unknown.
+        """
+        check_image_size(images, self.image_size)
+        cameras = [_known(each, self.cameras).to(images.device) for each in (source, target)]
+        return self(images.to(self.head[1].weight.dtype), *cameras).clamp(-1, 1).float()
+
+
+def _check_size(image_size: Sequence[int]) -> None:
+    check_halves(image_size, 2)
+    if min(image_size) < _SMALLEST:
+        raise ValueError(f"expected an image size of {_SMALLEST} or more, got {tuple(image_size)}")
+
+
+def _known(camera: Tensor, cameras: Sequence[int]) -> Tensor:
+    """Refuse cameras (B,) that are not among some."""
+    unknown = sorted(set(camera.tolist()) - set(cameras))
+    if unknown:
+        raise ValueError(f"unknown camera {unknown[0]}; choose from {', '.join(map(str, cameras))}")
+    return camera
+
+
+class CameraPair(Saved):
+    """CamStyle's CycleGAN of two cameras: one generator towards each.
+
+    Args:
+        first, second: the cameras, from 0.
+        image_size: height and width in pixels, multiples of 4, 8 or more; officially 256 x 256.
+        width, blocks: of `ResNetGenerator`.
+        official: dropout inside the blocks, on in generation too, since the authors' code never leaves
+            training mode; and running statistics, which nothing reads.
+
+    Raises:
+        ValueError: if the cameras are the same, or images of that size cannot be halved twice.
+    """
+
+    kind = "camstyle_pair"
+
+    def __init__(
+        self,
+        first: int,
+        second: int,
+        *,
+        image_size: tuple[int, int] = (256, 256),
+        width: int = 64,
+        blocks: int = 9,
+        official: bool = False,
+    ) -> None:
+        super().__init__()
+        if first == second:
+            raise ValueError(f"expected two cameras, got {first} twice")
+        _check_size(image_size)
+        self.cameras, self.image_size, self.official = (first, second), tuple(image_size), official
+        options = {"dropout": 0.5 if official else 0.0, "tracked": official}
+        self.towards = nn.ModuleList(ResNetGenerator(width, blocks, **options) for _ in self.cameras)
+        self.config = {
+            "first": first, "second": second, "image_size": list(image_size), "width": width,
+            "blocks": blocks, "official": official,
+        }  # fmt: skip
+
+    def forward(
+        self,
+        images: Tensor,
+        source: Tensor,
+        target: Tensor,
+        *,
+        generators: Sequence[Generator] | None = None,
+    ) -> Tensor:
+        """As `CameraStyle.forward`; the target alone decides. `generators`, B of them, switch dropout on."""
+        options = {} if generators is None else {"generators": generators}
+        return routed(dict(zip(self.cameras, self.towards)), images, target, **options)
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, source: Tensor, target: Tensor, *, generators: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """As `CameraStyle.generate`; dropout of the official model draws from `generators`.
+
+        Without any, each image gets one with the seed 0.
+        """
+        check_image_size(images, self.image_size)
+        cameras = [_known(each, self.cameras).to(images.device) for each in (source, target)]
+        if self.official and generators is None:
+            generators = [Generator().manual_seed(0) for _ in images]
+        images = images.to(next(self.parameters()).dtype)
+        return self(images, *cameras, generators=generators if self.official else None).float().clamp(-1, 1)
+
+
+class CameraPairs(nn.Module):
+    """All cameras by the models of their pairs.
+
+    Args:
+        pairs: of any of the cameras, all of one image size.
+
+    Raises:
+        ValueError: if there are none, sizes differ, or a pair is there twice.
+    """
+
+    def __init__(self, pairs: Sequence[CameraPair]) -> None:
+        super().__init__()
+        if len(sizes := sorted({pair.image_size for pair in pairs})) != 1:
+            raise ValueError(f"expected pairs of one image size, got {sizes}")
+        names = [tuple(sorted(pair.cameras)) for pair in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"expected each pair of cameras once, got {twice[0]} again")
+        self.pairs, self.names, self.image_size = nn.ModuleList(pairs), names, pairs[0].image_size
+        self.cameras = tuple(sorted({camera for name in names for camera in name}))
+
+    @torch.no_grad()
+    def generate(
+        self, images: Tensor, source: Tensor, target: Tensor, *, generators: Sequence[Generator] | None = None
+    ) -> Tensor:
+        """As `CameraStyle.generate`.
+
+        Raises:
+            ValueError: also if there is no model of two of the cameras.
+        """
+        wanted = [tuple(sorted(pair)) for pair in zip(source.tolist(), target.tolist())]
+        if missing := sorted(set(wanted) - set(self.names)):
+            raise ValueError(f"expected pairs {self.names}, got images of {missing[0]}")
+        made = torch.empty(images.shape, device=images.device)
+        for name, pair in zip(self.names, self.pairs):
+            if rows := [row for row, each in enumerate(wanted) if each == name]:
+                own = None if generators is None else [generators[row] for row in rows]
+                made[rows] = pair.generate(images[rows], source[rows], target[rows], generators=own)
+        return made
+
+
+class PairDiscriminator(nn.Module):
+    """A discriminator for each of two cameras.
+
+    Args:
+        cameras: which. options: of `PatchDiscriminator`.
+    """
+
+    def __init__(self, cameras: tuple[int, int], **options: int | str) -> None:
+        super().__init__()
+        self.cameras = tuple(cameras)
+        self.judges = nn.ModuleList(PatchDiscriminator(**options) for _ in cameras)
+
+    def forward(self, images: Tensor, camera: Tensor) -> Tensor:
+        """As `PatchDiscriminator.forward`."""
+        return routed(dict(zip(self.cameras, self.judges)), images, camera)
+
+
+def least_squares(answers: Tensor, real: bool) -> Tensor:
+    """The adversarial loss of Mao et al. (ICCV 2017): the mean squared distance of answers from 1 or 0."""
+    return (answers.float() - float(real)).square().mean()
