@@ -67,7 +67,7 @@ def test_options_out_of_range_are_refused() -> None:
         ):
             Augmentation(ratio=ratio)
     with (
-        pytest.raises(ValueError, match="unknown camera .*'old'; choose from same, new, per_pose"),
+        pytest.raises(ValueError, match="unknown camera .*'old'; choose from same, new, per_pose, style"),
         augmenting(camera="old"),
     ):
         pass

@@ -14,7 +14,13 @@ from PIL import Image
 
 import torchreid_genext as genext
 from torchreid_genext import compat
-from torchreid_genext.data.augmented import GeneratedImage, augmenting, generated_folder, plain_name
+from torchreid_genext.data.augmented import (
+    KINDS,
+    GeneratedImage,
+    augmenting,
+    generated_folder,
+    plain_name,
+)
 from torchreid_genext.data.store import ImageStore
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -86,11 +92,12 @@ def opened(store: ImageStore, tmp_path: Path) -> Any:
 
 def test_every_image_dataset_has_a_second_name_until_unregistered(people: type) -> None:
     names = compat.image_dataset_names()
-    plain = [name for name in names if not name.endswith("_ipg")]
+    endings = tuple(f"_{kind}" for kind in KINDS)
+    plain = [name for name in names if not name.endswith(endings)]
     assert {"market1501", "msmt17", "synthreid_tiny", "people"} <= set(plain)
-    assert sorted(names) == sorted([*plain, *(f"{name}_ipg" for name in plain)])
+    assert sorted(names) == sorted([*plain, *(name + ending for name in plain for ending in endings)])
     genext.unregister()
-    assert not [name for name in compat.image_dataset_names() if name.endswith("_ipg")]
+    assert not [name for name in compat.image_dataset_names() if name.endswith(endings)]
 
 
 def test_name_of_a_user_stays_the_users_and_names_of_what_is_gone_go(people: type) -> None:

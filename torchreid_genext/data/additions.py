@@ -8,6 +8,9 @@ as the real images are::
 torchreid's reader tries a damaged file again for ever. Therefore the chosen pictures are read once, and those
 that cannot be read are left out with a warning. That costs what reading them in one epoch costs: about 0.5 ms
 for a PNG of 128 x 64 pixels and 1.4 ms for one of 256 x 128, divided among threads.
+
+Pictures in the style of other cameras lie elsewhere and are called otherwise (`data.camstyle`); which file is
+of which real image is therefore asked of a function.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,18 +29,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from torchreid_genext.data.camstyle import style_camera
 from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.data.store import ImageStore, is_store
 
-__all__ = ["CAMERAS", "FOLDER", "Augmentation", "Item", "Picture", "choose", "find_additions"]
+__all__ = [
+    "CAMERAS", "FOLDER", "Augmentation", "Item", "Picture", "choose", "find_additions", "pose_files",
+]  # fmt: skip
 
-CAMERAS = ("same", "new", "per_pose")
+CAMERAS = ("same", "new", "per_pose", "style")
 FOLDER = "bounding_box_train_gen"
 
 _POSE = re.compile(r"pose(\d+)")
 _log = logging.getLogger(__name__)
 
 Item = tuple[Any, ...]  # path, person, camera from 0, and in newer torchreids the number of the data set
+# Place, name of the data set, and name without extension -> camera of each real image, to files: by pose, in
+# order, then by name without extension of the real image.
+Find = Callable[[Path, str, Mapping[str, int]], Mapping[str, Mapping[str, str]]]
 
 
 class Picture(NamedTuple):
@@ -53,10 +62,10 @@ class Augmentation:
     """Which generated images join the real ones, and how.
 
     Attributes:
-        root: a store, or what holds ``bounding_box_train_gen``; empty: the default of whoever asks.
+        root: a store, or what holds the folders of pictures; empty: the default of whoever asks.
         ratio: generated images for each real one, on average; 0: none. There may be fewer.
-        camera: theirs: the real image's (``same``), one that no real image has (``new``), or one such camera
-            for each pose (``per_pose``).
+        camera: theirs: the real image's (``same``), one that no real image has (``new``), one such camera
+            for each pose (``per_pose``), or the one in whose style they are (``style``).
         seed: of the choice among them.
 
     Raises:
@@ -76,34 +85,64 @@ class Augmentation:
             raise ValueError(f"unknown camera of generated images {self.camera!r}; choose from {choices}")
 
     def cameras(self, pictures: Sequence[Picture], free: int) -> list[int]:
-        """One for each picture; those that no real image has are counted from `free`, without gaps."""
+        """One for each picture; those that no real image has are counted from `free`, without gaps.
+
+        Raises:
+            ValueError: for ``style``, if a pose is not that of a camera.
+        """
         if self.camera == "same":
             return [picture.item[2] for picture in pictures]
+        if self.camera == "style":
+            return [style_camera(picture.pose) for picture in pictures]
         poses = dict.fromkeys(picture.pose for picture in pictures if self.camera == "per_pose")
         numbers = {pose: number for number, pose in enumerate(poses)}
         return [free + numbers.get(picture.pose, 0) for picture in pictures]
 
 
+def pose_files(place: Path, name: str, cameras: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """Pictures in poses, in a store or below ``bounding_box_train_gen``: a `Find` that no camera matters to.
+
+    Raises:
+        ValueError: if there are none, or a store holds different pictures of one image in one pose.
+    """
+    listings = ImageStore(place).files("train") if is_store(place) else _listings(place)
+    if not any(listings.values()):
+        rule = f"expected generated training images of {name} in genext.augmented.root, a store or a folder"
+        raise ValueError(f"{rule} with {FOLDER}/pose1/<name of the real image>, got none in {str(place)!r}")
+    return {pose: {Path(real).stem: path for real, path in files.items()} for pose, files in listings.items()}
+
+
+def _listings(place: Path) -> dict[str, dict[str, str]]:
+    found = ((_POSE.fullmatch(folder.name), folder) for folder in place.glob(f"{FOLDER}/pose*"))
+    folders = {int(match[1]): folder for match, folder in found if match}
+    return {str(number): _listing(folders[number]) for number in sorted(folders)}
+
+
+def _listing(folder: Path) -> dict[str, str]:
+    return {name: str(folder / name) for name in sorted(os.listdir(folder))}
+
+
 def find_additions(
-    train: Sequence[Item], place: Path, name: str, *, ratio: float, seed: int
+    train: Sequence[Item], place: Path, name: str, *, ratio: float, seed: int, find: Find = pose_files
 ) -> list[Picture]:
     """Choose among the generated images of a training split, and try to read what is chosen.
 
     Args:
         train: torchreid's items of the real images; only their names count, not their order.
-        place: a store, or what holds ``bounding_box_train_gen``.
+        place: where `find` looks.
         name: of the data set, for messages.
         ratio, seed: as in `Augmentation`.
+        find: tells the files of the real images.
 
     Returns:
         The pictures that can be read; others are reported in the log, and so is what is of no training image.
 
     Raises:
-        ValueError: if there are no pictures of these images or none that can be read, real images share a
-            name, or a store holds different pictures of one image in one pose.
+        ValueError: as `find`; if there are no pictures of these images or none that can be read, or real
+            images share a name.
     """
     items = _by_name(train)
-    files = _files(place, name)
+    files = find(place, name, {real: item[2] for real, item in items.items()})
     _report_strangers(files, items, name)
     poses = [[pose for pose in files if real in files[pose]] for real in items]
     count = _at_most(round(ratio * len(items)), sum(map(len, poses)), len(items))
@@ -122,25 +161,6 @@ def _by_name(train: Sequence[Item]) -> dict[str, Item]:
         if first[0] != item[0]:
             raise ValueError(f"expected training images of different names, got {first[0]} and {item[0]}")
     return items
-
-
-def _files(place: Path, name: str) -> dict[str, dict[str, str]]:
-    """Files by pose, then by the real image's name without extension."""
-    listings = ImageStore(place).files("train") if is_store(place) else _listings(place)
-    if not any(listings.values()):
-        rule = f"expected generated training images of {name} in genext.augmented.root, a store or a folder"
-        raise ValueError(f"{rule} with {FOLDER}/pose1/<name of the real image>, got none in {str(place)!r}")
-    return {pose: {Path(real).stem: path for real, path in files.items()} for pose, files in listings.items()}
-
-
-def _listings(place: Path) -> dict[str, dict[str, str]]:
-    found = ((_POSE.fullmatch(folder.name), folder) for folder in place.glob(f"{FOLDER}/pose*"))
-    folders = {int(match[1]): folder for match, folder in found if match}
-    return {str(number): _listing(folders[number]) for number in sorted(folders)}
-
-
-def _listing(folder: Path) -> dict[str, str]:
-    return {name: str(folder / name) for name in sorted(os.listdir(folder))}
 
 
 def _report_strangers(files: Mapping[str, Mapping[str, str]], items: Mapping[str, Item], name: str) -> None:

@@ -1,8 +1,9 @@
 """Image data sets with generated images of their training people: ``market1501_ipg`` and the like.
 
 ``<dataset>_ipg`` is the named data set with pictures appended to ``train``, each with the label of the real
-image that it was made from; query and gallery are the same. torchreid opens data sets by name and hands them
-nothing but its own options, so `augmenting` says which pictures are wanted::
+image that it was made from; query and gallery are the same. In ``<dataset>_camstyle`` these are pictures in
+the style of other cameras. torchreid opens data sets by name and hands them nothing but its own options, so
+`augmenting` says which pictures are wanted::
 
     with augmenting(root="log/pictures", ratio=0.5):
         datamanager = torchreid.data.ImageDataManager(root="reid-data", sources="market1501_ipg")
@@ -18,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext import compat
-from torchreid_genext.data.additions import Augmentation, Picture, find_additions
+from torchreid_genext.data.additions import Augmentation, Picture, find_additions, pose_files
+from torchreid_genext.data.camstyle import style_files
 
 __all__ = [
     "KINDS", "Augmented", "GeneratedImage", "augmented", "augmented_datasets", "augmenting",
     "generated_folder", "is_augmented", "plain_name",
 ]  # fmt: skip
 
-KINDS = ("ipg",)
+_FINDS = {"ipg": pose_files, "camstyle": style_files}  # kind -> who tells the files of real images
+KINDS = tuple(_FINDS)
 
 _wanted: ContextVar[Augmentation] = ContextVar("augmentation")
 
@@ -145,7 +148,8 @@ class Augmented:
 
     def _pictures(self, root: str, wanted: Augmentation) -> list[Picture]:
         place = Path(wanted.root or generated_folder(self.plain_name, Path(root).expanduser(), self.kind))
-        return find_additions(self.train, place, self.plain_name, ratio=wanted.ratio, seed=wanted.seed)
+        options = {"ratio": wanted.ratio, "seed": wanted.seed, "find": _FINDS[self.kind]}
+        return find_additions(self.train, place, self.plain_name, **options)
 
     def _append(self, pictures: Sequence[Picture], wanted: Augmentation) -> None:
         cameras = wanted.cameras(pictures, free=1 + max(item[2] for item in self.train))

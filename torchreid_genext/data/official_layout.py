@@ -24,10 +24,10 @@ from torchreid_genext.data.generated import FOLDERS
 from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.data.store import ImageStore, pose_order
 
-__all__ = ["export", "import_layout"]
+__all__ = ["FORMATS", "export", "import_layout", "write_picture"]
 
 # What files are called decides on what is in them: as good as the format can, or nearly so.
-_FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {
+FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".png": ("PNG", {}),
@@ -70,7 +70,7 @@ def export(store: ImageStore, folder: str | Path, *, progress: bool = True) -> i
     _check(store, plan)
     hidden = None if progress else True
     with ThreadPoolExecutor(_WRITERS) as pool:
-        written = pool.map(_convert, plan)
+        written = pool.map(lambda item: write_picture(*item), plan)
         return sum(1 for _ in tqdm(written, total=len(plan), desc="export", unit="img", disable=hidden))
 
 
@@ -89,14 +89,24 @@ def _check(store: ImageStore, plan: Sequence[tuple[Path, Path]]) -> None:
         rule = f"expected a store with pictures of {' or '.join(FOLDERS)}"
         raise ValueError(f"{rule}, got {str(store.root)!r} without")
     for _, file in plan:
-        if file.suffix.lower() not in _FORMATS:
-            raise ValueError(f"expected names of real images with {', '.join(_FORMATS)}, got {file.name}")
+        _check_format(file)
 
 
-def _convert(item: tuple[Path, Path]) -> None:
-    picture, file = item
+def _check_format(file: Path) -> None:
+    if file.suffix.lower() not in FORMATS:
+        raise ValueError(f"expected names of real images with {', '.join(FORMATS)}, got {file.name}")
+
+
+def write_picture(picture: str | Path, file: Path) -> None:
+    """Write a picture again, in the format that the name of the new file tells, one of `FORMATS`.
+
+    Raises:
+        ValueError: if it tells none of them.
+        OSError: if the file cannot be written, or the picture cannot be read.
+    """
+    _check_format(file)
     image = open_image(picture)
-    kind, options = _FORMATS[file.suffix.lower()]
+    kind, options = FORMATS[file.suffix.lower()]
     with checkpoints.atomic_path(file) as temporary:
         image.save(temporary, kind, **options)
 
@@ -140,7 +150,7 @@ def _pictures(folder: Path) -> Iterator[tuple[str, str, Path]]:
         for place in sorted(places, key=lambda place: pose_order(place.name)):
             pose = str(int(place.name.removeprefix("pose")))
             for file in sorted(place.iterdir()):
-                if file.suffix.lower() in _FORMATS and not file.name.startswith("."):
+                if file.suffix.lower() in FORMATS and not file.name.startswith("."):
                     yield split, pose, file
 
 
