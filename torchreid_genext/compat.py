@@ -287,6 +287,11 @@ def triplet_loss(margin: float = 0.3) -> Callable[[Tensor, Tensor], Tensor]:
 # Measuring, by the host's own code
 
 
+def accuracy(outputs: Tensor | Sequence[Tensor], labels: Tensor) -> float:
+    """Share of labels (B,) that logits (B, K), or the first of several, get right, in percent."""
+    return host().metrics.accuracy(outputs, labels)[0].item()
+
+
 def compute_distance_matrix(x: Tensor, y: Tensor, metric: str = "euclidean") -> Tensor:
     """Distances (N, M) between the rows of `x` (N, D) and `y` (M, D); "euclidean" is the squared one."""
     return host().metrics.compute_distance_matrix(x, y, metric)
