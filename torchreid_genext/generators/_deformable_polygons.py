@@ -16,8 +16,8 @@ def filled(polygons: Tensor, size: Sequence[int]) -> Tensor:
     """Pixels in a polygon, on its edges and on its corners.
 
     A ray leaves the pixel to either side; crossings are counted as in O'Rourke, "Computational Geometry in
-    C", section 7.4. All arithmetic is in float64 and in the order of skimage's ``grid_points_in_poly``, so that
-    pixels that only rounding puts inside or outside are the same.
+    C", section 7.4. All arithmetic is in float64 and in the order of skimage's ``grid_points_in_poly``, so
+    that pixels that only rounding puts inside or outside are the same.
 
     Args:
         polygons: corners in order, (..., V, 2) of (y, x) pixels.
@@ -26,7 +26,7 @@ def filled(polygons: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         Booleans (..., height, width).
     """
-    corners = polygons.double().flatten(0, -3)
+    corners = polygons.double().reshape(-1, *polygons.shape[-2:])
     near = _bounding_boxes(corners, size)
     which, row, column = near.nonzero(as_tuple=True)
     y, x = ((corners[which, :, axis] - place[:, None]).unbind(-1) for axis, place in enumerate((row, column)))
