@@ -234,7 +234,6 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
-    cfg.genext.ipg.generator.identity_weight = 0.0  # of the loss of identity of what is predicted; 0: none
     _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
 
 

@@ -46,7 +46,7 @@ _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folde
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
 _NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
-            "cache_latents": False, "identity_weight": 0.0}  # fmt: skip
+            "cache_latents": False}  # fmt: skip
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -184,7 +184,6 @@ def _task(
         unconditional=node.unconditional,
         noise_offset=node.noise_offset,
         snr_gamma=node.snr_gamma,
-        identity_weight=node.identity_weight,
         examples=_examples(cfg, images, skeletons),
     )
 

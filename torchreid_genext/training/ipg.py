@@ -84,8 +84,6 @@ class IPGTask:
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
         snr_gamma: of `min_snr_weight`; 0 weights all times alike.
-        identity_weight: of a second loss, which is not the authors': one minus the cosine of the identity
-            encoder's features of the target and of what the prediction makes of it.
         examples: what is drawn in pictures: references, skeletons and targets, each (E, 3, H, W) uint8.
 
     Raises:
@@ -106,7 +104,6 @@ class IPGTask:
         unconditional: float = 0.1,
         noise_offset: float = 0.05,
         snr_gamma: float = 5.0,
-        identity_weight: float = 0.0,
         examples: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         trained = learners(pipe, parts, changes)
@@ -114,7 +111,6 @@ class IPGTask:
             raise ValueError(f"expected a share without condition in 0..1, got {unconditional}")
         self.pipe, self.poses, self.examples = pipe, poses, examples
         self.unconditional, self.noise_offset, self.snr_gamma = unconditional, noise_offset, snr_gamma
-        self.identity_weight = identity_weight
         self.modules = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)} | trained
         self.phases = {"denoise": Phase(optimizer, tuple(trained))}
         self.encoder = _EveryStep(pipe, augment) if images is None else _Once(pipe, images)
@@ -135,28 +131,11 @@ class IPGTask:
         references = self.encoder.references(batch.others[nobody:], random)
         poses = to_float(self.poses[batch.indices.to(self.poses.device)].to(clean.device))
         noise, times = self._noise(clean, random), self._times(clean, random)
-        noisy = self.pipe.scheduler.add_noise(clean, noise, times)
+        scheduler = self.pipe.scheduler
         with self._attention(clean.device):
-            found = self._predict(noisy, times, references, poses, nobody).float()
-        velocity = self.pipe.scheduler.get_velocity(clean, noise, times)
-        error = (found - velocity).square().mean(dim=(1, 2, 3))
-        loss = (self._weights(times) * error).mean()
-        if not self.identity_weight or nobody == len(clean):
-            return loss, {"denoising": error.mean()}
-        identity = self._identity(noisy[nobody:], found[nobody:], times[nobody:], batch.images[nobody:])
-        return loss + self.identity_weight * identity, {"denoising": error.mean(), "identity": identity}
-
-    def _identity(self, noisy: Tensor, velocity: Tensor, times: Tensor, targets: Tensor) -> Tensor:
-        """How unlike the targets the people are of the images that these velocities lead to."""
-        signal = self.pipe.scheduler.alphas_cumprod.to(times.device)[times]
-        of_image, of_noise = (each.sqrt()[:, None, None, None] for each in (signal, 1 - signal))
-        shown = _features(self.pipe, self._decoded(of_image * noisy - of_noise * velocity))
-        likeness = F.cosine_similarity(shown.float(), self.encoder.features(targets).float())
-        return (1 - likeness).mean()
-
-    def _decoded(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W), not cut off at -1 and 1, where their gradient would end."""
-        return self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
+            found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
+        error = (found.float() - scheduler.get_velocity(clean, noise, times)).square().mean(dim=(1, 2, 3))
+        return (self._weights(times) * error).mean(), {"denoising": error.mean()}
 
     def _attention(self, device: torch.device) -> contextlib.AbstractContextManager:
         """On CPUs, the gradient of fused attention takes several times as long as that of plain products.
@@ -228,10 +207,6 @@ class _EveryStep:
         latents = self.pipe.encode(images) if len(images) else images
         return _References(latents, _features(self.pipe, torch.cat([grey, images])))
 
-    def features(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return _features(self.pipe, _signed(images))
-
 
 class _Once:
     """The same of positions in a data set, whose images the networks see when the first are asked for."""
@@ -246,9 +221,6 @@ class _Once:
         latents, features = self._everything
         rows = torch.cat([positions.new_zeros(1), positions + 1])
         return _References(self._rows(latents, positions), self._rows(features, rows))
-
-    def features(self, positions: Tensor) -> Tensor:
-        return self._rows(self._everything.features, positions + 1)
 
     def _rows(self, kept: Tensor, positions: Tensor) -> Tensor:
         return kept[positions.to(kept.device)].to(positions.device)
