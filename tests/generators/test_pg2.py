@@ -222,6 +222,7 @@ def test_losses_are_what_the_formulas_say() -> None:
         (lambda: pose_maps(torch.zeros(1, 18, 2), SIZE, radius=-1), "expected a radius >= 0, got -1"),
         (lambda: pose_mask(torch.zeros(1, 18, 2), SIZE, radius=0), "expected a radius >= 1, got 0"),
         (lambda: network().coarse(images(size=(32, 32)), poses()), r"expected images \(B, 3, 32, 16\)"),
+        (lambda: network().coarse(images(), poses(2)), "expected keypoints of 3 images, got those of 2"),
         (lambda: network().coarse(images(), poses()[:, :17]), r"expected keypoints .* got \(3, 17, 2\)"),
     ),
 )  # fmt: skip

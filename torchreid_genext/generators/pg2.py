@@ -142,9 +142,11 @@ class PG2(Saved):
             (B, 3, H, W), about in [-1, 1].
 
         Raises:
-            ValueError: if images or keypoints have another size.
+            ValueError: if images or keypoints have another size, or there are not as many of both.
         """
         check_image_size(images, self.image_size)
+        if len(targets) != len(images):
+            raise ValueError(f"expected keypoints of {len(images)} images, got those of {len(targets)}")
         poses = pose_maps(targets.to(images.device), self.image_size, radius=self.radius)
         return self.stage1(images, poses.to(images.dtype))
 
