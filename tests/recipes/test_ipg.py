@@ -13,6 +13,7 @@ from tests.generators.ipg.networks import CHANNELS, pipeline
 from tests.generators.ipg.test_official import under_official_names
 from torchreid_genext import config
 from torchreid_genext.generators.ipg import IPGPipeline, PoseGuider, TransReID, lora, official
+from torchreid_genext.generators.ipg.embedded import PrincipalAutoencoder
 from torchreid_genext.recipes import ipg
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -97,8 +98,20 @@ def test_trainings_that_began_before_these_keys_go_on(cfg: CfgNode) -> None:
         "noise_offset", "snr_gamma",
     }  # fmt: skip
     assert ipg._description(cfg, images)["keys"].keys() == said
-    node.update({"lora_rank": 1, "cache_latents": True, "init": "folder"})
-    assert ipg._description(cfg, images)["keys"].keys() == said | {"lora_rank", "cache_latents", "init"}
+    on = {"lora_rank": 1, "cache_latents": True, "init": "folder", "noise_bias": 1.0, "channel_power": 1.0}
+    node.update(on)
+    assert ipg._description(cfg, images)["keys"].keys() == said | on.keys()
+
+
+def test_channels_weigh_what_they_change_in_the_image() -> None:
+    autoencoder = PrincipalAutoencoder(2, 4).fit(torch.rand(8, 3, 16, 8) * 2 - 1)
+    shown = [autoencoder.decode(torch.eye(4)[[c], :, None, None]).sample for c in range(4)]
+    grey = autoencoder.decode(torch.zeros(1, 4, 1, 1)).sample
+    change = torch.stack([(each - grey).norm() for each in shown])
+    torch.testing.assert_close(ipg._channel_weights(autoencoder, 2.0), change**2 / (change**2).mean())
+    assert ipg._channel_weights(autoencoder, 0.0) is None
+    with pytest.raises(ValueError, match="channel_power 0 without principal components"):
+        ipg._channel_weights(torch.nn.Identity(), 1.0)
 
 
 def test_training_starts_from_a_saved_pipeline_of_any_precision(cfg: CfgNode, tmp_path: Path) -> None:

@@ -63,9 +63,10 @@ def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> 
 
 
 @pytest.mark.parametrize("share", (0.0, 0.5, 1.0))
-def test_loss_is_that_of_every_image_by_itself(share: float) -> None:
+@pytest.mark.parametrize("weights", (None, torch.arange(12) / 5.5))
+def test_loss_is_that_of_every_image_by_itself(share: float, weights: Tensor | None) -> None:
     pipe, shown = embedded(), batch()
-    made = task(pipe, unconditional=share, augment=mirrored)
+    made = task(pipe, unconditional=share, augment=mirrored, channel_weights=weights)
     loss, _ = made.loss("denoise", shown, seeded(7))
     nobody, noise, times = random_parts(pipe, share, 4, 0.05)
     alphas, losses, grey = pipe.scheduler.alphas_cumprod, [], torch.zeros(1, 3, *pipe.reid_encoder.image_size)
@@ -85,7 +86,8 @@ def test_loss_is_that_of_every_image_by_itself(share: float) -> None:
         pose = pipe.pose_guider(made.poses[shown.indices[row]][None] / 255)
         noisy = a.sqrt() * clean + (1 - a).sqrt() * own
         found = pipe.denoiser(noisy, times[row], tokens, pose=pose, seen=seen)
-        error = (found - (a.sqrt() * own - (1 - a).sqrt() * clean)).square().mean()
+        squares = (found - (a.sqrt() * own - (1 - a).sqrt() * clean)).square().mean(dim=(0, 2, 3))
+        error = (squares if weights is None else weights * squares).mean()
         snr = (a / (1 - a)).item() if a > 0 else 0.0
         losses.append(min(snr, 5.0) / (snr + 1) * error)
     torch.testing.assert_close(loss, torch.stack(losses).mean())
@@ -97,6 +99,17 @@ def test_weights_by_signal_to_noise_ratio_are_finite_at_both_ends() -> None:
     made = task(snr_gamma=0.0, unconditional=0.0)
     loss, parts = made.loss("denoise", batch(), seeded())
     torch.testing.assert_close(loss, parts["denoising"])
+
+
+def test_times_of_much_noise_are_likelier_if_asked() -> None:
+    """With a density that grows as t, a quarter of the times is in the first half."""
+    like = torch.zeros(20_000, 1)
+    times = task(noise_bias=1.0)._times(like, seeded())
+    assert times.dtype == torch.int64 and 0 <= times.min() and times.max() == 999
+    assert (times < 500).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert torch.equal(task()._times(like, seeded()), torch.randint(1000, (20_000,), generator=seeded()))
+    with pytest.raises(ValueError, match="expected noise_bias >= 0, got -1"):
+        task(noise_bias=-1.0)
 
 
 @pytest.mark.parametrize("parts", (PARTS, ("pose_guider",), ("denoising_unet", "identity_projector")))

@@ -46,7 +46,7 @@ _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folde
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
 _NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
-            "cache_latents": False}  # fmt: skip
+            "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0}  # fmt: skip
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -184,8 +184,21 @@ def _task(
         unconditional=node.unconditional,
         noise_offset=node.noise_offset,
         snr_gamma=node.snr_gamma,
+        noise_bias=node.noise_bias,
+        channel_weights=_channel_weights(pipe.vae, node.channel_power),
         examples=_examples(cfg, images, skeletons),
     )
+
+
+def _channel_weights(autoencoder: torch.nn.Module, power: float) -> Tensor | None:
+    """Of latents whose channels differ in how much of the image they are."""
+    if not power:
+        return None
+    if not isinstance(autoencoder, PrincipalAutoencoder):
+        rule = "expected channel_power 0 without principal components for latents"
+        raise ValueError(f"{rule}, got {power} and {type(autoencoder).__name__}")
+    weights = autoencoder.loudness() ** power
+    return weights / weights.mean()
 
 
 def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:

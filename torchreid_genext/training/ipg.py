@@ -84,6 +84,9 @@ class IPGTask:
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
         snr_gamma: of `min_snr_weight`; 0 weights all times alike.
+        noise_bias: power of t with which time t becomes likelier; 0 draws all times alike. What an image shows
+            is decided while there is more noise than image.
+        channel_weights: of the squared errors of each channel of the latents, (C,); None weights them alike.
         examples: what is drawn in pictures: references, skeletons and targets, each (E, 3, H, W) uint8.
 
     Raises:
@@ -104,13 +107,18 @@ class IPGTask:
         unconditional: float = 0.1,
         noise_offset: float = 0.05,
         snr_gamma: float = 5.0,
+        noise_bias: float = 0.0,
+        channel_weights: Tensor | None = None,
         examples: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         trained = learners(pipe, parts, changes)
         if not 0 <= unconditional <= 1:
             raise ValueError(f"expected a share without condition in 0..1, got {unconditional}")
         self.pipe, self.poses, self.examples = pipe, poses, examples
+        if noise_bias < 0:
+            raise ValueError(f"expected noise_bias >= 0, got {noise_bias}")
         self.unconditional, self.noise_offset, self.snr_gamma = unconditional, noise_offset, snr_gamma
+        self.noise_bias, self.channel_weights = noise_bias, channel_weights
         self.modules = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)} | trained
         self.phases = {"denoise": Phase(optimizer, tuple(trained))}
         self.encoder = _EveryStep(pipe, augment) if images is None else _Once(pipe, images)
@@ -134,8 +142,13 @@ class IPGTask:
         scheduler = self.pipe.scheduler
         with self._attention(clean.device):
             found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
-        error = (found.float() - scheduler.get_velocity(clean, noise, times)).square().mean(dim=(1, 2, 3))
-        return (self._weights(times) * error).mean(), {"denoising": error.mean()}
+        error = (found.float() - scheduler.get_velocity(clean, noise, times)).square()
+        loss = self._weights(times) * self._of_channels(error).mean(dim=(1, 2, 3))
+        return loss.mean(), {"denoising": error.mean()}
+
+    def _of_channels(self, error: Tensor) -> Tensor:
+        weights = self.channel_weights
+        return error if weights is None else weights.to(error.device)[:, None, None] * error
 
     def _attention(self, device: torch.device) -> contextlib.AbstractContextManager:
         """On CPUs, the gradient of fused attention takes several times as long as that of plain products.
@@ -164,8 +177,11 @@ class IPGTask:
         return noise + self.noise_offset * offset
 
     def _times(self, like: Tensor, random: Generator) -> Tensor:
-        steps = self.pipe.scheduler.config.num_train_timesteps
-        return torch.randint(steps, (len(like),), generator=random, device=like.device)
+        steps, shape = self.pipe.scheduler.config.num_train_timesteps, (len(like),)
+        if not self.noise_bias:
+            return torch.randint(steps, shape, generator=random, device=like.device)
+        places = torch.rand(shape, generator=random, device=like.device) ** (1 / (1 + self.noise_bias))
+        return (steps * places).long().clamp(max=steps - 1)
 
     def _weights(self, times: Tensor) -> Tensor:
         signal = self.pipe.scheduler.alphas_cumprod.to(times.device)[times]

@@ -92,6 +92,10 @@ class PrincipalAutoencoder(ModelMixin, ConfigMixin):
         self.decoder.bias.copy_(mean)
         return self
 
+    def loudness(self) -> Tensor:
+        """How much each channel changes an image, (latent_channels,)."""
+        return self.decoder.weight.flatten(1).norm(dim=1)
+
     def encode(self, images: Tensor) -> SimpleNamespace:
         """Images (B, 3, H, W) to ``latent_dist.mode()``, (B, latent_channels, H / patch, W / patch)."""
         latents = self.encoder(images)
