@@ -1,11 +1,12 @@
 """People as another camera would have taken them: CamStyle, and one model for all cameras.
 
 Zhong et al., "Camera Style Adaptation for Person Re-identification", CVPR 2018, train a CycleGAN for each
-pair of cameras, C(L, 2) of them (`CameraPair`). Our default, `CameraStyle`, is one network for all: cameras
-are scales and shifts of normalised features (Dumoulin et al., "A Learned Representation for Artistic Style",
-ICLR 2017), since labels as constant channels of the input would be taken away by the next instance
-normalisation. It changes the image, by a gain and an offset of each pixel, instead of painting it anew: what
-differs between cameras is mostly tone, colour and sharpness, and who is seen must stay.
+pair of cameras, C(L, 2) of them (`CameraPair`). Our default, `CameraStyle`, is one network for all. It
+changes the image instead of painting it anew, since who is seen must stay: first colours, by what each camera
+does to them, then every pixel, by a gain and an offset. These alone were found to stay at nothing, held by
+the losses of keeping, which do not resist the first. They come from features that cameras scale and shift
+(Dumoulin et al., "A Learned Representation for Artistic Style", ICLR 2017): labels as constant channels of
+the input would be taken away by the next instance normalisation.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from torchreid_genext.generators._camstyle_colors import ColorStatistics, color_distance, color_statistics
+from torchreid_genext.generators._camstyle_layers import Block, Layer, Tone, enlarging
 from torchreid_genext.generators._camstyle_networks import (
     ImagePool,
     PatchDiscriminator,
@@ -34,47 +35,6 @@ __all__ = [
 ]  # fmt: skip
 
 _SMALLEST = 8  # pixels of a side: below, nothing is left to reflect after two halvings
-
-
-class _CameraNorm(nn.Module):
-    """Instance normalisation, with a scale and a shift that both cameras have a say in."""
-
-    def __init__(self, channels: int, cameras: int) -> None:
-        super().__init__()
-        self.source = nn.Embedding(cameras, 2 * channels, _weight=torch.zeros(cameras, 2 * channels))
-        self.target = nn.Embedding(cameras, 2 * channels, _weight=torch.zeros(cameras, 2 * channels))
-
-    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        scale, shift = (self.source(source) + self.target(target))[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, F.instance_norm(x), 1 + scale)
-
-
-class _Layer(nn.Module):
-    """Convolve, normalise, ReLU."""
-
-    def __init__(self, conv: nn.Module, channels: int, cameras: int) -> None:
-        super().__init__()
-        self.conv, self.norm = conv, _CameraNorm(channels, cameras)
-
-    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x), source, target))
-
-
-class _Block(nn.Module):
-    """Add to the features what two convolutions make of them."""
-
-    def __init__(self, width: int, cameras: int) -> None:
-        super().__init__()
-        self.layer = _Layer(convolution(width, width, 3), width, cameras)
-        self.conv, self.norm = convolution(width, width, 3), _CameraNorm(width, cameras)
-
-    def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        return x + self.norm(self.conv(self.layer(x, source, target)), source, target)
-
-
-def _enlarging(inputs: int, outputs: int) -> nn.Sequential:
-    """Transposed convolutions would leave a chequered pattern."""
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), *convolution(inputs, outputs, 3))
 
 
 class CameraStyle(Saved):
@@ -101,11 +61,12 @@ class CameraStyle(Saved):
         _check_size(image_size)
         self.cameras, self.image_size = tuple(range(cameras)), tuple(image_size)
         down = [nn.Conv2d(w, 2 * w, 3, stride=2, padding=1) for w in (width, 2 * width)]
+        self.tone = Tone(cameras)
         self.layers = nn.ModuleList([
-            _Layer(convolution(3, width, 7), width, cameras),
-            *(_Layer(conv, conv.out_channels, cameras) for conv in down),
-            *(_Block(4 * width, cameras) for _ in range(blocks)),
-            *(_Layer(_enlarging(2 * w, w), w, cameras) for w in (2 * width, width)),
+            Layer(convolution(3, width, 7), width, cameras),
+            *(Layer(conv, conv.out_channels, cameras) for conv in down),
+            *(Block(4 * width, cameras) for _ in range(blocks)),
+            *(Layer(enlarging(2 * w, w), w, cameras) for w in (2 * width, width)),
         ])  # fmt: skip
         self.head = convolution(width, 6, 7)
         initialize(self)
@@ -116,11 +77,11 @@ class CameraStyle(Saved):
 
     def forward(self, images: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of cameras (B,) as others (B,) would have them; not clipped."""
-        x = images
+        x = toned = self.tone(images, source, target)
         for layer in self.layers:
             x = layer(x, source, target)
         gain, offset = self.head(x).chunk(2, dim=1)
-        return images + gain * images + offset
+        return toned + gain * toned + offset
 
     @torch.no_grad()
     def generate(
