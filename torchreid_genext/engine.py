@@ -33,6 +33,7 @@ from torchreid_genext.data.generated import (
     find_generated,
     reader,
 )
+from torchreid_genext.data.mixing import mix_batches, separate_softmax_engine
 from torchreid_genext.data.smoothing import restore_labels, smooth_generated
 from torchreid_genext.retrieval.protocol import (
     Chain,
@@ -323,11 +324,13 @@ def build_datamanager(cfg: CfgNode) -> Any:
     """torchreid's data manager for ``cfg.data.type``.
 
     Raises:
-        ValueError: if the type or the name of a data set is unknown, or its images are not there.
+        ValueError: if the type or the name of a data set is unknown, or its images are not there; if real and
+            generated images cannot be mixed in ``augmented.batch_ratio``.
     """
     if cfg.data.type == "image":
         with augmenting(**config.augmentation_kwargs(cfg)):
-            return compat.image_data_manager(**config.image_data_kwargs(cfg))
+            manager = compat.image_data_manager(**config.image_data_kwargs(cfg))
+        return mix_batches(manager, cfg.genext.augmented.batch_ratio)
     if cfg.data.type == "video":
         return compat.video_data_manager(**config.video_data_kwargs(cfg))
     raise ValueError(f"unknown data.type {cfg.data.type!r}; choose from image, video")
@@ -356,10 +359,20 @@ def build_engine(
     """torchreid's engine for ``cfg.data.type`` and ``cfg.loss.name``, without the hook.
 
     Raises:
-        ValueError: if there is no such engine.
+        ValueError: if there is no such engine, or none with ``augmented.separate_passes``.
     """
-    build = compat.engine_class(cfg.data.type, cfg.loss.name)
+    build = _engine_class(cfg)
     return build(datamanager, model, optimizer=optimizer, scheduler=scheduler, **config.engine_kwargs(cfg))
+
+
+def _engine_class(cfg: CfgNode) -> type:
+    plain, augmented = compat.engine_class(cfg.data.type, cfg.loss.name), cfg.genext.augmented
+    if not augmented.separate_passes:
+        return plain
+    if (cfg.data.type, cfg.loss.name) != ("image", "softmax") or not augmented.batch_ratio:
+        rule = "expected image, softmax and a genext.augmented.batch_ratio with separate_passes"
+        raise ValueError(f"{rule}, got {cfg.data.type}, {cfg.loss.name} and {augmented.batch_ratio!r}")
+    return separate_softmax_engine()
 
 
 @contextlib.contextmanager

@@ -127,6 +127,8 @@ def test_learning_rate_is_a_function_of_the_step(tmp_path: Path) -> None:
     assert factors[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert factors[8] == pytest.approx(0.5) and sorted(factors[4:], reverse=True) == factors[4:]
     assert [options(tmp_path, warmup=2).rate_factor(step) for step in range(4)] == [0.5, 1, 1, 1]
+    linear = options(tmp_path, steps=10, schedule="linear")
+    assert [linear.rate_factor(step) for step in range(10)] == pytest.approx([1] * 7 + [0.75, 0.5, 0.25])
     task = Denoising(rate=0.01)
     train(tmp_path, task, steps=12, log_every=1, warmup=4, schedule="cosine")
     lines = [json.loads(line) for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]

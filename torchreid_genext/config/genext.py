@@ -21,6 +21,7 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_identity_inverter(cfg)
     _add_pose_generator(cfg)
     _add_sampling(cfg)
+    _add_adversarial_generators(cfg)
     _add_generator_training(cfg)
 
 
@@ -105,9 +106,11 @@ def _add_augmentation(cfg: CfgNode) -> None:
     cfg.genext.augmented = CfgNode()
     cfg.genext.augmented.root = ""  # a store, or of bounding_box_train_gen/pose1 ...; empty: beside the data
     cfg.genext.augmented.ratio = 1.0  # generated images for each real one, on average; 0: none
-    cfg.genext.augmented.camera = "same"  # of a generated image: same (the real one's) | new | per_pose
+    cfg.genext.augmented.camera = "same"  # of a generated one: same (the real one's) | new | per_pose | style
     cfg.genext.augmented.seed = 0  # of the choice among them
     cfg.genext.augmented.label_smoothing = 0.0  # of their labels only, in 0 .. 1; 0: as of real images
+    cfg.genext.augmented.batch_ratio = ""  # real:generated in each batch, such as "3:1"; empty: at random
+    cfg.genext.augmented.separate_passes = False  # of both, with two means (CamStyle); softmax only
 
 
 def _add_tools(cfg: CfgNode) -> None:
@@ -235,7 +238,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
-    cfg.genext.ipg.generator.channel_power = 0.0  # of a latent channel's share in the image, as weight; 0: alike
+    cfg.genext.ipg.generator.channel_power = 0.0  # of each latent channel's share in images, as its weight
     _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
 
 
@@ -256,6 +259,71 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4
     cfg.genext.ipg.sampling.style = "bold"  # of drawn skeletons: bold | official, for the authors' weights
     cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
+
+
+def _add_adversarial_generators(cfg: CfgNode) -> None:
+    cfg.genext.generator = "ipg"  # ipg | pg2 | deformable draw people in poses; camstyle: as cameras see them
+
+    # PG2 (NIPS 2017): a coarse image from a reference and a pose, then what it lacks.
+    cfg.genext.pg2 = CfgNode()
+    cfg.genext.pg2.weights = ""  # file of a training; that draws
+    cfg.genext.pg2.height = 128  # of images, in pixels
+    cfg.genext.pg2.width = 64
+    cfg.genext.pg2.channels = 128  # of the first level of both stages
+    cfg.genext.pg2.code = 64  # numbers to which stage I reduces an image and a pose
+    cfg.genext.pg2.radius = 4  # of the discs that show joints, in pixels
+    cfg.genext.pg2.discriminator = "official"  # official | pairwise (as in the paper)
+    cfg.genext.pg2.discriminator_channels = 64  # of its first layer
+    cfg.genext.pg2.reconstruction = 10.0  # weight of the difference to the truth in stage II
+    cfg.genext.pg2.flip = 0.5  # share of pairs that are mirrored
+    _add_pose_pairs(cfg.genext.pg2)
+    for stage, steps in (("stage1", 22000), ("stage2", 38000)):
+        cfg.genext.pg2[stage] = CfgNode()
+        _add_schedule(cfg.genext.pg2[stage], steps=steps, batch_size=16, lr=2e-5)
+
+    # Deformable GAN (CVPR 2018): skip connections take parts of the body to their new places.
+    cfg.genext.deformable = CfgNode()
+    cfg.genext.deformable.weights = ""  # file of a training; that draws
+    cfg.genext.deformable.height = 128  # of images, in pixels
+    cfg.genext.deformable.width = 64
+    cfg.genext.deformable.encoder = [64, 128, 256, 512, 512, 512]  # channels of each level
+    cfg.genext.deformable.decoder = [512, 512, 512, 256, 128]  # the deepest first
+    cfg.genext.deformable.skips = "deformable"  # deformable | full (one transform) | none
+    cfg.genext.deformable.aggregation = "max"  # of parts that meet: max (official) | avg | masked_max
+    cfg.genext.deformable.estimator = "dlt"  # of transforms: dlt (official) | least_squares
+    cfg.genext.deformable.dropout = 0.5  # in training
+    cfg.genext.deformable.discriminator_channels = [64, 128, 256, 512]  # of each layer
+    cfg.genext.deformable.reconstruction = "nearest_neighbour"  # nearest_neighbour | l1
+    cfg.genext.deformable.vgg19 = ""  # torchvision's weights, for its features; empty: oriented gradients
+    cfg.genext.deformable.window = 3  # pixels a side in which the nearest neighbour is looked for
+    cfg.genext.deformable.weight = 0.0  # of the reconstruction; 0: what suits the features
+    cfg.genext.deformable.flip = 0.0  # share of pairs that are mirrored
+    _add_pose_pairs(cfg.genext.deformable)
+    _add_schedule(cfg.genext.deformable, steps=90000, batch_size=4, lr=2e-4)
+
+    # CamStyle (CVPR 2018): an image as another camera would have taken it. One model for all cameras.
+    cfg.genext.camstyle = CfgNode()
+    cfg.genext.camstyle.weights = ""  # file of a training; that draws
+    cfg.genext.camstyle.height = 128  # of images, in pixels
+    cfg.genext.camstyle.width = 64
+    cfg.genext.camstyle.channels = 64  # of the generator's first level
+    cfg.genext.camstyle.blocks = 9  # residual
+    cfg.genext.camstyle.discriminator_channels = 64  # of its first layer
+    cfg.genext.camstyle.layers = 3  # of the discriminator
+    cfg.genext.camstyle.norm = "spectral"  # of the discriminator: spectral | instance
+    cfg.genext.camstyle.pool = 50  # generated images that are remembered; at least a batch
+    cfg.genext.camstyle.cycle = 10.0  # weight of the way there and back
+    cfg.genext.camstyle.identity = 0.5  # weight of staying as it is under its own camera, times cycle
+    cfg.genext.camstyle.flip = 0.5  # share of mirror images
+    cfg.genext.camstyle.pair = []  # two cameras: a CycleGAN of these alone, as the authors have; empty: all
+    cfg.genext.camstyle.images = 2  # of each camera in a batch
+    _add_schedule(cfg.genext.camstyle, steps=20000, batch_size=0, lr=2e-4)
+    del cfg.genext.camstyle.train["batch_size"]  # cameras times images
+
+
+def _add_pose_pairs(node: CfgNode) -> None:
+    node.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    node.partners = "any"  # any | same_camera; another image of a person
 
 
 def _add_generator_training(cfg: CfgNode) -> None:
@@ -279,6 +347,6 @@ def _add_schedule(node: CfgNode, *, steps: int, batch_size: int, lr: float) -> N
     node.train.lr = lr  # learning rate
     node.train.weight_decay = 0.0  # decoupled (AdamW)
     node.train.warmup = 0  # steps
-    node.train.schedule = "constant"  # constant | cosine
+    node.train.schedule = "constant"  # constant | cosine | linear (at the end)
     node.train.clip_norm = 0.0  # of gradients; 0: none
     node.train.ema_decay = 0.999  # of the average of weights; 0: none (official)

@@ -11,7 +11,11 @@ from torchreid_genext.generators._saving import Saved
 __all__ = ["build_generator", "list_generators"]
 
 _CLASSES = {
+    "camstyle": ("torchreid_genext.generators.camstyle", "CameraStyle"),
+    "camstyle_pair": ("torchreid_genext.generators.camstyle", "CameraPair"),
+    "deformable": ("torchreid_genext.generators.deformable", "DeformableGAN"),
     "identity": ("torchreid_genext.generators.identity", "IdentityGenerator"),
+    "pg2": ("torchreid_genext.generators.pg2", "PG2"),
 }
 
 

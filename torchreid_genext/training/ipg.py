@@ -84,8 +84,8 @@ class IPGTask:
         unconditional: share of images denoised for nobody.
         noise_offset: how far the noise of an image differs in brightness, as a standard deviation.
         snr_gamma: of `min_snr_weight`; 0 weights all times alike.
-        noise_bias: power of t with which time t becomes likelier; 0 draws all times alike. What an image shows
-            is decided while there is more noise than image.
+        noise_bias: power of t with which time t becomes likelier; 0 draws all times alike. What an image
+            shows is decided while there is more noise than image.
         channel_weights: of the squared errors of each channel of the latents, (C,); None weights them alike.
         examples: what is drawn in pictures: references, skeletons and targets, each (E, 3, H, W) uint8.
 

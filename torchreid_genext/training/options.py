@@ -10,7 +10,8 @@ from typing import Any
 __all__ = ["PRECISIONS", "SCHEDULES", "Options"]
 
 PRECISIONS = ("no", "bf16", "fp16")
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "linear")
+_FULL = 0.6  # share of steps before a linear decay; CycleGAN's 30 of 50 epochs
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Options:
         ema_decay: of the average of all weights, in 0 .. 1; 0 keeps none. It grows to this value
             as ``(1 + step) / (10 + step)``.
         warmup: steps in which the learning rate rises linearly.
-        schedule: "constant", or "cosine" from the peak to zero at the last step.
+        schedule: "constant", "cosine" from the peak to zero at the last step, or "linear": the peak for three
+            fifths of the steps, then straight to zero.
         clip_norm: largest norm of the gradients of a phase; 0 does not clip.
         log_every: steps between lines of scalars, each the mean of the steps since the last one.
         picture_every: steps between sample pictures; 0 draws none.
@@ -74,6 +76,8 @@ class Options:
         if self.schedule == "constant":
             return 1.0
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.schedule == "linear":
+            return min(1.0, (1 - progress) / (1 - _FULL))
         return 0.5 * (1 + math.cos(math.pi * progress))
 
     def shaping(self) -> dict[str, Any]:
@@ -82,7 +86,7 @@ class Options:
         A constant learning rate does not depend on the end of training, so it may be prolonged.
         """
         names = ["seed", "accumulation", "mixed_precision", "ema_decay", "warmup", "schedule", "clip_norm"]
-        names += ["steps"] if self.schedule == "cosine" else []
+        names += ["steps"] if self.schedule != "constant" else []
         return {name: getattr(self, name) for name in names}
 
 
