@@ -5,10 +5,12 @@ IPG (Pose2ID), people of images in other poses:
 python tools/generate.py --dataset synthreid --split query gallery --root reid-data
 python tools/generate.py --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
 python tools/generate.py --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
+python tools/generate.py --generator pg2 --dataset synthreid --root reid-data genext.pg2.weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
-that was interrupted goes on. --plan only tells what it will cost. The last is the authors' command line: it
-writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how.
+that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
+writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the last,
+another generator, from tools/train_gan.py, fills a store as IPG does.
 
 Generative identity, pictures of what it has learnt:
 
@@ -34,6 +36,7 @@ from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.generation import Work, write_manifest
 from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.recipes import exhibition, ipg_images, strips
+from torchreid_genext.recipes.pose_sampler import POSE_GENERATORS
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid"
 
@@ -54,7 +57,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--generator", default="ipg", choices=("ipg", "identity"))
+    parser.add_argument("--generator", choices=("ipg", *POSE_GENERATORS, "identity"), help="default: ipg")
     parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
     parser.add_argument("--seed", type=int, help="of all noise (default: 0; of strips 12580)")
     add_store_arguments(parser.add_argument_group("IPG, into a store"))
@@ -64,7 +67,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
     arguments.opts = keys
-    if arguments.generator == "ipg" and not (arguments.dataset or arguments.ref_dir):
+    if arguments.generator != "identity" and not (arguments.dataset or arguments.ref_dir):
         parser.error("expected --dataset, or --ref_dir with --pose_dir, got neither")
     return arguments
 
@@ -79,7 +82,7 @@ def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
         help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random",
     )  # fmt: skip
     parser.add_argument(
-        "--out_dir", help="store (default: <root>/<dataset>_generated/ipg), or folder of strips"
+        "--out_dir", help="store (default: <root>/<dataset>_generated/<generator>), or of strips"
     )
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
     parser.add_argument("--limit", type=int, help="only so many images of each split")
@@ -119,7 +122,8 @@ def fill_store(arguments: argparse.Namespace) -> None:
     cfg = configured(arguments)
     drawing = ipg_images.Drawing(cfg, arguments.dataset)
     wanted = wanted_works(arguments, drawing)
-    folder = Path(arguments.out_dir or generated_folder(arguments.dataset, arguments.root))
+    usual = generated_folder(arguments.dataset, arguments.root, cfg.genext.generator)
+    folder = Path(arguments.out_dir or usual)
     store = ImageStore(folder) if is_store(folder) else None
     if not ipg_images.missing(store, wanted):
         print(f"{folder} holds all {len(wanted)} pictures")
@@ -134,6 +138,7 @@ def fill_store(arguments: argparse.Namespace) -> None:
 
 def configured(arguments: argparse.Namespace) -> CfgNode:
     cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
+    cfg.genext.generator = arguments.generator or cfg.genext.generator
     cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
     cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
     return cfg

@@ -26,9 +26,7 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
     for name in gan.STAGES:
         cfg.genext[name].update({"height": 32, "width": 16})
     cfg.genext.pg2.update({"channels": 4, "code": 4, "radius": 1, "discriminator_channels": 2})
-    cfg.genext.deformable.update(
-        {"encoder": [4, 4, 4], "decoder": [4, 4], "discriminator_channels": [4, 4]}
-    )
+    cfg.genext.deformable.update({"encoder": [4, 4, 4], "decoder": [4, 4], "discriminator_channels": [4, 4]})
     cfg.genext.camstyle.update({"channels": 4, "blocks": 1, "discriminator_channels": 4, "layers": 1})
     return with_steps(cfg, 2)
 

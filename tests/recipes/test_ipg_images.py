@@ -30,7 +30,13 @@ def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
     node = cfg.genext.ipg.sampling
-    node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = str(pipeline), 1, 8, "random 2", 1.0
+    node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = (
+        str(pipeline),
+        1,
+        8,
+        "random 2",
+        1.0,
+    )
     return cfg
 
 

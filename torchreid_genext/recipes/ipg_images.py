@@ -1,4 +1,4 @@
-"""IPG at work, from a configuration: poses, people, and stores that are filled with both."""
+"""Generators of people in poses at work: poses, people, and stores that are filled with both."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+from torchreid_genext.recipes.pose_sampler import PoseSampler, load_generator, pose_sampler
 
 __all__ = [
     "Drawing",
@@ -142,13 +143,33 @@ def draw_poses(
     }
 
 
+_Sampler = tuple[IPGSampler | PoseSampler, dict[str, np.ndarray], str]  # with poses, and how they look
+
+
+def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
+    pipe = load_pipeline(cfg) if pipe is None else pipe
+    how, style = sampling(cfg, pipe), cfg.genext.ipg.sampling.style
+    size = (how.height, how.width)
+    poses = joints(cfg, dataset, size)
+    return IPGSampler(pipe, draw_poses(poses, size, style), how, open_image), poses, f" {style}"
+
+
+def _adversarial(cfg: CfgNode, dataset: str) -> _Sampler:
+    generator = load_generator(cfg).to(fastest_device())
+    poses = joints(cfg, dataset, generator.image_size)
+    return pose_sampler(cfg, dataset, generator, poses), poses, ""
+
+
 class Drawing:
-    """People of a data set in poses, with a pipeline, as a configuration says.
+    """People of a data set in poses, by the generator that ``genext.generator`` names.
 
     Args:
-        cfg: the whole configuration.
-        dataset: whose poses are meant, if the standard ones are not.
-        pipe: None for that of the configuration.
+        cfg: the whole configuration; ``genext.ipg.sampling`` has poses, batches and precision of all.
+        dataset: whose people are drawn; its poses are meant, if the standard ones are not.
+        pipe: of IPG; None for that of the configuration.
+
+    Raises:
+        ValueError: if the generator is unknown or has no weights, or as `joints`.
 
     Attributes:
         poses: their names.
@@ -156,13 +177,12 @@ class Drawing:
 
     def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
         self.cfg = cfg.genext.ipg.sampling
-        pipe = load_pipeline(cfg) if pipe is None else pipe
-        how = sampling(cfg, pipe)
-        poses = joints(cfg, dataset, (how.height, how.width))
+        if cfg.genext.generator == "ipg":
+            self._sampler, poses, style = _ipg(cfg, dataset, pipe)
+        else:
+            self._sampler, poses, style = _adversarial(cfg, dataset)
         self.poses = [*poses]
-        self._hashes = {name: content_hash(pose)[:16] + f" {self.cfg.style}" for name, pose in poses.items()}
-        drawn = draw_poses(poses, (how.height, how.width), self.cfg.style)
-        self._sampler = IPGSampler(pipe, drawn, how, open_image)
+        self._hashes = {name: content_hash(pose)[:16] + style for name, pose in poses.items()}
 
     def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
         """The pictures that are wanted."""
