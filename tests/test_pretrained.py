@@ -8,14 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import ROOT
 from torchreid_genext import checkpoints, compat
+from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.standard_poses import standard_poses
+from torchreid_genext.data.synthetic import CAMERAS, Pose, View, random_identity, render
 from torchreid_genext.generators import build_generator
+from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
 from torchreid_genext.generators.prior import CodePrior
 
 FOLDER = ROOT / "pretrained"
-SHIPPED = sorted(FOLDER.glob("synthreid/*.safetensors"))  # others may lie beside them, fetched by the user
+SHIPPED = sorted(FOLDER.glob("synthreid/**/*.safetensors"))  # others may lie beside them, fetched by the user
 LISTED = dict(
     re.findall(r"^\| `(synthreid/\S+)` .* `([0-9a-f]{64})` \|", (FOLDER / "README.md").read_text(), re.MULTILINE)
 )
@@ -23,10 +28,12 @@ LISTED = dict(
 
 def test_all_files_are_listed_and_small() -> None:
     assert {str(path.relative_to(FOLDER)) for path in SHIPPED} == set(LISTED)
-    assert sum(path.stat().st_size for path in SHIPPED) <= 12 * 2**20
+    of_ipg = [path.stat().st_size for path in SHIPPED if "ipg" in path.parts]
+    assert sum(of_ipg) <= 15e6
+    assert sum(path.stat().st_size for path in SHIPPED) - sum(of_ipg) <= 12 * 2**20
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_files_are_those_that_are_listed(path: Path) -> None:
     assert hashlib.sha256(path.read_bytes()).hexdigest() == LISTED[str(path.relative_to(FOLDER))]
 
@@ -45,3 +52,25 @@ def test_networks_of_generative_identity_fit_together(registered: None) -> None:
     assert images.shape == (16, 3, 64, 32) and images.std() > 0.1
     best = (found[:8] @ found[8:].T).argmax(1)
     assert (best == torch.arange(8)).sum() >= 6
+
+
+def test_ipg_draws_whom_it_has_seen(registered: None) -> None:
+    """Before one camera and in two poses, people are nearer to themselves than to the others."""
+    pipe = IPGPipeline.from_pretrained(FOLDER / "synthreid/ipg")
+    pipe.set_progress_bar_config(disable=True)
+    people = [render(random_identity(n), Pose(), View(), CAMERAS[2], seed=n) for n in range(5)]
+    poses = {name: draw_skeleton(standard_poses(128, 64)[name], (128, 64)) for name in ("1", "5")}
+    how = Sampling(128, 64, "dpmsolver++", 6, 1.0)
+    sampler = IPGSampler(pipe, poses, how, lambda name: people[int(name)])
+    names = [str(n) for n in range(len(people))]
+    real, own, right = _features(pipe, people), torch.arange(len(people)), 0
+    for pose in poses:
+        drawn = _features(pipe, sampler(names, [pose] * len(names), range(len(names))))
+        right += ((drawn @ real.T).argmax(1) == own).sum()
+    assert right >= 7  # of 10; 2 by chance
+
+
+def _features(pipe: IPGPipeline, images: list[Image.Image]) -> torch.Tensor:
+    with torch.inference_mode():
+        found = pipe.reid_encoder(torch.cat([pipe.encoder_input(image) for image in images]))
+    return torch.nn.functional.normalize(found, dim=1)
