@@ -177,7 +177,7 @@ def generate(trial: Trial, draw: Callable[..., Tensor], *, batch: int = 32, seed
     return torch.cat(made).unflatten(0, (-1, poses))
 
 
-def sheet(trial: Trial, images: Tensor, people: int = 6) -> Image.Image:
+def sheet(trial: Trial, images: Tensor, people: int = 4) -> Image.Image:
     """Two rows a person: the reference and the truth, then the reference and what was generated."""
     rows = []
     for row in range(min(people, len(images))):
