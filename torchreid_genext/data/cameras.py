@@ -12,7 +12,7 @@ from torchreid_genext.data.pairs import generator_of, share
 
 __all__ = ["CameraBalanced", "check_cameras"]
 
-_CAMERAS = 4  # what a generator is for, beside those of `data.pairs`
+_CAMERAS = 5  # what a generator is for, beside those of `data.pairs` and `data.pose_pairs`
 
 
 def check_cameras(camids: ArrayLike, cameras: Sequence[int] | None = None) -> list[int]:

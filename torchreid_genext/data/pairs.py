@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 from torchreid_genext.data.memory import ImageTensor
 
 __all__ = [
-    "Batch", "IdentityBalanced", "Order", "PairedBatch", "Partners", "Shuffled", "batches", "generator_of",
-    "share",
+    "Batch", "IdentityBalanced", "Order", "PairedBatch", "Partners", "Shuffled", "alike", "batches",
+    "generator_of", "share",
 ]  # fmt: skip
 
 _ORDER, _IDENTITIES, _IMAGES, _PARTNERS = range(4)  # what a generator is for
@@ -231,6 +231,21 @@ def _block(sorted_labels: Tensor) -> tuple[Tensor, Tensor]:
     _, counts = torch.unique_consecutive(sorted_labels, dim=0, return_counts=True)
     ends = counts.cumsum(0)
     return (ends - counts).repeat_interleave(counts), ends.repeat_interleave(counts)
+
+
+def alike(pids: Tensor, camids: Tensor, rule: str) -> Tensor:
+    """A number for each image (N,); those with the same one can be partners.
+
+    Args:
+        pids, camids: person and camera of each image, (N,) int64.
+        rule: ``any`` two images of a person, or those of the ``same_camera``.
+
+    Raises:
+        ValueError: if the rule is unknown.
+    """
+    if rule not in ("any", "same_camera"):
+        raise ValueError(f"unknown partners {rule!r}; choose from any, same_camera")
+    return pids if rule == "any" else pids * (camids.max() + 1) + camids
 
 
 class Batch(NamedTuple):

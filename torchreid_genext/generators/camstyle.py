@@ -3,10 +3,9 @@
 Zhong et al., "Camera Style Adaptation for Person Re-identification", CVPR 2018, train a CycleGAN for each
 pair of cameras, C(L, 2) of them (`CameraPair`). Our default, `CameraStyle`, is one network for all. It
 changes the image instead of painting it anew, since who is seen must stay: first colours, by what each camera
-does to them, then every pixel, by a gain and an offset. These alone were found to stay at nothing, held by
-the losses of keeping, which do not resist the first. They come from features that cameras scale and shift
-(Dumoulin et al., "A Learned Representation for Artistic Style", ICLR 2017): labels as constant channels of
-the input would be taken away by the next instance normalisation.
+does to them, then every pixel, by a gain and an offset. Gain and offset come from features that cameras scale
+and shift (Dumoulin et al., "A Learned Representation for Artistic Style", ICLR 2017): labels as constant
+channels of the input would be taken away by the next instance normalisation.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torchreid_genext import compat
 from torchreid_genext.data.augmentation import Augmentation
 from torchreid_genext.data.cameras import CameraBalanced
 from torchreid_genext.data.memory import ImageTensor, load_images
-from torchreid_genext.data.pairs import Partners, Shuffled, batches
+from torchreid_genext.data.pairs import Partners, Shuffled, alike, batches
 from torchreid_genext.data.pose_files import read_poses
 from torchreid_genext.data.pose_pairs import PosedImages, PosePairs, pose_pairs, with_partners, with_poses
 from torchreid_genext.generators import deformable, pg2
@@ -145,20 +145,13 @@ class _OfPoses(_Training):
         images, source = self.load(split), self.cfg.data.sources[0]
         joints = read_poses(compat.image_dataset_folder(source, self.cfg.data.root) / self.node.poses)
         posed = with_poses(images.select(images.pids > 0), joints, required=self.required)
-        return with_partners(posed, _alike(posed.images, self.node.partners))
+        return with_partners(posed, alike(posed.images.pids, posed.images.camids, self.node.partners))
 
     def pairs(self, batch_size: int) -> Any:
         seed = self.cfg.genext.training.seed
         order = Shuffled(len(self.images), batch_size, seed)
-        partners = Partners(_alike(self.images, self.node.partners))
+        partners = Partners(alike(self.images.pids, self.images.camids, self.node.partners))
         return pose_pairs(self.images, self.keypoints, order, partners, seed=seed, flip=self.node.flip)
-
-
-def _alike(images: ImageTensor, rule: str) -> torch.Tensor:
-    """A number for each image (N,); those with the same one show each other's person."""
-    if rule not in ("any", "same_camera"):
-        raise ValueError(f"unknown partners {rule!r}; choose from any, same_camera")
-    return images.pids if rule == "any" else images.pids * (images.camids.max() + 1) + images.camids
 
 
 def _examples(posed: PosedImages) -> PosePairs:

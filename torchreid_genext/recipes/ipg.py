@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.augmentation import Augmentation
 from torchreid_genext.data.memory import ImageTensor, load_images
-from torchreid_genext.data.pairs import Partners, Shuffled, batches
+from torchreid_genext.data.pairs import Partners, Shuffled, alike, batches
 from torchreid_genext.data.pose_files import read_poses
 from torchreid_genext.data.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
@@ -239,11 +239,7 @@ def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
 
 
 def _alike(cfg: CfgNode, images: ImageTensor) -> Tensor:
-    """A number for each image (N,); those with the same one show each other's person."""
-    rule = cfg.genext.ipg.generator.partners
-    if rule not in ("any", "same_camera"):
-        raise ValueError(f"unknown partners {rule!r}; choose from any, same_camera")
-    return images.pids if rule == "any" else images.pids * (images.camids.max() + 1) + images.camids
+    return alike(images.pids, images.camids, cfg.genext.ipg.generator.partners)
 
 
 def _options(cfg: CfgNode, folder: Path) -> Options:

@@ -19,12 +19,12 @@ from torchreid_genext.data.poses import JOINTS
 from torchreid_genext.data.skeletons import scaled
 from torchreid_genext.generators import build_generator
 from torchreid_genext.generators._saving import Saved
+from torchreid_genext.generators.ipg.sampler import PRECISIONS
 from torchreid_genext.training.state import fingerprint
 
 __all__ = ["POSE_GENERATORS", "PoseSampler", "load_generator", "pose_sampler"]
 
 POSE_GENERATORS = ("pg2", "deformable")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NEEDS_JOINTS = ("deformable",)  # of the reference, too
 
 # A file to the joints (18, 2) of its person, (y, x) in its pixels, -1 where missing.
@@ -47,8 +47,8 @@ class PoseSampler:
     def __init__(
         self, generator: Saved, poses: Mapping[str, np.ndarray], joints: Joints, *, precision: str = "fp32"
     ) -> None:
-        if precision not in _DTYPES:
-            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(_DTYPES)}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
         self.generator, self.precision, self._joints = generator, precision, joints
         self.device = next(generator.parameters()).device
         self._poses = {name: torch.as_tensor(pose).float() for name, pose in poses.items()}
@@ -65,7 +65,7 @@ class PoseSampler:
         images, keypoints = (torch.stack(each) for each in zip(*(read[path] for path in references)))
         targets = torch.stack([self._poses[name] for name in poses])
         noise = [Generator().manual_seed(seed) for seed in seeds]
-        with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
+        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
             made = self.generator.generate(
                 *(each.to(self.device) for each in (images, keypoints, targets)), generators=noise
             )
