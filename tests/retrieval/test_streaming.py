@@ -79,6 +79,20 @@ def test_streid_leaves_out_junk_and_counts_unmatched_queries() -> None:
     assert found.cmc(1)[0] == pytest.approx(np.mean([row[0] for row in hits]))
 
 
+def test_camstyle_is_market1501_by_the_trapezoidal_rule() -> None:
+    distances, q_pids, g_pids, q_camids, g_camids = world(seed=2)
+    q_pids[3] = 99
+    labels = (q_pids, g_pids, q_camids, g_camids)
+    found, plain = (rank_matches(distances, *labels, protocol=name) for name in ("camstyle", "market1501"))
+    hits = [
+        reference.ranked(row, pid, camid, g_pids, g_camids)
+        for row, pid, camid in zip(distances, q_pids, q_camids)
+    ]
+    expected = [reference.streid_average_precision(row) for row in hits if row.any()]
+    assert found.mAP == pytest.approx(np.mean(expected)) and found.mAP < plain.mAP
+    np.testing.assert_array_equal(found.cmc(5), plain.cmc(5))
+
+
 def test_genid_counts_every_image_and_gives_recall_within_the_first_25() -> None:
     distances, q_pids, g_pids, q_camids, g_camids = world(seed=2)
     g_pids[::7], q_pids[3] = -1, 99

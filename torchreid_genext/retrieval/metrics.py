@@ -13,11 +13,12 @@ Protocols: ``market1501`` leaves out gallery images of the query's own identity 
 2015). ``cuhk03`` leaves out the same and computes the CMC over one random image per identity, ten times (Li
 et al., CVPR 2014). ``streid`` is what the authors of ST-ReID evaluate (Wang et al., AAAI 2019): also without
 gallery images of pid -1, average precision by the trapezoidal rule, and queries without a match count as
-failures in all rates, where the other protocols leave them out. ``genid`` is what the authors of
-GenerativePersonReID evaluate, kept to check their figures and to compare with nothing else: every gallery
-image counts, the query's own camera included, and instead of a CMC there is the share of the matches among
-the first 25 that stands among the first k, which is 1 at 25 and, for a query with no match there, everywhere.
-A query without any match has an average precision of 0.
+failures in all rates, where the other protocols leave them out. ``camstyle`` is ``market1501`` with the
+trapezoidal rule (Zhong et al., CVPR 2018). ``genid`` is what the authors of GenerativePersonReID evaluate,
+kept to check their figures and to compare with nothing else: every gallery image counts, the query's own
+camera included, and instead of a CMC there is the share of the matches among the first 25 that stands among
+the first k, which is 1 at 25 and, for a query with no match there, everywhere. A query without any match has
+an average precision of 0.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def evaluate(
         gallery: what is searched; features as wide as the query's.
         chain: steps, as a ``Chain`` or its text.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
-        protocol: ``market1501``, ``cuhk03``, or the official evaluation of ST-ReID, ``streid``, or of
-            GenerativePersonReID, ``genid``; see ``metrics``.
+        protocol: ``market1501``, ``cuhk03``, or an official evaluation: of ST-ReID, ``streid``, of CamStyle,
+            ``camstyle``, or of GenerativePersonReID, ``genid``; see ``metrics``.
         max_rank: length of the CMC curve; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
         train: who was where when in the training split, for spatio-temporal steps.

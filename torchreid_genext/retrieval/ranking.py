@@ -11,7 +11,8 @@ from torchreid_genext.retrieval._tally import Tally
 
 __all__ = ["PROTOCOLS", "Ranking", "label"]
 
-PROTOCOLS = ("market1501", "cuhk03", "streid", "genid")
+PROTOCOLS = ("market1501", "cuhk03", "streid", "camstyle", "genid")
+_TRAPEZOIDAL = ("streid", "camstyle")
 _ONLY_THEIRS = {"genid": "genid (its authors' own, rank-k is recall: not comparable)"}
 _RECALL_LENGTH = 25  # of the authors' curve
 
@@ -106,7 +107,7 @@ class Ranking:
         place = np.arange(1, len(tally.query) + 1) - np.repeat(starts, counts)
         nearer, tied, tied_in_front = tally.strangers
         readings = [place + nearer + before for before in (tied_in_front, tied, 0)]
-        precision = _trapezoid if protocol == "streid" else np.divide
+        precision = _trapezoid if protocol in _TRAPEZOIDAL else np.divide
         recall = _recall(tally.query, readings[0], len(tally.pids)) if protocol == "genid" else None
         columns = [np.add.reduceat(precision(place, ranks), starts) / counts for ranks in readings]
         columns += [ranks[starts] for ranks in readings]
