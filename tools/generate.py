@@ -5,12 +5,14 @@ IPG (Pose2ID), people of images in other poses:
 python tools/generate.py --dataset synthreid --split query gallery --root reid-data
 python tools/generate.py --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
 python tools/generate.py --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
-python tools/generate.py --generator pg2 --dataset synthreid --root reid-data genext.pg2.weights FILE
+python tools/generate.py --generator pg2 --dataset synthreid genext.pg2.weights FILE
+python tools/generate.py --generator camstyle --dataset synthreid genext.camstyle.weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
 that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
-writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the last,
-another generator, from tools/train_gan.py, fills a store as IPG does.
+writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the
+last two other generators, from tools/train_gan.py, fill stores as IPG does; CamStyle's are training images as
+other cameras see them.
 
 Generative identity, pictures of what it has learnt:
 
@@ -36,7 +38,7 @@ from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.generation import Work, write_manifest
 from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.recipes import exhibition, ipg_images, strips
-from torchreid_genext.recipes.pose_sampler import POSE_GENERATORS
+from torchreid_genext.recipes.samplers import ADVERSARIAL
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid"
 
@@ -57,10 +59,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--generator", choices=("ipg", *POSE_GENERATORS, "identity"), help="default: ipg")
+    parser.add_argument("--generator", choices=("ipg", *ADVERSARIAL, "identity"), help="default: ipg")
     parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
     parser.add_argument("--seed", type=int, help="of all noise (default: 0; of strips 12580)")
-    add_store_arguments(parser.add_argument_group("IPG, into a store"))
+    add_store_arguments(parser.add_argument_group("into a store"))
     add_strip_arguments(parser.add_argument_group("IPG, the authors' command line"))
     add_identity_arguments(parser.add_argument_group("identity"))
     parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 10 ...")
@@ -75,11 +77,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--dataset", help="any image data set that torchreid knows")
     parser.add_argument(
-        "--split", nargs="+", default=["query", "gallery"], choices=("query", "gallery", "train")
-    )
+        "--split", nargs="+", choices=("query", "gallery", "train"),
+        help="default: query gallery; of CamStyle, which is there for training, train",
+    )  # fmt: skip
     parser.add_argument(
         "--poses", nargs="+", default=["standard"],
-        help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random",
+        help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random; "
+        "of CamStyle camera1 camera3 ... (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--out_dir", help="store (default: <root>/<dataset>_generated/<generator>), or of strips"
@@ -138,7 +142,7 @@ def fill_store(arguments: argparse.Namespace) -> None:
 
 def configured(arguments: argparse.Namespace) -> CfgNode:
     cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
-    cfg.genext.generator = arguments.generator or cfg.genext.generator
+    cfg.genext.generator = arguments.generator = arguments.generator or cfg.genext.generator
     cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
     cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
     return cfg
@@ -146,7 +150,8 @@ def configured(arguments: argparse.Namespace) -> CfgNode:
 
 def wanted_works(arguments: argparse.Namespace, drawing: ipg_images.Drawing) -> list[Work]:
     dataset = compat.init_image_dataset(arguments.dataset, root=arguments.root, verbose=False)
-    splits = {split: getattr(dataset, split)[: arguments.limit] for split in arguments.split}
+    names = arguments.split or (["train"] if arguments.generator == "camstyle" else ["query", "gallery"])
+    splits = {split: getattr(dataset, split)[: arguments.limit] for split in names}
     return [
         work for split, items in splits.items() for work in drawing.works(split, [item[0] for item in items])
     ]
@@ -180,8 +185,9 @@ def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
 
 def draw_identities(arguments: argparse.Namespace) -> None:
     wishes = exhibition.Wishes(
-        arguments.weights, arguments.source, arguments.root, arguments.split[0], people=arguments.people,
-        noises=arguments.noises, steps=arguments.steps, refine=arguments.refine, seed=arguments.seed or 0,
+        arguments.weights, arguments.source, arguments.root, (arguments.split or ["query"])[0],
+        people=arguments.people, noises=arguments.noises, steps=arguments.steps, refine=arguments.refine,
+        seed=arguments.seed or 0,
     )  # fmt: skip
     for name, draw in exhibition.identity_pictures(wishes):
         begun = time.perf_counter()

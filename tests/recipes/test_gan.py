@@ -8,9 +8,9 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
-from torchreid_genext import config
+from torchreid_genext import compat, config
 from torchreid_genext.generators import build_generator
-from torchreid_genext.recipes import gan
+from torchreid_genext.recipes import gan, ipg_images
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -47,7 +47,7 @@ def chosen(cfg: CfgNode, kind: str) -> CfgNode:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    kind = "camstyle_pair" if path.stem == "camstyle" and "pair" in path.parts else path.stem
+    kind = "camstyle_pair" if path.stem.startswith("pair") else path.stem
     return build_generator(kind, path).state_dict()
 
 
@@ -77,6 +77,29 @@ def in_the_midst_of_stages(cfg: CfgNode) -> None:
     second = with_steps(cfg.clone(), 2)
     second.genext.training.resume, second.genext.pg2.stage2.train.steps = True, 1
     gan.train(second)
+
+
+def test_pairs_of_cameras_lie_side_by_side(cfg: CfgNode, reid_data: Path) -> None:
+    cfg = with_steps(chosen(cfg, "pair"), 1)
+    for pair in ([0, 1], [0, 2]):
+        cfg.genext.camstyle.pair = pair
+        gan.train(cfg)
+    folder = Path(cfg.data.save_dir, "camstyle")
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == [
+        "pair1_2.safetensors", "pair1_3.safetensors"
+    ]  # fmt: skip
+    cfg.genext.camstyle.weights = str(folder)
+    drawing = ipg_images.Drawing(cfg, "synthreid_tiny")
+    assert drawing.poses == ["camera1", "camera2", "camera3"]
+    dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
+    styles = {
+        camera: [
+            work.pose
+            for work in drawing.works("train", [next(i[0] for i in dataset.train if i[2] == camera)])
+        ]
+        for camera in range(4)
+    }
+    assert styles == {0: ["camera2", "camera3"], 1: ["camera1"], 2: ["camera1"], 3: []}
 
 
 def test_unknown_generators_are_named(cfg: CfgNode) -> None:

@@ -1,9 +1,9 @@
 """Image data sets with generated images of their training people: ``market1501_ipg`` and the like.
 
 ``<dataset>_ipg`` is the named data set with pictures appended to ``train``, each with the label of the real
-image that it was made from; query and gallery are the same. In ``<dataset>_camstyle`` these are pictures in
-the style of other cameras. torchreid opens data sets by name and hands them nothing but its own options, so
-`augmenting` says which pictures are wanted::
+image that it was made from; query and gallery are the same. ``_pg2`` and ``_deformable`` have those of other
+generators; in ``<dataset>_camstyle`` these are pictures in the style of other cameras. torchreid opens
+data sets by name and hands them nothing but its own options, so `augmenting` says which pictures are wanted::
 
     with augmenting(root="log/pictures", ratio=0.5):
         datamanager = torchreid.data.ImageDataManager(root="reid-data", sources="market1501_ipg")
@@ -27,7 +27,9 @@ __all__ = [
     "generated_folder", "is_augmented", "plain_name",
 ]  # fmt: skip
 
-_FINDS = {"ipg": pose_files, "camstyle": style_files}  # kind -> who tells the files of real images
+_POSED = ("ipg", "pg2", "deformable")
+# Kind -> who tells the files of real images.
+_FINDS = {**dict.fromkeys(_POSED, pose_files), "camstyle": style_files}
 KINDS = tuple(_FINDS)
 
 _wanted: ContextVar[Augmentation] = ContextVar("augmentation")

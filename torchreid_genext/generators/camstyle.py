@@ -11,6 +11,7 @@ channels of the input would be taken away by the next instance normalisation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
@@ -194,6 +195,8 @@ class CameraPairs(nn.Module):
         ValueError: if there are none, sizes differ, or a pair is there twice.
     """
 
+    kind = "camstyle_pairs"
+
     def __init__(self, pairs: Sequence[CameraPair]) -> None:
         super().__init__()
         if len(sizes := sorted({pair.image_size for pair in pairs})) != 1:
@@ -203,6 +206,17 @@ class CameraPairs(nn.Module):
             raise ValueError(f"expected each pair of cameras once, got {twice[0]} again")
         self.pairs, self.names, self.image_size = nn.ModuleList(pairs), names, pairs[0].image_size
         self.cameras = tuple(sorted({camera for name in names for camera in name}))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CameraPairs:
+        """All files of pairs in a folder.
+
+        Raises:
+            ValueError: if there are none, one is damaged or of another kind, or as the class.
+        """
+        if not (files := sorted(Path(folder).glob("*.safetensors"))):
+            raise ValueError(f"expected a folder of files of pairs of cameras, got none in {folder}")
+        return cls([CameraPair.load(file) for file in files]).eval()
 
     @torch.no_grad()
     def generate(

@@ -2,7 +2,7 @@
 
 pg2          stage I, then stage II and its discriminator   -> pg2.safetensors
 deformable   generator and discriminator                    -> deformable.safetensors
-camstyle     one model of all cameras, or that of a pair    -> camstyle.safetensors
+camstyle     one model of all cameras, or that of a pair    -> camstyle.safetensors, or pair1_2.safetensors
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torchreid_genext.generators.camstyle import (
     PairDiscriminator,
     PatchDiscriminator,
 )
+from torchreid_genext.recipes.samplers import ADVERSARIAL
 from torchreid_genext.training import Options, fit, trained_weights
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
 from torchreid_genext.training.deformable import DeformableTask
@@ -38,7 +39,7 @@ from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
 
 __all__ = ["STAGES", "train"]
 
-STAGES = ("pg2", "deformable", "camstyle")
+STAGES = ADVERSARIAL
 _TORSO = (
     "right_hip",
     "left_hip",
@@ -88,6 +89,7 @@ class _Training:
         self.cfg, self.name, self.node = cfg, name, cfg.genext[name]
         self.size = (self.node.height, self.node.width)
         self.folder = Path(cfg.data.save_dir, name)
+        self.file = self.folder / f"{name}.safetensors"
 
     def run(self) -> Path:
         torch.manual_seed(self.cfg.genext.training.seed)  # not earlier: reading images may draw numbers
@@ -118,7 +120,7 @@ class _Training:
         return data | {"batch_size": schedule.get("batch_size", 0), "keys": keys}
 
     def save(self, generator: Saved) -> Path:
-        return generator.eval().save(self.folder / f"{self.name}.safetensors")
+        return generator.eval().save(self.file)
 
 
 def _adam(module: nn.Module, schedule: CfgNode) -> Optimizer:
@@ -212,6 +214,8 @@ class _CamStyle(_Training):
     def __init__(self, cfg: CfgNode, name: str) -> None:
         super().__init__(cfg, name)
         self.images, self.others = self.load("train"), self.load("query")
+        if pair := "_".join(str(camera + 1) for camera in self.node.pair):  # one of many in the folder
+            self.folder, self.file = self.folder / f"pair{pair}", self.folder / f"pair{pair}.safetensors"
 
     def train(self) -> Path:
         node, pair = self.node, tuple(self.node.pair)

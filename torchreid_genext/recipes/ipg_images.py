@@ -1,4 +1,4 @@
-"""Generators of people in poses at work: poses, people, and stores that are filled with both."""
+"""Generators at work: poses or cameras, people, and stores that are filled with both."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import compat
+from torchreid_genext.data.camstyle import style_pose
 from torchreid_genext.data.images import open_image
 from torchreid_genext.data.pose_choice import choose_poses
 from torchreid_genext.data.pose_files import read_poses
@@ -26,7 +27,13 @@ from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
-from torchreid_genext.recipes.pose_sampler import PoseSampler, load_generator, pose_sampler
+from torchreid_genext.recipes.samplers import (
+    CameraSampler,
+    PoseSampler,
+    cameras_of,
+    load_generator,
+    pose_sampler,
+)
 
 __all__ = [
     "Drawing",
@@ -143,7 +150,8 @@ def draw_poses(
     }
 
 
-_Sampler = tuple[IPGSampler | PoseSampler, dict[str, np.ndarray], str]  # with poses, and how they look
+# With poses, and how they look; to CamStyle cameras are what poses are to the others.
+_Sampler = tuple[IPGSampler | PoseSampler | CameraSampler, dict[str, Any], str]
 
 
 def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
@@ -160,8 +168,23 @@ def _adversarial(cfg: CfgNode, dataset: str) -> _Sampler:
     return pose_sampler(cfg, dataset, generator, poses), poses, ""
 
 
+def _camstyle(cfg: CfgNode, dataset: str) -> _Sampler:
+    generator = load_generator(cfg).to(fastest_device())
+    cameras = cameras_of(dataset, cfg.data.root)
+    known = {style_pose(camera): camera for camera in generator.cameras}
+    sampler = CameraSampler(generator, cameras, precision=cfg.genext.ipg.sampling.precision)
+    return sampler, _styles(known, cfg.genext.ipg.sampling.poses.split()), ""
+
+
+def _styles(known: Mapping[str, int], words: Sequence[str]) -> dict[str, int]:
+    """Those that are named; all by default, which is the word for the standard poses."""
+    if unknown := [word for word in words if word not in known and words != ["standard"]]:
+        raise ValueError(f"unknown style {unknown[0]!r}; choose from {', '.join(known)}")
+    return {name: camera for name, camera in known.items() if name in words or words == ["standard"]}
+
+
 class Drawing:
-    """People of a data set in poses, by the generator that ``genext.generator`` names.
+    """People of a data set in poses, or as other cameras see them, by what ``genext.generator`` names.
 
     Args:
         cfg: the whole configuration; ``genext.ipg.sampling`` has poses, batches and precision of all.
@@ -179,6 +202,8 @@ class Drawing:
         self.cfg = cfg.genext.ipg.sampling
         if cfg.genext.generator == "ipg":
             self._sampler, poses, style = _ipg(cfg, dataset, pipe)
+        elif cfg.genext.generator == "camstyle":
+            self._sampler, poses, style = _camstyle(cfg, dataset)
         else:
             self._sampler, poses, style = _adversarial(cfg, dataset)
         self.poses = [*poses]
@@ -198,8 +223,11 @@ class Drawing:
         return self._how | {"pose": self._hashes[work.pose]}
 
     def works(self, split: str, references: Sequence[str]) -> list[Work]:
-        """Every reference in every pose."""
-        return works(split, references, self.poses, seed=self.cfg.seed)
+        """Every reference in every pose, or in the style of every camera but its own."""
+        found = works(split, references, self.poses, seed=self.cfg.seed)
+        if isinstance(self._sampler, CameraSampler):
+            return [work for work in found if self._sampler.changes(work.reference, work.pose)]
+        return found
 
     def fill(self, store: ImageStore, wanted: Sequence[Work], **options: Any) -> Filled:
         """Make what a store lacks; options are those of `generation.fill`.
