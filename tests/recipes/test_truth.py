@@ -1,4 +1,4 @@
-"""The trial of IPG: the truth scores best, copying and averaging are what they are called."""
+"""The trial of generators: the truth scores best, copying and averaging are what they are called."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from torchreid_genext.data.synthetic import read_manifest
 from torchreid_genext.data.synthetic.standard_poses import draw_standard_pose, references
-from torchreid_genext.recipes import ipg_truth
-from torchreid_genext.recipes.ipg_truth import Trial
+from torchreid_genext.recipes import truth as recipe
+from torchreid_genext.recipes.truth import Trial
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
 
@@ -41,8 +41,8 @@ def test_a_trial_has_another_person_in_each_row_and_their_true_poses(trial: Tria
 
 def test_the_truth_scores_best(trial: Trial) -> None:
     gallery = RetrievalSet(colours(trial.truths[:, 0]), trial.pids, trial.camids + 1)
-    true = ipg_truth.score(trial.truths, trial, gallery, colours)
-    copied = ipg_truth.score(trial.references[:, None].expand_as(trial.truths), trial, gallery, colours)
+    true = recipe.score(trial.truths, trial, gallery, colours)
+    copied = recipe.score(trial.references[:, None].expand_as(trial.truths), trial, gallery, colours)
     assert true.l1 == 0 and true.ssim == pytest.approx(1) and true.psnr > 99
     assert copied.l1 > 0 and copied.ssim < 1
     error = (trial.references[:, None] - trial.truths).flatten(0, 1)
@@ -51,31 +51,55 @@ def test_the_truth_scores_best(trial: Trial) -> None:
     assert copied.psnr == pytest.approx(float(torch.stack(decibels).mean()), rel=1e-4)
 
 
+def test_pixels_are_compared_at_any_size_and_people_alone(trial: Trial) -> None:
+    gallery = RetrievalSet(colours(trial.truths[:, 0]), trial.pids, trial.camids + 1)
+    black = trial.truths.clone()
+    black[..., :4] = 0  # the left border, where no person is
+    small = recipe.score(black, trial, gallery, colours, size=(64, 32))
+    full = recipe.score(black, trial, gallery, colours)
+    assert small.masked_ssim > 0.999 > small.ssim and full.masked_ssim > 0.999 > full.ssim
+    half = [F.interpolate(each.flatten(0, 1), (64, 32), mode="bicubic", antialias=True).clamp(0, 1)
+            for each in (black, trial.truths)]  # fmt: skip
+    assert small.l1 == pytest.approx(float((half[0] - half[1]).abs().mean()), rel=1e-5)
+
+
+def test_joints_lie_in_the_persons_of_every_size(trial: Trial) -> None:
+    points = trial.targets[0]
+    half = recipe.at_size(points, (128, 64), (64, 32))
+    seen = (points >= 0).all(-1)
+    assert (half[~seen] == -1).all() and (half[seen] >= 0).all()
+    assert torch.allclose(half[seen], ((points[seen] + 0.5) / 2 - 0.5).clamp(min=0))
+
+
 def test_similarity_is_to_the_person_before_other_cameras(trial: Trial) -> None:
     people, cameras = [0, 0, 1, 2], torch.tensor([100, int(trial.camids[0]), 100, 100])
     gallery = RetrievalSet(torch.eye(3)[people], trial.pids[people], cameras)
     features = torch.tensor([[3.0, 4.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 2.0]]).repeat_interleave(8, 0)
-    found = ipg_truth.score(trial.truths, trial, gallery, lambda images: features)
+    found = recipe.score(trial.truths, trial, gallery, lambda images: features)
     assert found.similarity == pytest.approx((0.6 + 1 + 1) / 3)
     assert found.rank1 == pytest.approx(2 / 3)
 
 
 def test_averages_are_of_training_people_in_each_pose(reid_data: Path) -> None:
-    averages = ipg_truth.average_images(reid_data / "synthreid_tiny", 4)
+    averages = recipe.average_images(reid_data / "synthreid_tiny", 4)
     assert averages.shape == (8, 3, 128, 64) and 0 <= averages.min() and averages.max() <= 1
     assert not torch.equal(averages[0], averages[4])
 
 
 def test_each_picture_has_its_own_noise(trial: Trial) -> None:
-    def draw(people: Tensor, skeletons: Tensor, noise: list[Generator]) -> Tensor:
-        assert len(people) == len(skeletons) == len(noise)
+    asked = []
+
+    def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
+        asked.extend(zip(people.tolist(), poses.tolist(), strict=True))
         return torch.stack([torch.rand(3, 128, 64, generator=each) for each in noise])
 
-    small, large = (ipg_truth.generate(trial, draw, batch=size) for size in (5, 24))
+    small, large = (recipe.generate(trial, draw, batch=size) for size in (5, 24))
     assert small.shape == trial.truths.shape and torch.equal(small, large)
     assert len(small.flatten(0, 1)[:, 0, 0, 0].unique()) == 24
+    assert asked[:24] == asked[24:] == [(person, pose) for person in range(3) for pose in range(8)]
 
 
 def test_a_sheet_has_two_rows_a_person(trial: Trial) -> None:
-    page = ipg_truth.sheet(trial, trial.truths, people=2)
+    page = recipe.sheet(trial, trial.truths, people=2)
+    assert recipe.sheet(trial, trial.truths, trial.truths, people=2).height > 6 * 128
     assert page.height > 4 * 128 and page.width > 9 * 64

@@ -1,4 +1,4 @@
-"""How near IPG comes to the truth, which SynthReID's renderer knows: unseen people in the standard poses.
+"""How near generators come to the truth that SynthReID's renderer knows: unseen people in standard poses.
 
 Two things to be better than: the reference itself (the right person in the wrong pose) and the average image
 of a pose (nobody in the right one).
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from torchreid_genext import visualization
@@ -30,12 +31,20 @@ from torchreid_genext.data.synthetic.standard_poses import (
 from torchreid_genext.data.synthetic.world import QUERY, TRAIN, Shot, shots
 from torchreid_genext.data.synthetic.writing import draw_shot
 from torchreid_genext.generators import quality
+from torchreid_genext.generators.deformable import person_mask
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 
-__all__ = ["Scores", "Trial", "average_images", "generate", "score", "sheet"]
+__all__ = [
+    "Draw", "Encode", "Scores", "Trial", "at_size", "average_images", "generate", "joints", "one_of_each",
+    "resized", "score", "sheet", "similarity", "stacked",
+]  # fmt: skip
+
+_MASK_RADIUS = 4.0  # pixels, of images of 128 x 64
 
 # Images (B, 3, H, W) in [0, 1] to features (B, D).
 Encode = Callable[[Tensor], Tensor]
+# Numbers of people (B,), of poses (B,), and a generator of noise for each, to images (B, 3, H, W) in [0, 1].
+Draw = Callable[[Tensor, Tensor, list[Generator]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +55,16 @@ class Trial:
         references: images (R, 3, H, W) in [0, 1], each of another person and before its own camera.
         truths: the same people before the same cameras in P poses, (R, P, 3, H, W).
         skeletons: of the truths, drawn, likewise.
+        keypoints: of the references, (R, 18, 2) as (y, x) pixels, -1 where nothing is seen.
+        targets: of the truths, (R, P, 18, 2).
         pids, camids: of the references, (R,).
     """
 
     references: Tensor
     truths: Tensor
     skeletons: Tensor
+    keypoints: Tensor
+    targets: Tensor
     pids: Tensor
     camids: Tensor
 
@@ -66,20 +79,24 @@ class Trial:
         Raises:
             ValueError: if the data set is not complete.
         """
-        chosen = _one_of_each(references(read_manifest(dataset)), people)
+        chosen = one_of_each(references(read_manifest(dataset)), people)
         names = [parse(shot.name, "synthreid") for shot in chosen]
+        own = [draw_shot(shot) for shot in chosen]
         drawn = [
             [render_standard_pose(shot, n) for n in range(len(STANDARD_POSES))] for shot in _shown(chosen)
         ]
-        truths = torch.stack([_stacked([each.image for each in row]) for row in drawn])
-        skeletons = torch.stack([_stacked([_skeleton(each) for each in row]) for row in drawn])
+        truths = torch.stack([stacked([each.image for each in row]) for row in drawn])
+        skeletons = torch.stack([stacked([_skeleton(each) for each in row]) for row in drawn])
         return cls(
-            _stacked([draw_shot(shot).image for shot in chosen]), truths, skeletons,
+            stacked([each.image for each in own]), truths, skeletons,
+            torch.stack([joints(each) for each in own]),
+            torch.stack([torch.stack([joints(each) for each in row]) for row in drawn]),
             torch.tensor([name.pid for name in names]), torch.tensor([name.camid for name in names]),
         )  # fmt: skip
 
 
-def _one_of_each(shots: Sequence[Shot], people: int) -> list[Shot]:
+def one_of_each(shots: Sequence[Shot], people: int) -> list[Shot]:
+    """A query of each of some people that nothing hides, by chance but always the same."""
     order = np.random.default_rng(0).permutation(len(shots))
     queries = [shots[row] for row in order if shots[row].folder == QUERY and shots[row].occluder is None]
     return [*{shot.person: shot for shot in queries}.values()][:people]
@@ -90,11 +107,16 @@ def _shown(chosen: Sequence[Shot]) -> tqdm:
 
 
 def _skeleton(drawn: Rendering) -> Image.Image:
-    pose = np.where(drawn.visible[:, None], np.rint(drawn.joints), -1)
-    return draw_skeleton(pose, drawn.image.size[::-1])
+    return draw_skeleton(joints(drawn).numpy(), drawn.image.size[::-1])
 
 
-def _stacked(images: Sequence[Image.Image]) -> Tensor:
+def joints(drawn: Rendering) -> Tensor:
+    """What is seen of them, (18, 2) float32 in whole pixels, -1 for the others."""
+    return torch.from_numpy(np.where(drawn.visible[:, None], np.rint(drawn.joints), -1)).float()
+
+
+def stacked(images: Sequence[Image.Image]) -> Tensor:
+    """(N, 3, H, W) in [0, 1]."""
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]).float() / 255
 
 
@@ -104,7 +126,7 @@ def average_images(dataset: str | Path, people: int = 100) -> Tensor:
     plan = [shot for shot in shots(manifest.size, manifest.seed, manifest.mode) if shot.folder == TRAIN]
     chosen = [plan[row] for row in np.random.default_rng(1).permutation(len(plan))[:people]]
     poses = range(len(STANDARD_POSES))
-    return torch.stack([_stacked([render_standard_pose(s, n).image for s in chosen]).mean(0) for n in poses])
+    return torch.stack([stacked([render_standard_pose(s, n).image for s in chosen]).mean(0) for n in poses])
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,8 @@ class Scores:
 
     Attributes:
         l1: absolute difference to the truth, of images in [0, 1].
-        psnr: of each image, in dB. ssim: likewise.
+        psnr: of each image, in dB.
+        ssim: of each image. masked_ssim: of its person alone, with the Deformable GAN's window and mask.
         similarity: cosine of features with those of the person's gallery images, before other cameras.
         rank1: share of the images whose first match in the gallery is the person, before another camera.
     """
@@ -121,11 +144,19 @@ class Scores:
     l1: float
     psnr: float
     ssim: float
+    masked_ssim: float
     similarity: float
     rank1: float
 
 
-def score(images: Tensor, trial: Trial, gallery: RetrievalSet, encode: Encode) -> Scores:
+def score(
+    images: Tensor,
+    trial: Trial,
+    gallery: RetrievalSet,
+    encode: Encode,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Scores:
     """How near images come to the truth.
 
     Args:
@@ -133,23 +164,50 @@ def score(images: Tensor, trial: Trial, gallery: RetrievalSet, encode: Encode) -
         trial: what they should show.
         gallery: real images that are searched.
         encode: a judge of identity, by which also the gallery's features were made.
+        size: height and width to which images are reduced before pixels are compared; identity is judged by
+            what was generated.
     """
-    found, true = images.flatten(0, 1), trial.truths.flatten(0, 1)
     poses = images.shape[1]
     query = RetrievalSet(
-        encode(found), trial.pids.repeat_interleave(poses), trial.camids.repeat_interleave(poses)
-    )
-    error = (found - true).square().mean(dim=(1, 2, 3))
+        encode(images.flatten(0, 1)),
+        trial.pids.repeat_interleave(poses), trial.camids.repeat_interleave(poses),
+    )  # fmt: skip
     return Scores(
+        *_pixels(images, trial, size or trial.truths.shape[-2:]),
+        similarity(query, gallery), evaluate(query, gallery).rank(1),
+    )  # fmt: skip
+
+
+def _pixels(images: Tensor, trial: Trial, size: Sequence[int]) -> tuple[float, float, float, float]:
+    """The first four of the scores."""
+    found, true = (resized(each.flatten(0, 1), size) for each in (images, trial.truths))
+    ratio = size[0] / trial.truths.shape[-2]
+    points = at_size(trial.targets.flatten(0, 1), trial.truths.shape[-2:], size)
+    mask = person_mask(points, size, radius=_MASK_RADIUS * ratio)[:, None].float()
+    error = (found - true).square().mean(dim=(1, 2, 3))
+    return (
         float(quality.l1(found, true).mean()),
         float(-10 / math.log(10) * error.clamp(min=1e-10).log().mean()),
         float(quality.ssim(found, true).mean()),
-        _similarity(query, gallery),
-        evaluate(query, gallery).rank(1),
+        float(quality.masked_ssim(found, true, mask).mean()),
     )
 
 
-def _similarity(query: RetrievalSet, gallery: RetrievalSet) -> float:
+def resized(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1], of another size."""
+    if images.shape[-2:] == (*size,):
+        return images
+    return F.interpolate(images, tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def at_size(points: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Joints (B, 18, 2) in an image of another size."""
+    ratio = torch.tensor([new[0] / old[0], new[1] / old[1]])
+    return torch.where((points >= 0).all(-1, keepdim=True), ((points + 0.5) * ratio - 0.5).clamp(min=0), -1.0)
+
+
+def similarity(query: RetrievalSet, gallery: RetrievalSet) -> float:
+    """Mean cosine of images and the gallery's of the same people before other cameras."""
     cosines = (
         torch.nn.functional.normalize(query.features) @ torch.nn.functional.normalize(gallery.features).T
     )
@@ -157,30 +215,29 @@ def _similarity(query: RetrievalSet, gallery: RetrievalSet) -> float:
     return float((cosines * same).sum() / same.sum())
 
 
-def generate(trial: Trial, draw: Callable[..., Tensor], *, batch: int = 32, seed: int = 0) -> Tensor:
+def generate(trial: Trial, draw: Draw, *, batch: int = 32, seed: int = 0) -> Tensor:
     """Images of all people in all poses, (R, P, 3, H, W) in [0, 1].
 
     Args:
         trial: says whom, and in which poses.
-        draw: references (B, 3, H, W), skeletons (B, 3, H, W) and a generator of noise for each, to images.
+        draw: makes them.
         batch: images at a time.
         seed: of the first image's noise; those of the others follow.
     """
     poses = trial.skeletons.shape[1]
-    people = trial.references.repeat_interleave(poses, dim=0).split(batch)
-    skeletons = trial.skeletons.flatten(0, 1).split(batch)
+    both = torch.cartesian_prod(torch.arange(len(trial.references)), torch.arange(poses)).split(batch)
     made, number = [], seed
-    for some, wanted in tqdm([*zip(people, skeletons)], desc="generated", unit="batch", disable=None):
+    for some, wanted in tqdm([each.T for each in both], desc="generated", unit="batch", disable=None):
         noise = [Generator().manual_seed(number + row) for row in range(len(some))]
         made.append(draw(some, wanted, noise))
         number += len(some)
     return torch.cat(made).unflatten(0, (-1, poses))
 
 
-def sheet(trial: Trial, images: Tensor, people: int = 4) -> Image.Image:
-    """Two rows a person: the reference and the truth, then the reference and what was generated."""
+def sheet(trial: Trial, *made: Tensor, people: int = 4) -> Image.Image:
+    """Rows for a person: the reference and the truth, then the reference and what each generator made."""
     rows = []
-    for row in range(min(people, len(images))):
-        for pictures in (trial.truths[row], images[row]):
+    for row in range(min(people, len(trial.truths))):
+        for pictures in (trial.truths[row], *(each[row] for each in made)):
             rows.append(torch.cat([trial.references[row : row + 1], pictures]))
     return visualization.image_grid(torch.stack(rows).numpy())

@@ -1,0 +1,63 @@
+"""Measuring generators from the command line: a table for each judge, and a sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.generators.ipg.networks import embedded
+from tools import evaluate_generators
+from torchreid_genext.generators import build_generator
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+def test_ipg_stands_between_its_rivals_and_the_truth(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    embedded().save_pretrained(tmp_path / "pipeline")
+    shipped = ROOT / "pretrained/synthreid"
+    evaluate_generators.main([
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2",
+        "--sheet", str(tmp_path / "sheet.png"),
+        "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
+        "--judge", f"genid@{shipped}/inverter.safetensors",
+        "genext.ipg.sampling.pipeline", str(tmp_path / "pipeline"), "genext.ipg.sampling.height", "128",
+        "genext.ipg.sampling.steps", "1", "genext.ipg.sampling.guidance", "1.0",
+    ])  # fmt: skip
+    told = capsys.readouterr().out
+    for what in ("judge: osnet_x0_25", "judge: genid", "2 people in 8 poses"):
+        assert what in told
+    rows = [line.split() for line in told.splitlines() if line.strip().startswith(("IPG", "the truth"))]
+    assert len(rows) == 5 and all(float(row[-4]) == 1 for row in rows if row[1] == "truth")  # SSIM
+    assert float(rows[0][-6]) > 0.05  # an untrained generator draws noise
+    assert Image.open(tmp_path / "sheet.png").width > 9 * 64
+
+
+def test_each_generator_has_a_row_and_cameras_a_table(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    small = {
+        "pg2": {"image_size": (64, 32), "width": 4, "code": 4, "radius": 2},
+        "deformable": {"image_size": (32, 16), "encoder": [4, 4, 4], "decoder": [4, 4]},
+        "camstyle": {"cameras": 6, "image_size": (64, 32), "width": 4, "blocks": 1},
+    }
+    weights = {
+        name: build_generator(name, **options).save(tmp_path / f"{name}.safetensors")
+        for name, options in small.items()
+    }
+    evaluate_generators.main([
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--size", "64", "32",
+        "--generators", *small, "--sheet", str(tmp_path / "sheet.png"),
+        *(word for name, path in weights.items() for word in (f"genext.{name}.weights", str(path))),
+    ])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    found = {
+        line[:20].strip(): [*map(float, line[20:].split())] for line in lines if line[20:].count("0.") > 1
+    }
+    assert {"PG2", "Deformable GAN", "as it was", "CamStyle"} <= found.keys()
+    assert found["the truth"][1:3] == [0, 0] and found["CamStyle"][1] > 0  # of the table of cameras
+    assert (tmp_path / "sheet.png").is_file() and (tmp_path / "sheet_camstyle.png").is_file()
