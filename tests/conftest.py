@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils import collect_env
 from tqdm import tqdm
 
 import torchreid_genext as genext
@@ -31,6 +34,14 @@ def progress_bars_of_each_process() -> None:
     """tqdm's lock is shared with forked processes, and one that is killed while it has it never gives it back."""
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0  # no thread that has the lock while another one forks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def system_that_is_looked_at_once() -> None:
+    """For the head of a log torch asks a dozen programs what is installed; the answer stays the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_pretty_env_info", functools.cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +80,16 @@ def reid_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reid-data")
     write_dataset(root / "synthreid_tiny", size="tiny", progress=False)
     return root
+
+
+@pytest.fixture(scope="session")
+def few() -> str:
+    """A size of SynthReID, a third of `tiny`, for tests that write a whole data set."""
+    from torchreid_genext.data.synthetic.world import SIZES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "few", replace(SIZES["tiny"], train=4, test=4, distractors=2, junk=1))
+        yield "few"
 
 
 def shared_data() -> Path | None:

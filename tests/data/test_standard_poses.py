@@ -11,7 +11,7 @@ from PIL import Image
 
 from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.generated import find_generated
-from torchreid_genext.data.synthetic import read_manifest
+from torchreid_genext.data.synthetic import read_manifest, write_dataset
 from torchreid_genext.data.synthetic.standard_poses import (
     STANDARD_POSES,
     draw_standard_pose,
@@ -24,8 +24,10 @@ from torchreid_genext.data.synthetic.writing import draw_shot
 
 
 @pytest.fixture(scope="module")
-def dataset(reid_data: Path) -> Path:
-    return reid_data / "synthreid_tiny"
+def dataset(few: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reid-data") / "synthreid_few"
+    write_dataset(folder, size=few, progress=False)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def people(dataset: Path) -> list[Shot]:
 
 @pytest.fixture(scope="module")
 def written(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ipg") / "synthreid_tiny_ipg"
+    folder = tmp_path_factory.mktemp("ipg") / "synthreid_few_ipg"
     write_standard_poses(dataset, folder, progress=False)
     return folder
 
@@ -56,8 +58,9 @@ def test_references_are_the_test_people_without_distractors_and_junk(
     assert {(shot.folder, shot.name) for shot in people} == expected
 
 
-def test_swapped_people_are_others_before_the_same_cameras(people: list[Shot], dataset: Path) -> None:
-    swapped = references(read_manifest(dataset), swapped=True)
+def test_swapped_people_are_others_before_the_same_cameras(reid_data: Path) -> None:
+    manifest = read_manifest(reid_data / "synthreid_tiny")
+    people, swapped = references(manifest), references(manifest, swapped=True)
     assert [(shot.name, shot.camera, shot.seed) for shot in swapped] == [
         (shot.name, shot.camera, shot.seed) for shot in people
     ]

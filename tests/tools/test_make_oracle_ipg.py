@@ -8,16 +8,17 @@ import pytest
 from PIL import Image
 
 from tools import make_oracle_ipg
+from torchreid_genext.data.synthetic import write_dataset
 
 TINY = ["--dataset", "synthreid_tiny", "--workers", "0"]
 
 
 def test_pictures_stand_beside_the_dataset_and_the_result_is_told(
-    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "synthreid_tiny").symlink_to(reid_data / "synthreid_tiny")
-    make_oracle_ipg.main(["--root", str(tmp_path), *TINY])
-    pictures = list((tmp_path / "synthreid_tiny_ipg").glob("*_gen/pose?/*.jpg"))
+    write_dataset(tmp_path / "synthreid_few", size=few, progress=False)
+    make_oracle_ipg.main(["--root", str(tmp_path), "--dataset", "synthreid_few", "--workers", "0"])
+    pictures = list((tmp_path / "synthreid_few_ipg").glob("*_gen/pose?/*.jpg"))
     assert len({path.parent for path in pictures}) == 16
     assert f"{len(pictures)} pictures drawn" in capsys.readouterr().out
 

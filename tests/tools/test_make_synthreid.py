@@ -13,11 +13,11 @@ from torchreid_genext.data.synthetic import read_manifest
 
 
 def test_dataset_is_written_where_torchreid_looks_and_the_result_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    few: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_synthreid.main(["--size", "tiny", "--root", str(tmp_path), "--seed", "3"])
-    manifest = read_manifest(tmp_path / "synthreid_tiny")
-    assert (manifest.size, manifest.seed) == ("tiny", 3)
+    make_synthreid.main(["--size", few, "--root", str(tmp_path), "--seed", "3"])
+    manifest = read_manifest(tmp_path / "synthreid_few")
+    assert (manifest.size, manifest.seed) == (few, 3)
     assert f"{manifest.counts['query']} in query" in capsys.readouterr().out
 
 

@@ -66,11 +66,11 @@ def test_dataset_travels_to_worker_processes(tiny: object) -> None:
 
 @pytest.mark.parametrize("name", ["synthreid_ir", "synthreid_occluded", "synthreid"])
 def test_dataset_writes_itself_on_first_use(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, few: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As small as possible: each kind of world, at the tiny size."""
+    """As small as possible: each kind of world, with few people."""
     kind = image_datasets()[name]
-    monkeypatch.setattr(kind, "size", "tiny")
+    monkeypatch.setattr(kind, "size", few)
     first = kind(root=str(tmp_path), verbose=False)
     assert read_manifest(tmp_path / name).mode == kind.world
     assert kind(root=str(tmp_path), verbose=False).query == first.query

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,8 +14,12 @@ from torchreid_genext.data.synthetic.walking import FRAMES_PER_SECOND, LAST_FRAM
 from torchreid_genext.data.synthetic.world import INFRARED_CAMERAS, MODES, SIZES, Shot, shots
 
 ANYWHERE = (frozenset(range(6)),)
-TINY = {mode: shots("tiny", 0, mode) for mode in MODES}
-SMALL = shots("small", 0)
+PLANS = {**{mode: ("tiny", 0, mode) for mode in MODES}, "small": ("small", 0, "visible")}
+
+
+@cache
+def planned(name: str) -> list[Shot]:
+    return shots(*PLANS[name])
 
 
 def record(shot: Shot) -> Record:
@@ -63,18 +68,21 @@ def test_a_walk_depends_on_its_own_seed_only() -> None:
 
 
 def test_people_are_seen_from_all_sides() -> None:
-    quarters = Counter(int((shot.view.yaw + 45) % 360 // 90) for shot in SMALL)
-    assert min(quarters[i] for i in range(4)) > 0.08 * len(SMALL)
+    plan = planned("small")
+    quarters = Counter(int((shot.view.yaw + 45) % 360 // 90) for shot in plan)
+    assert min(quarters[i] for i in range(4)) > 0.08 * len(plan)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_plan_is_repeatable_and_names_are_unique(mode: str) -> None:
-    assert TINY[mode] == shots("tiny", 0, mode) != shots("tiny", 1, mode)
-    assert len({shot.name for shot in TINY[mode]}) == len(TINY[mode])
+    plan = planned(mode)
+    assert plan == shots("tiny", 0, mode) != shots("tiny", 1, mode)
+    assert len({shot.name for shot in plan}) == len(plan)
 
 
-@pytest.mark.parametrize("plan", [*TINY.values(), SMALL], ids=[*MODES, "small"])
-def test_training_and_test_people_are_disjoint(plan: list[Shot]) -> None:
+@pytest.mark.parametrize("name", PLANS)
+def test_training_and_test_people_are_disjoint(name: str) -> None:
+    plan = planned(name)
     train, gallery, query = (
         pids(part(plan, f)) for f in ("bounding_box_train", "bounding_box_test", "query")
     )
@@ -83,28 +91,29 @@ def test_training_and_test_people_are_disjoint(plan: list[Shot]) -> None:
     assert not people & {shot.person for shot in part(plan, "query")}
 
 
-@pytest.mark.parametrize("plan", [*TINY.values(), SMALL], ids=[*MODES, "small"])
-def test_every_query_has_a_match_in_another_camera(plan: list[Shot]) -> None:
+@pytest.mark.parametrize("name", PLANS)
+def test_every_query_has_a_match_in_another_camera(name: str) -> None:
+    plan = planned(name)
     gallery = {(record(s).pid, record(s).camid) for s in part(plan, "bounding_box_test")}
     for query in map(record, part(plan, "query")):
         assert any(pid == query.pid and camid != query.camid for pid, camid in gallery)
 
 
 def test_there_is_one_query_per_person_and_camera() -> None:
-    queries = Counter((record(s).pid, record(s).camid) for s in part(SMALL, "query"))
+    queries = Counter((record(s).pid, record(s).camid) for s in part(planned("small"), "query"))
     assert set(queries.values()) == {1}
 
 
 def test_names_carry_the_camera_and_a_moment_of_the_recording() -> None:
-    for shot in SMALL:
+    for shot in planned("small"):
         assert record(shot).camid == shot.camera
         assert 1 <= global_frame(record(shot), "synthreid") <= LAST_FRAME
 
 
 def test_gallery_holds_distractors_and_junk() -> None:
-    found = Counter(record(shot).pid for shot in part(SMALL, "bounding_box_test"))
+    found = Counter(record(shot).pid for shot in part(planned("small"), "bounding_box_test"))
     assert (found[0], found[-1]) == (SIZES["small"].distractors, SIZES["small"].junk)
-    assert any(shot.person is None for shot in part(SMALL, "bounding_box_test"))
+    assert any(shot.person is None for shot in part(planned("small"), "bounding_box_test"))
 
 
 def test_full_size_counts_are_those_of_market() -> None:
@@ -116,7 +125,7 @@ def test_full_size_counts_are_those_of_market() -> None:
 
 
 def test_infrared_mode_queries_infrared_against_visible_and_trains_on_both() -> None:
-    plan = TINY["ir"]
+    plan = planned("ir")
     assert {shot.infrared for shot in part(plan, "query")} == {True}
     assert {shot.infrared for shot in part(plan, "bounding_box_test")} == {False}
     assert {shot.infrared for shot in part(plan, "bounding_box_train")} == {True, False}
@@ -125,18 +134,18 @@ def test_infrared_mode_queries_infrared_against_visible_and_trains_on_both() -> 
 
 
 def test_occluded_mode_hides_every_query_and_nothing_of_the_gallery() -> None:
-    plan = TINY["occluded"]
+    plan = planned("occluded")
     assert all(shot.occluder is not None for shot in part(plan, "query"))
     assert all(shot.occluder is None for shot in part(plan, "bounding_box_test"))
 
 
 def test_share_of_the_visible_world_is_occluded() -> None:
-    share = np.mean([shot.occluder is not None for shot in SMALL])
+    share = np.mean([shot.occluder is not None for shot in planned("small")])
     assert 0.05 < share < 0.2
 
 
 def test_sizes_do_not_share_people() -> None:
-    cast = [{shot.person for shot in plan if shot.person is not None} for plan in (TINY["visible"], SMALL)]
+    cast = [{shot.person for shot in plan if shot.person is not None} for plan in (planned("visible"), planned("small"))]
     assert not cast[0] & cast[1]
 
 

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
 from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.poses import read_market_annotations, read_visibility
 from torchreid_genext.data.synthetic import VERSION, read_manifest, write_dataset
 from torchreid_genext.data.synthetic.writing import FOLDERS
 
-WRITER = (
-    "import sys; from torchreid_genext.data.synthetic import write_dataset; "
-    "write_dataset(sys.argv[1], size='tiny', progress=False)"
-)
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -38,8 +34,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for part in FOLDERS for path in (folder / part).glob("*.jpg"))
 
 
-def start_writer(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], cwd=ROOT)
+def start_writer(folder: Path, size: str, progress: Callable[[int, int], None]) -> BaseProcess:
+    options = {"size": size, "progress": progress}
+    writer = FORK.Process(target=write_dataset, args=(folder,), kwargs=options)
+    writer.start()
+    return writer
 
 
 def test_folder_holds_what_its_manifest_says(reid_data: Path) -> None:
@@ -76,11 +75,12 @@ def test_visible_joints_lie_inside_the_image(reid_data: Path) -> None:
         assert (present >= 0).all() and (present < [128, 64]).all()
 
 
-def test_two_writings_give_the_same_bytes(reid_data: Path, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "again", size="tiny", progress=False)
+def test_empty_folder_is_filled_with_the_same_bytes_as_another_one(reid_data: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path, size="tiny", progress=False)
+    assert read_manifest(tmp_path).counts["query"] > 0
     for part in FOLDERS:
         for path in sorted((reid_data / "synthreid_tiny" / part).iterdir())[::9]:
-            assert path.read_bytes() == (tmp_path / "again" / part / path.name).read_bytes()
+            assert path.read_bytes() == (tmp_path / part / path.name).read_bytes()
 
 
 def test_finished_dataset_is_not_drawn_again(tiny: Path) -> None:
@@ -108,34 +108,46 @@ def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_writer_leaves_no_dataset_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    writer = start_writer(tmp_path / "d")
-    deadline = time.time() + 60
-    while not list(tmp_path.glob(".d.*.partial/bounding_box_train/*.jpg")) and time.time() < deadline:
-        time.sleep(0.01)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
+def test_killed_writer_leaves_no_dataset_and_the_next_one_cleans_up(few: str, tmp_path: Path) -> None:
+    begun = FORK.Event()
+
+    def stand_still(done: int, total: int) -> None:
+        begun.set()
+        time.sleep(60)
+
+    writer = start_writer(tmp_path / "d", few, stand_still)
+    assert begun.wait(60)
+    writer.kill()
+    writer.join()
     (left,) = tmp_path.iterdir()
-    assert left.name.endswith(".partial") and not (tmp_path / "d").exists()
+    assert left.name.endswith(".partial") and names(left) and not (tmp_path / "d").exists()
     for path in (left, *(left / part for part in FOLDERS)):
         os.utime(path, (0, 0))
-    write_dataset(tmp_path / "d", size="tiny", progress=False)
+    write_dataset(tmp_path / "d", size=few, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     read_manifest(tmp_path / "d")
 
 
-def test_folder_of_a_living_writer_is_left_alone(tmp_path: Path) -> None:
+def test_folder_of_a_living_writer_is_left_alone(few: str, tmp_path: Path) -> None:
     other = tmp_path / ".d.0123456789ab.partial"
     (other / "query").mkdir(parents=True)
-    write_dataset(tmp_path / "d", size="tiny", progress=False)
+    write_dataset(tmp_path / "d", size=few, progress=False)
     assert other.is_dir()
 
 
-def test_two_writers_at_once_end_with_one_whole_dataset(tmp_path: Path) -> None:
-    writers = [start_writer(tmp_path / "d") for _ in range(2)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+def test_two_writers_at_once_end_with_one_whole_dataset(few: str, tmp_path: Path) -> None:
+    both = FORK.Barrier(2)
+
+    def finish_together(done: int, total: int) -> None:
+        if done == total:
+            both.wait(60)
+
+    writers = [start_writer(tmp_path / "d", few, finish_together) for _ in range(2)]
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
-    assert read_manifest(tmp_path / "d").size == "tiny"
+    assert read_manifest(tmp_path / "d").size == few
 
 
 def test_folder_without_manifest_is_refused(tiny: Path) -> None:
@@ -187,8 +199,3 @@ def test_folder_that_cannot_be_written_gives_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write SynthReID to .*d: "):
         write_dataset(tmp_path / "file" / "d", size="tiny")
-
-
-def test_empty_folder_is_filled(tmp_path: Path) -> None:
-    write_dataset(tmp_path, size="tiny", progress=False)
-    assert read_manifest(tmp_path).counts["query"] > 0
