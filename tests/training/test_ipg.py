@@ -62,8 +62,9 @@ def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> 
     return nobody, noise, torch.randint(1000, (count,), generator=random)
 
 
-@pytest.mark.parametrize("share", (0.0, 0.5, 1.0))
-@pytest.mark.parametrize("weights", (None, torch.arange(12) / 5.5))
+@pytest.mark.parametrize(
+    ("share", "weights"), ((0.0, None), (0.5, None), (1.0, None), (0.5, torch.arange(12) / 5.5))
+)
 def test_loss_is_that_of_every_image_by_itself(share: float, weights: Tensor | None) -> None:
     pipe, shown = embedded(), batch()
     made = task(pipe, unconditional=share, augment=mirrored, channel_weights=weights)
@@ -121,9 +122,9 @@ def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
         name: {k: v.clone() for k, v in getattr(pipe, name).state_dict().items()}
         for name in (*PARTS, "reid_encoder")
     }
-    made = task(pipe, parts=parts, examples=(pixels(2, 5), pixels(2, 6), pixels(2, 7)))
+    made = task(pipe, parts=parts)
     check_task(made)
-    options = Options(steps=2, folder=tmp_path, log_every=1, save_every=2, picture_every=2)
+    options = Options(steps=2, folder=tmp_path, log_every=1, save_every=2)
     fit(made, lambda first, rank, world: iter([batch()] * 2), options, description={})
     changed = {
         name
@@ -131,7 +132,6 @@ def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
         if any(not torch.equal(v, getattr(pipe, name).state_dict()[k]) for k, v in state.items())
     }
     assert changed == set(parts)
-    assert (tmp_path / "samples/step-00000002-people.png").is_file()
 
 
 def gradients(made: IPGTask, shown: Any = None) -> dict[str, Tensor]:
