@@ -29,6 +29,8 @@ _BEFORE, _AFTER, _INK, _FAINT = "#9aa5b1", "#1f6fb2", "#22272e", "#d0d5db"
 _BORDERS = {"match": "#1a9850", "miss": "#d73027", "distractor": "#8c8c8c"}
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps lines out of figures
 _NAME = 40  # characters to a line of names beside bars
+# What `chain_bars` of a benchmark say.
+_INTERVALS = "Dashes: the first chain. Black: 95 % interval of the change against it."
 _MARKERS = "osD^vPX*<>ph"
 _STYLE = {
     "font.size": 10,
@@ -149,11 +151,12 @@ class Bar(NamedTuple):
 
 
 @_styled
-def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
+def chain_bars(models: Mapping[str, Sequence[Bar]], *, note: str = _INTERVALS) -> Figure:
     """mAP and rank-1 of each chain, a row of two panels for each model.
 
     Args:
         models: label -> bars; the first bar is the baseline, drawn in grey and as a line through the others.
+        note: says what the dashes and the black lines are.
     """
     heights = [_places([row.chain for row in rows])[-1] + 1 for rows in models.values()]
     figure = _figure(10, 0.6 + 0.36 * sum(heights) + 0.8 * len(models))
@@ -174,12 +177,7 @@ def chain_bars(models: Mapping[str, Sequence[Bar]]) -> Figure:
         axes[0].invert_yaxis()  # of both, since they share it
         axes[0].set_title(f"{label}\nmAP, %")
         axes[1].set_title("rank-1, %")
-    figure.supxlabel(
-        "Dashes: the first chain. Black: 95 % interval of the change against it.",
-        fontsize=9,
-        x=0.01,
-        ha="left",
-    )
+    figure.supxlabel(note, fontsize=9, x=0.01, ha="left")
     return figure
 
 
