@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import socket
 import threading
@@ -20,6 +21,17 @@ import torchreid_genext as genext
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """What is imported stays to the end: looking for garbage in it, again and again, takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Networks this small gain nothing from threads, and wait long for them on a machine with other work."""
@@ -31,7 +43,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def progress_bars_of_each_process() -> None:
-    """tqdm's lock is shared with forked processes, and one that is killed while it has it never gives it back."""
+    """tqdm's lock is shared with forked processes, and one killed while it has it never gives it back."""
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0  # no thread that has the lock while another one forks
 

@@ -145,8 +145,10 @@ def test_share_of_the_visible_world_is_occluded() -> None:
 
 
 def test_sizes_do_not_share_people() -> None:
-    cast = [{shot.person for shot in plan if shot.person is not None} for plan in (planned("visible"), planned("small"))]
-    assert not cast[0] & cast[1]
+    tiny, small = (
+        {shot.person for shot in planned(name) if shot.person is not None} for name in ("visible", "small")
+    )
+    assert not tiny & small
 
 
 @pytest.mark.parametrize(
