@@ -40,15 +40,43 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
     assert {"demo", "test"} <= set(named) <= set(targets)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_snippet_runs_as_it_stands(number: int, reid_data: Path, tmp_path: Path) -> None:
-    (tmp_path / "reid-data").symlink_to(reid_data)
-    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
-    snippet = blocks("python")[number]
-    run = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    if "evaluate" in snippet or "engine.run" in snippet:
-        assert "mAP" in run.stdout  # results are seen without any further line
+SNIPPETS = blocks("python")
+# A process for each, forked where torch is imported already: that is what would take most of its time.
+EACH_ALONE = """
+import multiprocessing, os, runpy, sys
+import torch, torchvision
+
+def run(number):
+    os.dup2(os.open(f"{number}.out", os.O_CREAT | os.O_WRONLY), 1)
+    runpy.run_path(f"{number}.py", run_name="__main__")
+
+for number in map(int, sys.argv[1:]):
+    process = multiprocessing.get_context("fork").Process(target=run, args=(number,))
+    process.start()
+    process.join()
+    open(f"{number}.code", "w").write(str(process.exitcode))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where all snippets ran: what each said, and how it ended."""
+    folder = tmp_path_factory.mktemp("snippets")
+    (folder / "reid-data").symlink_to(reid_data)
+    (folder / "pretrained").symlink_to(ROOT / "pretrained")
+    numbers = [str(number) for number in range(len(SNIPPETS))]
+    for number, snippet in zip(numbers, SNIPPETS):
+        (folder / f"{number}.py").write_text(snippet)
+    run = subprocess.run([sys.executable, "-c", EACH_ALONE, *numbers], cwd=folder, stderr=subprocess.PIPE)
+    (folder / "errors").write_bytes(run.stderr)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippet_runs_as_it_stands(number: int, ran: Path) -> None:
+    assert (ran / f"{number}.code").read_text() == "0", (ran / "errors").read_text()
+    if "evaluate" in SNIPPETS[number] or "engine.run" in SNIPPETS[number]:
+        assert "mAP" in (ran / f"{number}.out").read_text()  # results are seen without any further line
 
 
 def tool_commands() -> list[list[str]]:
