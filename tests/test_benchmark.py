@@ -34,7 +34,7 @@ def cfg(reid_data: Path, tmp_path: Path, features: Path) -> CfgNode:
     cfg.use_gpu = False
     cfg.model.name, cfg.model.pretrained = "osnet_x0_25", False
     cfg.data.root, cfg.data.targets = str(reid_data), ["synthreid_tiny"]
-    cfg.data.height, cfg.data.width, cfg.data.workers = 64, 32, 0
+    cfg.data.height, cfg.data.width, cfg.data.workers = 32, 16, 0
     cfg.data.save_dir = str(tmp_path / "run")
     cfg.genext.benchmark.chains = list(CHAINS)
     cfg.genext.benchmark.bootstrap = 50
@@ -162,7 +162,7 @@ def test_two_weights_of_one_model_are_two_measurements(cfg: CfgNode, tmp_path: P
 
 def test_description_does_nothing(cfg: CfgNode, tmp_path: Path) -> None:
     cfg.genext.benchmark.cache_dir = ""
-    images = sum(map(len, sets(cfg)))
+    images = sum(len(split.paths) for split in open_dataset(cfg))
     text = benchmark.describe(cfg)
     assert f"osnet_x0_25: {images} of {images} features to extract in fp32, about " in text
     assert "4 chains for each model: base, l2, nfc(k1=1), nfc" in text

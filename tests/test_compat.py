@@ -181,11 +181,13 @@ def test_upstream_layout_is_served_like_the_installed_one(tmp_path: Path, reid_d
     write_upstream_layout(tmp_path / "upstream")
     code = f"""
         import torch
+        from torch.utils import collect_env
         import torchreid_genext as genext
         from tools.main import main
         from torchreid_genext import compat
 
         torch.set_num_threads(1)
+        collect_env.get_pretty_env_info = str  # it would start a dozen programs
         assert not hasattr(compat.host(), "reid")
         before = compat.model_names(), compat.image_dataset_names()
         main({command_line(reid_data, tmp_path / "theirs")})

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from torchreid_genext import compat
 from torchreid_genext.extraction import Encoder, cache, extract, fold_batch_norm, plan, read_image
 
-SIZE = {"height": 64, "width": 32}
+SIZE = {"height": 32, "width": 16}
 
 
 def osnet(seed: int = 0) -> nn.Module:
@@ -368,7 +368,7 @@ class Dying(torch.nn.Module):
         if self.seen > 35:
             os.kill(os.getpid(), signal.SIGKILL)
         return x.mean((2, 3))
-extract(Encoder(Dying(), height=64, width=32), sys.argv[2:], cache_dir=sys.argv[1], workers=0, progress=False)
+extract(Encoder(Dying(), height=32, width=16), sys.argv[2:], cache_dir=sys.argv[1], workers=0, progress=False)
 """
 
 

@@ -133,10 +133,19 @@ def saved(folder: Path, epoch: int = 1) -> dict[str, Any]:
     return torch.load(folder / "model" / f"model.pth.tar-{epoch}", weights_only=False)
 
 
-def test_hook_leaves_training_as_it_is_and_writes_beside_it(reid_data: Path, tmp_path: Path) -> None:
-    run_main(reid_data, tmp_path / "off")
+@pytest.fixture(scope="module")
+def plain(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with every switch off."""
+    folder = tmp_path_factory.mktemp("plain")
+    run_main(reid_data, folder)
+    return folder
+
+
+def test_hook_leaves_training_as_it_is_and_writes_beside_it(
+    reid_data: Path, plain: Path, tmp_path: Path
+) -> None:
     run_main(reid_data, tmp_path / "on", genext__evaluation__enabled=True)
-    off, on = saved(tmp_path / "off"), saved(tmp_path / "on")
+    off, on = saved(plain), saved(tmp_path / "on")
     assert all(torch.equal(off["state_dict"][name], on["state_dict"][name]) for name in off["state_dict"])
     assert on["rank1"] == pytest.approx(float(off["rank1"]), abs=1e-6)
 
@@ -176,11 +185,12 @@ def test_smoke_recipe_trains_and_its_backbone_tests_the_same(
     assert not any(name.startswith("classifier") for name in checkpoints.safe_load(weights))
 
 
-def test_interrupted_training_goes_on_from_torchreids_checkpoint(reid_data: Path, tmp_path: Path) -> None:
-    run_main(reid_data, tmp_path / "first")
-    checkpoint = tmp_path / "first" / "model" / "model.pth.tar-1"
+def test_interrupted_training_goes_on_from_torchreids_checkpoint(
+    reid_data: Path, plain: Path, tmp_path: Path
+) -> None:
+    checkpoint = plain / "model" / "model.pth.tar-1"
     run_main(reid_data, tmp_path / "second", model__resume=checkpoint, train__max_epoch=2)
-    first, second = saved(tmp_path / "first"), saved(tmp_path / "second", epoch=2)
+    first, second = saved(plain), saved(tmp_path / "second", epoch=2)
     assert (first["epoch"], second["epoch"]) == (1, 2)
     steps = [float(run["optimizer"]["state"][0]["step"]) for run in (first, second)]
     assert steps[1] == 2 * steps[0] > 0
