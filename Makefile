@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## measure what centralization does to a real backbone, in a 
 	$(VENV)/bin/python tools/benchmark.py --config-file configs/demo.yaml
 
 test: $(INSTALLED) ## run the fast tests
-	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 slow: $(INSTALLED) ## run the tests that take minutes or need real data
 	$(VENV)/bin/python -m pytest -q -m slow

@@ -65,6 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
     parser.add_argument("--dataset", default="synthreid", help="a SynthReID")
     parser.add_argument("--people", type=int, default=100, help="test people, one image of each")
+    parser.add_argument("--averaged", type=int, default=100, help="training images in an average image")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
         help="to which pictures in poses are reduced before pixels are compared (default: that of the truth)",
@@ -130,7 +131,7 @@ def evaluate_poses(
     candidates = {
         **made,
         "the reference": trial.references[:, None].expand_as(trial.truths),
-        "average of the pose": truth.average_images(folder)[None].expand_as(trial.truths),
+        "average of the pose": truth.average_images(folder, arguments.averaged)[None].expand_as(trial.truths),
         "the truth": trial.truths,
     }
     size = tuple(arguments.size) if arguments.size else None

@@ -39,7 +39,8 @@ def compare(root: Path, *words: str, ratio: str = "3:1") -> None:
 
 
 def test_each_variant_is_trained_once_a_seed_and_reported(root: Path, capsys: pytest.CaptureFixture) -> None:
-    compare(root, "--variants", "none", "camstyle+lsr", "--seeds", "3", "4")
+    words = ("--variants", "none", "camstyle+lsr", "--seeds", "3", "4")
+    compare(root, *words)
     told = capsys.readouterr().out
     rows = [line.split("|")[1:-1] for line in told.splitlines() if line.startswith(("| none", "| camstyle"))]
     assert [row[0].strip() for row in rows] == ["none", "camstyle+lsr"] and rows[0][3].strip() == "+0.0"
@@ -51,7 +52,7 @@ def test_each_variant_is_trained_once_a_seed_and_reported(root: Path, capsys: py
     assert Image.open(root / "log/comparison.png").width > 500
     log = (root / "log/camstyle+lsr/seed3/log.txt").read_text()
     assert "synthreid_tiny_camstyle" in log and "label_smoothing: 0.1" not in told
-    compare(root, "--variants", "none", "camstyle+lsr", "--seeds", "3", "4")
+    compare(root, *words)
     assert {path: path.stat().st_mtime_ns for path in results} == results
     assert capsys.readouterr().out == told
 

@@ -21,7 +21,7 @@ def test_ipg_stands_between_its_rivals_and_the_truth(
     embedded().save_pretrained(tmp_path / "pipeline")
     shipped = ROOT / "pretrained/synthreid"
     evaluate_generators.main([
-        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2",
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--averaged", "4",
         "--sheet", str(tmp_path / "sheet.png"),
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
         "--judge", f"genid@{shipped}/inverter.safetensors",
@@ -50,7 +50,7 @@ def test_each_generator_has_a_row_and_cameras_a_table(
         for name, options in small.items()
     }
     evaluate_generators.main([
-        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--size", "64", "32",
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--averaged", "4", "--size", "64", "32",
         "--generators", *small, "--sheet", str(tmp_path / "sheet.png"),
         *(word for name, path in weights.items() for word in (f"genext.{name}.weights", str(path))),
     ])  # fmt: skip
