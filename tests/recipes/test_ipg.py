@@ -100,7 +100,10 @@ def test_trainings_that_began_before_these_keys_go_on(cfg: CfgNode) -> None:
         "noise_offset", "snr_gamma",
     }  # fmt: skip
     assert ipg._description(cfg, images)["keys"].keys() == said
-    on = {"lora_rank": 1, "cache_latents": True, "init": "folder", "noise_bias": 1.0, "channel_power": 1.0}
+    on = {
+        "lora_rank": 1, "cache_latents": True, "init": "folder", "noise_bias": 1.0, "channel_power": 1.0,
+        "person_weight": 2.0,
+    }  # fmt: skip
     node.update(on)
     assert ipg._description(cfg, images)["keys"].keys() == said | on.keys()
 

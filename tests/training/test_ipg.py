@@ -113,6 +113,16 @@ def test_times_of_much_noise_are_likelier_if_asked() -> None:
         task(noise_bias=-1.0)
 
 
+def test_errors_on_the_person_may_weigh_more() -> None:
+    error, poses = torch.ones(1, 2, 2, 2), torch.zeros(1, 3, 16, 16)
+    poses[0, 1, 3, 12] = 0.2  # in the upper right quarter alone
+    found = task(person_weight=4.0)._of_places(error, poses)
+    torch.testing.assert_close(found, torch.tensor([[4.0, 16.0], [4.0, 4.0]]).expand(1, 2, 2, 2) / 7)
+    assert task()._of_places(error, poses) is error
+    with pytest.raises(ValueError, match="expected person_weight > 0, got 0"):
+        task(person_weight=0)
+
+
 @pytest.mark.parametrize("parts", (PARTS, ("pose_guider",), ("denoising_unet", "identity_projector")))
 def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
     parts: tuple[str, ...], tmp_path: Any

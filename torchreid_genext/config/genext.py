@@ -238,6 +238,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
+    cfg.genext.ipg.generator.person_weight = 1.0  # of errors where the skeleton is, to those elsewhere
     cfg.genext.ipg.generator.channel_power = 0.0  # of each latent channel's share in images, as its weight
     _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
 

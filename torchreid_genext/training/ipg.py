@@ -87,6 +87,8 @@ class IPGTask:
         noise_bias: power of t with which time t becomes likelier; 0 draws all times alike. What an image
             shows is decided while there is more noise than image.
         channel_weights: of the squared errors of each channel of the latents, (C,); None weights them alike.
+        person_weight: of errors where the skeleton is, relative to elsewhere; 1 weights them alike. Who is
+            seen is decided there.
         examples: what is drawn in pictures: references, skeletons and targets, each (E, 3, H, W) uint8.
 
     Raises:
@@ -109,6 +111,7 @@ class IPGTask:
         snr_gamma: float = 5.0,
         noise_bias: float = 0.0,
         channel_weights: Tensor | None = None,
+        person_weight: float = 1.0,
         examples: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> None:
         trained = learners(pipe, parts, changes)
@@ -117,8 +120,10 @@ class IPGTask:
         self.pipe, self.poses, self.examples = pipe, poses, examples
         if noise_bias < 0:
             raise ValueError(f"expected noise_bias >= 0, got {noise_bias}")
+        if person_weight <= 0:
+            raise ValueError(f"expected person_weight > 0, got {person_weight}")
         self.unconditional, self.noise_offset, self.snr_gamma = unconditional, noise_offset, snr_gamma
-        self.noise_bias, self.channel_weights = noise_bias, channel_weights
+        self.noise_bias, self.channel_weights, self.person_weight = noise_bias, channel_weights, person_weight
         self.modules = {name: getattr(pipe, name) for name in (*PARTS, *_FROZEN)} | trained
         self.phases = {"denoise": Phase(optimizer, tuple(trained))}
         self.encoder = _EveryStep(pipe, augment) if images is None else _Once(pipe, images)
@@ -143,12 +148,19 @@ class IPGTask:
         with self._attention(clean.device):
             found = self._predict(scheduler.add_noise(clean, noise, times), times, references, poses, nobody)
         error = (found.float() - scheduler.get_velocity(clean, noise, times)).square()
-        loss = self._weights(times) * self._of_channels(error).mean(dim=(1, 2, 3))
+        loss = self._weights(times) * self._of_places(self._of_channels(error), poses).mean(dim=(1, 2, 3))
         return loss.mean(), {"denoising": error.mean()}
 
     def _of_channels(self, error: Tensor) -> Tensor:
         weights = self.channel_weights
         return error if weights is None else weights.to(error.device)[:, None, None] * error
+
+    def _of_places(self, error: Tensor, poses: Tensor) -> Tensor:
+        if self.person_weight == 1:
+            return error
+        person = F.adaptive_max_pool2d((poses > 0).any(1, keepdim=True).float(), error.shape[2:])
+        weights = 1 + (self.person_weight - 1) * person
+        return weights / weights.mean(dim=(2, 3), keepdim=True) * error
 
     def _attention(self, device: torch.device) -> contextlib.AbstractContextManager:
         """On CPUs, the gradient of fused attention takes several times as long as that of plain products.
