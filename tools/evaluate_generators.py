@@ -13,13 +13,14 @@ said by keys: genext.ipg.sampling.steps 8, genext.pg2.weights FILE and the like.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -35,6 +36,9 @@ from torchreid_genext.generators.ipg.sampler import PRECISIONS, prepare
 from torchreid_genext.recipes import camera_truth, ipg_images, truth
 from torchreid_genext.recipes.samplers import ADVERSARIAL, load_generator
 from torchreid_genext.retrieval.protocol import RetrievalSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid"
 TITLES = {"ipg": "IPG", "pg2": "PG2", "deformable": "Deformable GAN"}
@@ -74,6 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--judge", action="append", metavar="NAME@FILE", help="torchreid model and weights; may be repeated"
     )
     parser.add_argument("--sheet", metavar="FILE", help="draw references, truths and generated images")
+    parser.add_argument("--shown", type=int, default=4, help="people in it")
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
     parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 8 ...")
     words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
@@ -141,7 +146,7 @@ def evaluate_poses(
         show(judge.name, POSE_COLUMNS, scores)
     print(f"\n{len(trial.pids)} people in {trial.truths.shape[1]} poses", *costs, sep="\n")
     if arguments.sheet:
-        save_sheet(truth.sheet(trial, *made.values()), arguments.sheet)
+        save_sheet(truth.sheet(trial, made, arguments.shown), arguments.sheet)
 
 
 def drawn(cfg: CfgNode, name: str, trial: truth.Trial) -> tuple[Tensor, str]:
@@ -220,7 +225,7 @@ def evaluate_cameras(cfg: CfgNode, arguments: argparse.Namespace, judges: Sequen
     print(f"\n{len(trial.pids.unique())} people, {len(made)} changes of camera\nCamStyle: {cost}")
     if arguments.sheet:
         path = Path(arguments.sheet)
-        save_sheet(camera_truth.sheet(trial, made), path.with_stem(f"{path.stem}_camstyle"))
+        save_sheet(camera_truth.sheet(trial, made, arguments.shown), path.with_stem(f"{path.stem}_camstyle"))
 
 
 def show(judge: str, columns: Sequence[str], scores: dict[str, Any]) -> None:
@@ -231,9 +236,13 @@ def show(judge: str, columns: Sequence[str], scores: dict[str, Any]) -> None:
         print(f"{what:>20} " + " ".join(f"{value:9.4f}" for value in values) + f" {100 * share:9.2f}")
 
 
-def save_sheet(sheet: Image.Image, path: str | Path) -> None:
+def save_sheet(figure: Figure, path: str | Path) -> None:
+    """As a PNG of few colours, which is a third as large."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    page = Image.open(drawn).convert("RGB").quantize(160, dither=Image.Dither.NONE)
     with checkpoints.atomic_path(path) as temporary:
-        sheet.quantize(160, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)
+        page.save(temporary, format="PNG", optimize=True)
     print(path)
 
 

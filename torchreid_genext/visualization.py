@@ -104,6 +104,7 @@ def labelled_grid(
     columns: Sequence[str] = (),
     captions: Sequence[str] = (),
     title: str = "",
+    scale: int = 3,
 ) -> Figure:
     """`image_grid` with words beside it.
 
@@ -111,8 +112,9 @@ def labelled_grid(
         images: (rows, columns, 3, H, W) in [0, 1].
         rows: what stands left of each row. columns: above each column; captions: below each. Empty for none.
         title: of the whole.
+        scale: as of `image_grid`.
     """
-    page = image_grid(images)
+    page = image_grid(images, scale=scale)
     left = 0.09 * max(map(len, rows)) + 0.1
     axes = _page_axes(page, left=left, above=bool(columns), below=bool(captions), title=title)
     count, across = images.shape[:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,5 +53,9 @@ def test_what_is_drawn_keeps_its_order(trial: CameraTrial) -> None:
 
 
 def test_a_sheet_has_two_rows_a_person(trial: CameraTrial) -> None:
-    page = camera_truth.sheet(trial, trial.truths, people=2)
-    assert page.height > 4 * 128 and page.width > 6 * 64
+    axes = camera_truth.sheet(trial, trial.truths, people=2).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["CamStyle", "truth"] * 2
+    pixels = axes.get_images()[0].get_array()
+    tall = (pixels.shape[0] - 4) // 4  # both rows of a person show the same, as the truth was given
+    np.testing.assert_array_equal(pixels[:tall], pixels[tall : 2 * tall])
+    assert pixels.shape[0] > 4 * 128 and pixels.shape[1] > 6 * 64

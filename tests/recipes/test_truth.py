@@ -99,7 +99,9 @@ def test_each_picture_has_its_own_noise(trial: Trial) -> None:
     assert asked[:24] == asked[24:] == [(person, pose) for person in range(3) for pose in range(8)]
 
 
-def test_a_sheet_has_two_rows_a_person(trial: Trial) -> None:
-    page = recipe.sheet(trial, trial.truths, people=2)
-    assert recipe.sheet(trial, trial.truths, trial.truths, people=2).height > 6 * 128
-    assert page.height > 4 * 128 and page.width > 9 * 64
+def test_a_sheet_has_a_row_for_each_generator_and_the_truth(trial: Trial) -> None:
+    axes = recipe.sheet(trial, {"PG2": trial.truths, "IPG": trial.truths / 2}, people=2).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pose", "PG2", "IPG", "truth"] * 2
+    (page,) = axes.get_images()
+    tall, wide = page.get_array().shape[:2]
+    assert tall > 8 * 128 and wide > 9 * 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,6 +21,9 @@ from torchreid_genext.generators.camstyle import color_distance, color_statistic
 from torchreid_genext.generators.deformable import person_mask
 from torchreid_genext.recipes.truth import Encode, joints, one_of_each, similarity, stacked
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["CameraScores", "CameraTrial", "restyle", "score", "sheet"]
 
@@ -138,13 +141,21 @@ def restyle(trial: CameraTrial, draw: Restyle, *, batch: int = 64) -> Tensor:
     return torch.cat([draw(*part) for part in parts])
 
 
-def sheet(trial: CameraTrial, images: Tensor, people: int = 4) -> Image.Image:
-    """Two rows a person: the image and the truth before other cameras, then the image and what was made."""
-    rows = []
-    for person in trial.pids.unique_consecutive()[:people]:
+def sheet(trial: CameraTrial, images: Tensor, people: int = 4) -> Figure:
+    """Two rows a person, a column for each camera: as CamStyle and as the camera itself would show them.
+
+    The image that CamStyle began with stands under its own camera, in both rows.
+    """
+    cameras = torch.cat([trial.source, trial.target]).unique()
+    rows, chosen = [], trial.pids.unique_consecutive()[:people]
+    for person in chosen:
         own = trial.pids == person
-        first = trial.images[own][:1]
-        rows += [torch.cat([first, trial.truths[own]]), torch.cat([first, images[own]])]
-    width = max(map(len, rows))
-    rows = [torch.cat([row, row.new_ones(width - len(row), *row.shape[1:])]) for row in rows]
-    return visualization.image_grid(torch.stack(rows).numpy())
+        for made in (images, trial.truths):
+            by_camera = dict(zip(trial.target[own].tolist(), made[own]))
+            by_camera[int(trial.source[own][0])] = trial.images[own][0]
+            rows.append(torch.stack([by_camera[camera] for camera in cameras.tolist()]))
+    names, columns = (
+        ["CamStyle", "truth"] * len(chosen),
+        [f"camera {camera + 1}" for camera in cameras.tolist()],
+    )
+    return visualization.labelled_grid(torch.stack(rows).numpy(), rows=names, columns=columns, scale=1)

@@ -46,7 +46,8 @@ _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folde
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
 _NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
-            "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0, "person_weight": 1.0}  # fmt: skip
+            "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0,
+            "person_weight": 1.0}  # fmt: skip
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:

@@ -7,9 +7,10 @@ of a pose (nobody in the right one).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -33,6 +34,9 @@ from torchreid_genext.data.synthetic.writing import draw_shot
 from torchreid_genext.generators import quality
 from torchreid_genext.generators.deformable import person_mask
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "Draw", "Encode", "Scores", "Trial", "at_size", "average_images", "generate", "joints", "one_of_each",
@@ -234,10 +238,20 @@ def generate(trial: Trial, draw: Draw, *, batch: int = 32, seed: int = 0) -> Ten
     return torch.cat(made).unflatten(0, (-1, poses))
 
 
-def sheet(trial: Trial, *made: Tensor, people: int = 4) -> Image.Image:
-    """Rows for a person: the reference and the truth, then the reference and what each generator made."""
-    rows = []
-    for row in range(min(people, len(trial.truths))):
-        for pictures in (trial.truths[row], *(each[row] for each in made)):
-            rows.append(torch.cat([trial.references[row : row + 1], pictures]))
-    return visualization.image_grid(torch.stack(rows).numpy())
+def sheet(trial: Trial, made: Mapping[str, Tensor], people: int = 4) -> Figure:
+    """For each of some people the reference and the poses, then a row for each generator, then the truth.
+
+    Args:
+        trial: has people, poses and the truth.
+        made: name of a generator -> its images, like the truth's.
+        people: from the first one on.
+    """
+    rows, names = [], []
+    for person in range(min(people, len(trial.truths))):
+        pictures = {"pose": trial.skeletons, **made, "truth": trial.truths}
+        first = trial.references[person : person + 1]
+        for name, images in pictures.items():
+            rows.append(torch.cat([first if name == "pose" else torch.ones_like(first), images[person]]))
+        names += [*pictures]
+    columns = ["reference", *(str(pose + 1) for pose in range(trial.truths.shape[1]))]
+    return visualization.labelled_grid(torch.stack(rows).numpy(), rows=names, columns=columns, scale=1)
