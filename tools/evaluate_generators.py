@@ -237,9 +237,9 @@ def show(judge: str, columns: Sequence[str], scores: dict[str, Any]) -> None:
 
 
 def save_sheet(figure: Figure, path: str | Path) -> None:
-    """As a PNG of few colours, which is a third as large."""
+    """As a PNG of few colours, which is a third as large; a pixel of an image is one of the page."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
+    figure.savefig(drawn, format="png", dpi=100)
     page = Image.open(drawn).convert("RGB").quantize(160, dither=Image.Dither.NONE)
     with checkpoints.atomic_path(path) as temporary:
         page.save(temporary, format="PNG", optimize=True)
