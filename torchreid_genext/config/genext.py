@@ -304,7 +304,7 @@ def _add_adversarial_generators(cfg: CfgNode) -> None:
 
     # CamStyle (CVPR 2018): an image as another camera would have taken it. One model for all cameras.
     cfg.genext.camstyle = CfgNode()
-    cfg.genext.camstyle.weights = ""  # file of a training; that draws
+    cfg.genext.camstyle.weights = ""  # file of a training, or folder of those of pairs; that draws
     cfg.genext.camstyle.height = 128  # of images, in pixels
     cfg.genext.camstyle.width = 64
     cfg.genext.camstyle.channels = 64  # of the generator's first level
