@@ -20,13 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from main import train_and_test
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 import torchreid_genext as genext
-from tools import main as host
 from torchreid_genext import benchmark, checkpoints, config, visualization
 from torchreid_genext.data.augmented import KINDS, generated_folder
+from torchreid_genext.data.mixing import shares
 
 BASE, LSR = "none", "+lsr"
 VARIANTS = (BASE, "pg2", "deformable", "ipg", "camstyle", f"camstyle{LSR}")
@@ -96,8 +97,7 @@ def variant_of(cfg: CfgNode, variant: str, seed: int) -> CfgNode:
     own.genext.augmented.seed = seed
     own.genext.augmented.label_smoothing = SMOOTHING if variant.endswith(LSR) else 0.0
     if kind == BASE:
-        real, generated = map(int, cfg.genext.augmented.batch_ratio.split(":"))
-        own.train.batch_size = cfg.train.batch_size * real // (real + generated)
+        own.train.batch_size, _ = shares(cfg.train.batch_size, cfg.genext.augmented.batch_ratio)
         own.genext.augmented.batch_ratio = ""
     else:
         own.data.sources = [f"{cfg.data.sources[0]}_{kind}"]
@@ -111,7 +111,7 @@ def measured(cfg: CfgNode) -> Rates:
     if file.is_file() and (done := json.loads(file.read_text()))["keys"] == keys:
         return done["rates"]
     with kept_quiet(folder / "log.txt"):
-        host.train_and_test(cfg)
+        train_and_test(cfg)
         tested = cfg.clone()
         tested.model.load_weights, tested.genext.benchmark.pictures = str(folder / "model.safetensors"), False
         (measurement,) = benchmark.run(tested).measurements

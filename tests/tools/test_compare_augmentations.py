@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
 
-from tools import compare_augmentations
+from tests.conftest import ROOT
 from torchreid_genext import compat
 from torchreid_genext.data.augmented import generated_folder
 from torchreid_genext.data.store import ImageStore
@@ -33,14 +35,23 @@ def root(reid_data: Path, tmp_path: Path, registered: None) -> Path:
     return tmp_path
 
 
-def compare(root: Path, *words: str, ratio: str = "3:1") -> None:
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, which finds main.py beside it."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("compare_augmentations")
+
+
+def compare(tool: ModuleType, root: Path, *words: str, ratio: str = "3:1") -> None:
     keys = [*KEYS, "genext.augmented.batch_ratio", ratio, "data.save_dir", str(root / "log")]
-    compare_augmentations.main(["--root", str(root), *words, *keys])
+    tool.main(["--root", str(root), *words, *keys])
 
 
-def test_each_variant_is_trained_once_a_seed_and_reported(root: Path, capsys: pytest.CaptureFixture) -> None:
+def test_each_variant_is_trained_once_a_seed_and_reported(
+    tool: ModuleType, root: Path, capsys: pytest.CaptureFixture
+) -> None:
     words = ("--variants", "none", "camstyle+lsr", "--seeds", "3", "4")
-    compare(root, *words)
+    compare(tool, root, *words)
     told = capsys.readouterr().out
     rows = [line.split("|")[1:-1] for line in told.splitlines() if line.startswith(("| none", "| camstyle"))]
     assert [row[0].strip() for row in rows] == ["none", "camstyle+lsr"] and rows[0][3].strip() == "+0.0"
@@ -52,18 +63,16 @@ def test_each_variant_is_trained_once_a_seed_and_reported(root: Path, capsys: py
     assert Image.open(root / "log/comparison.png").width > 500
     log = (root / "log/camstyle+lsr/seed3/log.txt").read_text()
     assert "synthreid_tiny_camstyle" in log and "label_smoothing: 0.1" not in told
-    compare(root, *words)
+    compare(tool, root, *words)
     assert {path: path.stat().st_mtime_ns for path in results} == results
     assert capsys.readouterr().out == told
 
 
-def test_seeds_differ_and_batches_keep_their_real_images(root: Path) -> None:
-    arguments = compare_augmentations.parse_arguments(
-        ["--root", str(root), *KEYS, "genext.augmented.batch_ratio", "3:1"]
-    )
-    cfg = compare_augmentations.config.load_config("", arguments.opts, root=str(root))
-    plain = compare_augmentations.variant_of(cfg, "none", 1)
-    fakes = compare_augmentations.variant_of(cfg, "camstyle+lsr", 2)
+def test_seeds_differ_and_batches_keep_their_real_images(tool: ModuleType, root: Path) -> None:
+    arguments = tool.parse_arguments(["--root", str(root), *KEYS, "genext.augmented.batch_ratio", "3:1"])
+    cfg = tool.config.load_config("", arguments.opts, root=str(root))
+    plain = tool.variant_of(cfg, "none", 1)
+    fakes = tool.variant_of(cfg, "camstyle+lsr", 2)
     assert (plain.train.batch_size, plain.genext.augmented.batch_ratio) == (12, "")
     assert (fakes.train.batch_size, fakes.genext.augmented.batch_ratio) == (16, "3:1")
     assert plain.data.sources == ["synthreid_tiny"] and fakes.data.sources == ["synthreid_tiny_camstyle"]
@@ -71,11 +80,11 @@ def test_seeds_differ_and_batches_keep_their_real_images(root: Path) -> None:
     assert (plain.genext.augmented.label_smoothing, fakes.genext.augmented.label_smoothing) == (0.0, 0.1)
 
 
-def test_mistakes_are_told_before_any_training(root: Path) -> None:
+def test_mistakes_are_told_before_any_training(tool: ModuleType, root: Path) -> None:
     with pytest.raises(ValueError, match="unknown variant 'stargan'; choose from none, ipg"):
-        compare(root, "--variants", "none", "stargan")
+        compare(tool, root, "--variants", "none", "stargan")
     with pytest.raises(ValueError, match="expected generated images for pg2 in .*synthreid_tiny_generated"):
-        compare(root, "--variants", "none", "pg2")
+        compare(tool, root, "--variants", "none", "pg2")
     with pytest.raises(ValueError, match="expected genext.augmented.batch_ratio, such as '3:1'"):
-        compare(root, "--variants", "none", ratio="")
+        compare(tool, root, "--variants", "none", ratio="")
     assert not (root / "log").exists()

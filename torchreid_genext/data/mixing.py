@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler
 from torchreid_genext import compat
 from torchreid_genext.data.augmented import GeneratedImage
 
-__all__ = ["RatioSampler", "mix_batches", "parse_ratio", "separate_softmax_engine"]
+__all__ = ["RatioSampler", "mix_batches", "parse_ratio", "separate_softmax_engine", "shares"]
 
 
 def parse_ratio(ratio: str) -> tuple[int, int]:
@@ -33,6 +33,19 @@ def parse_ratio(ratio: str) -> tuple[int, int]:
         rule = "expected genext.augmented.batch_ratio as real:generated, such as 3:1"
         raise ValueError(f"{rule}, got {ratio!r}")
     return int(found[1]), int(found[2])
+
+
+def shares(batch_size: int, ratio: str) -> tuple[int, int]:
+    """How many images of a batch are real and generated; one of each at least.
+
+    Raises:
+        ValueError: as `parse_ratio`, or if a batch has no room for both.
+    """
+    real, fake = parse_ratio(ratio)
+    if batch_size < 2:
+        raise ValueError(f"expected batches of two or more images of both kinds, got {batch_size}")
+    share = min(max(round(batch_size * fake / (real + fake)), 1), batch_size - 1)
+    return batch_size - share, share
 
 
 class RatioSampler(Sampler[int]):
@@ -54,10 +67,7 @@ class RatioSampler(Sampler[int]):
             ValueError: if the ratio is none, a batch has no room for both kinds, or there are too few images
                 of a kind for one.
         """
-        real, fake = parse_ratio(ratio)
-        if batch_size < 2:
-            raise ValueError(f"expected batches of two or more images of both kinds, got {batch_size}")
-        self._share = min(max(round(batch_size * fake / (real + fake)), 1), batch_size - 1)
+        _, self._share = shares(batch_size, ratio)
         marks = torch.tensor(generated, dtype=torch.bool)
         self._real, self._fake = (~marks).nonzero()[:, 0], marks.nonzero()[:, 0]
         self._batch_size, own = batch_size, batch_size - self._share

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from torchreid_genext import visualization
 from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.skeletons import scaled
 from torchreid_genext.data.synthetic import read_manifest
 from torchreid_genext.data.synthetic.render import Rendering
 from torchreid_genext.data.synthetic.standard_poses import (
@@ -206,8 +207,8 @@ def resized(images: Tensor, size: Sequence[int]) -> Tensor:
 
 def at_size(points: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """Joints (B, 18, 2) in an image of another size."""
-    ratio = torch.tensor([new[0] / old[0], new[1] / old[1]])
-    return torch.where((points >= 0).all(-1, keepdim=True), ((points + 0.5) * ratio - 0.5).clamp(min=0), -1.0)
+    moved = torch.from_numpy(scaled(points.flatten(0, -2), old, new)).view_as(points).to(points.dtype)
+    return torch.where((points >= 0).all(-1, keepdim=True), moved.clamp(min=0), -1.0)
 
 
 def similarity(query: RetrievalSet, gallery: RetrievalSet) -> float:
