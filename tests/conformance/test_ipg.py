@@ -38,7 +38,9 @@ def filled(network: nn.Module, name: str) -> nn.Module:
 
 def denoiser() -> Denoiser:
     if not (vectors("ipg") / "weights_denoising_unet.safetensors").is_file():
-        pytest.skip("needs the recorded U-Nets (11 MB, no copies here); tests/generators/ipg checks the formulas")
+        pytest.skip(
+            "needs the recorded U-Nets (11 MB, no copies here); tests/generators/ipg checks the formulas"
+        )
     config = configuration()["unet"]
     reference = filled(without_head(UNet2DConditionModel(**config)), "reference_unet")
     return Denoiser(reference, filled(UNet2DConditionModel(**config), "denoising_unet"))
@@ -210,7 +212,8 @@ def test_inputs_of_the_networks() -> None:
     assert worst(reference, outputs["ref_image_tensor"][:1]) <= tolerance("reid_preprocess")
     assert worst(pipe.encode(reference), outputs["ref_image_latents_doubled"][:1]) <= tolerance("banks")
     assert worst(tokens.repeat_interleave(len(recorded) // 2, 0), recorded) <= tolerance("transreid")
-    assert worst(pipe.scheduler.alphas_cumprod, outputs["alphas_cumprod"]) == 0
+    # a product of a thousand float32 factors, which processors multiply in different orders
+    assert worst(pipe.scheduler.alphas_cumprod, outputs["alphas_cumprod"]) <= 1e-6
 
 
 def test_preprocessing_for_the_identity_encoder() -> None:

@@ -98,6 +98,13 @@ def test_what_is_saved_and_read_draws_the_same(tmp_path: Path, made: Any) -> Non
     assert (tmp_path / "model_index.json").is_file()
 
 
+def test_what_is_read_lies_where_kernels_want_it(tmp_path: Path) -> None:
+    embedded().save_pretrained(tmp_path)
+    for network in IPGPipeline.from_pretrained(tmp_path).components.values():
+        if isinstance(network, torch.nn.Module):
+            assert all(tensor.data_ptr() % 64 == 0 for tensor in network.state_dict().values())
+
+
 def test_networks_of_pipelines_are_found_in_the_package_and_nothing_else_is() -> None:
     assert genext.IPGPipeline is IPGPipeline
     with pytest.raises(AttributeError, match="has no attribute 'Nobody'"):

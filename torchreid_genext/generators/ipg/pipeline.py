@@ -109,9 +109,11 @@ class IPGPipeline(DiffusionPipeline):
         logger.addFilter(known)
         try:
             # older versions refuse to make up a head where they save memory
-            return super().from_pretrained(*args, **{"low_cpu_mem_usage": False} | kwargs)
+            pipe = super().from_pretrained(*args, **{"low_cpu_mem_usage": False} | kwargs)
         finally:
             logger.removeFilter(known)
+        _own_memory(pipe)
+        return pipe
 
     @classmethod
     def from_official(
@@ -334,9 +336,7 @@ class IPGPipeline(DiffusionPipeline):
             latents if guidance is None else torch.cat([latents] * 2), time
         )
         noisy = self._placed(noisy, self.denoising_unet)
-        found = self.denoiser(
-            noisy, time, condition.tokens, pose=condition.pose, seen=condition.seen
-        ).float()
+        found = self.denoiser(noisy, time, condition.tokens, pose=condition.pose, seen=condition.seen).float()
         if guidance is None:
             return found
         nobody, person = found.chunk(2)
@@ -369,6 +369,17 @@ class _HeadMissing(logging.Filter):
         message = record.getMessage()
         missing = re.findall(r"'([\w.]+)'", message) if "newly initialized" in message else []
         return not (missing and all(name.startswith(HEAD) for name in missing))
+
+
+def _own_memory(pipe: IPGPipeline) -> None:
+    """Copy tensors out of the files that they are mapped from, where they start at any byte.
+
+    The rounding of some kernels depends on where a tensor starts, and images shall not depend on a file.
+    """
+    for network in pipe.components.values():
+        if isinstance(network, nn.Module):
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.data = tensor.data.clone()
 
 
 def _listed(images: Images) -> list[Image.Image]:
