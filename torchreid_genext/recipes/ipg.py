@@ -133,6 +133,7 @@ def _train(cfg: CfgNode) -> Path:
     folder = Path(cfg.data.save_dir, "ipg")
     images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
+    pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
