@@ -20,8 +20,8 @@ MAY_IMPORT = {
     "__init__": {"backbones", "compat", "config", "data", "engine", "generators"},
     "backbones": {"checkpoints", "generators"},
     "benchmark": {
-        "checkpoints", "compat", "config", "data", "extraction", "ranklists", "recipes", "retrieval",
-        "visualization",
+        "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists", "recipes",
+        "retrieval", "visualization",
     },  # fmt: skip
     "checkpoints": set(),
     "compat": set(),
@@ -31,14 +31,15 @@ MAY_IMPORT = {
     "engine": {"checkpoints", "compat", "config", "data", "recipes", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
     "generation": {"checkpoints", "compat", "data", "extraction", "visualization"},
-    "generators": {"checkpoints", "compat"},
+    "generators": {"checkpoints", "compat", "precision"},
+    "precision": set(),
     "ranklists": {"checkpoints", "retrieval"},
-    "retrieval": {"checkpoints"},
+    "retrieval": {"checkpoints", "precision"},
     "recipes": {
-        "checkpoints", "compat", "data", "extraction", "generation", "generators", "retrieval", "training",
-        "visualization",
+        "checkpoints", "compat", "data", "extraction", "generation", "generators", "precision", "retrieval",
+        "training", "visualization",
     },  # fmt: skip
-    "training": {"checkpoints", "generators", "visualization"},
+    "training": {"checkpoints", "generators", "precision", "visualization"},
     "visualization": set(),
 }
 

@@ -32,7 +32,8 @@ import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.memory import ImageTensor, load_images
 from torchreid_genext.extraction import Encoder
-from torchreid_genext.generators.ipg.sampler import PRECISIONS, prepare
+from torchreid_genext.generators.ipg.sampler import prepare
+from torchreid_genext.precision import autocast, resolve
 from torchreid_genext.recipes import camera_truth, ipg_images, truth
 from torchreid_genext.recipes.samplers import ADVERSARIAL, load_generator
 from torchreid_genext.retrieval.protocol import RetrievalSet
@@ -192,8 +193,8 @@ def loaded(cfg: CfgNode, name: str) -> Any:
 
 def generated(cfg: CfgNode, generator: Any, *inputs: Tensor, **options: Any) -> Tensor:
     """In [0, 1], on the CPU."""
-    device, precision = next(generator.parameters()).device, cfg.genext.ipg.sampling.precision
-    with torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32"):
+    device = next(generator.parameters()).device
+    with autocast(resolve(cfg.genext.ipg.sampling.precision, device), device):
         made = generator.generate(*(each.to(device) for each in inputs), **options)
     return (made.float().cpu() + 1) / 2
 

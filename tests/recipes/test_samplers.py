@@ -97,7 +97,7 @@ def test_references_without_joints_are_listed_where_these_are_needed(reid_data: 
 def test_what_is_unknown_or_missing_is_named(cfg: CfgNode) -> None:
     name = cfg.genext.generator
     cfg.genext.ipg.sampling.precision = "fp8"
-    with pytest.raises(ValueError, match="unknown precision 'fp8'; choose from fp32, bf16, fp16"):
+    with pytest.raises(ValueError, match="unknown precision 'fp8'; choose from auto, fp32, bf16, fp16"):
         ipg_images.Drawing(cfg, "synthreid_tiny")
     cfg.genext[name].weights = ""
     with pytest.raises(ValueError, match=f"expected genext.{name}.weights, a file of tools/train_gan.py"):

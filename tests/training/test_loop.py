@@ -379,7 +379,7 @@ def test_end_of_the_data_and_other_things_than_tensors_are_named(tmp_path: Path)
         ({"clip_norm": float("nan")}, "expected clip_norm of at least 0, got nan"),
         ({"ema_decay": 1.0}, "expected ema_decay in 0 .. 1, without 1, got 1.0"),
         ({"schedule": "step"}, "unknown schedule 'step'; choose from constant, cosine"),
-        ({"mixed_precision": "fp8"}, "unknown mixed_precision 'fp8'; choose from no, bf16, fp16"),
+        ({"mixed_precision": "fp8"}, "unknown mixed_precision 'fp8'; choose from auto, no, bf16, fp16"),
     ],
 )
 def test_options_out_of_range_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

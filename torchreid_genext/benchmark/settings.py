@@ -13,6 +13,7 @@ from torchreid_genext import checkpoints, compat, config, data
 from torchreid_genext.data.filenames import global_frames
 from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
+from torchreid_genext.precision import resolve
 from torchreid_genext.retrieval.protocol import Chain, Sightings, expand_chains
 from torchreid_genext.retrieval.steps import Fuse
 
@@ -103,7 +104,8 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         ValueError: if the weights are of another model, or an inference key is out of range.
         FileNotFoundError: if there is no weights file.
     """
-    names = ("flip",) if exact else ("flip", "precision", "channels_last", "compile")
+    names = ("flip",) if exact else ("flip", "channels_last", "compile")
+    device = _device(cfg)
     return Encoder(
         _build_model(cfg, backbone),
         backbone.name,
@@ -111,7 +113,8 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         width=cfg.data.width,
         norm_mean=cfg.data.norm_mean,
         norm_std=cfg.data.norm_std,
-        device=_device(cfg),
+        precision="fp32" if exact else resolve(cfg.genext.inference.precision, device),
+        device=device,
         **{name: cfg.genext.inference[name] for name in names},
     )
 

@@ -115,7 +115,7 @@ def _measure(
         gallery=gallery,
         reports=reports,
         differences=[None, *(_difference(cfg, reports[0], report) for report in reports[1:])],
-        precision_effect=_precision_effect(cfg, backbone, images, chains[0], reports[0], train),
+        precision_effect=_precision_effect(cfg, backbone, encoder, images, chains[0], reports[0], train),
         train=train,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         index=cfg.genext.evaluation.index,
@@ -150,13 +150,14 @@ def _difference(cfg: CfgNode, first: Report, report: Report) -> Difference:
 def _precision_effect(
     cfg: CfgNode,
     backbone: Backbone,
+    encoder: Encoder,
     images: tuple[Images, Images],
     chain: Chain,
     report: Report,
     train: Sightings | None,
 ) -> PrecisionEffect | None:
     """Known if exact features are cached, or asked for by ``genext.benchmark.compare_precision``."""
-    if cfg.genext.inference.precision == "fp32":
+    if (precision := encoder.precision) == "fp32":
         return None
     encoder = settings.build_encoder(cfg, backbone, exact=True)
     images = settings.with_generated(cfg, images, [chain])
@@ -165,4 +166,4 @@ def _precision_effect(
         return None
     query, gallery = (Split(cfg, encoder, split).images for split in images)
     exact = evaluate_chain(cfg, query, gallery, chain, train)
-    return PrecisionEffect(cfg.genext.inference.precision, report.mAP, exact.mAP)
+    return PrecisionEffect(precision, report.mAP, exact.mAP)

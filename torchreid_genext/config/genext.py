@@ -116,7 +116,7 @@ def _add_augmentation(cfg: CfgNode) -> None:
 def _add_tools(cfg: CfgNode) -> None:
     # How the benchmark tool extracts features; float32 is exact.
     cfg.genext.inference = CfgNode()
-    cfg.genext.inference.precision = "fp32"  # fp32 | bf16
+    cfg.genext.inference.precision = "fp32"  # fp32 | bf16 | auto (bf16 where the device has it)
     cfg.genext.inference.channels_last = False  # memory order of images; faster on most CPUs and GPUs
     cfg.genext.inference.flip = False  # mean over an image and its mirror image, at twice the cost
     cfg.genext.inference.compile = False  # torch.compile the backbone
@@ -254,7 +254,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.guidance = 3.5  # from nobody to the person; up to 1: none, in half the time
     cfg.genext.ipg.sampling.interval = [0.0, 1.0]  # share of the steps in which there is guidance
     cfg.genext.ipg.sampling.cache_every = 1  # of so many steps one runs the whole denoiser
-    cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16
+    cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
     cfg.genext.ipg.sampling.compile = False  # torch.compile the denoiser
     cfg.genext.ipg.sampling.batch_size = 32  # images at a time
     cfg.genext.ipg.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4
@@ -331,7 +331,7 @@ def _add_generator_training(cfg: CfgNode) -> None:
     # How all of them are trained.
     cfg.genext.training = CfgNode()
     cfg.genext.training.seed = 0  # of weights, order and noise
-    cfg.genext.training.mixed_precision = "bf16"  # no | bf16 | fp16 (accelerators)
+    cfg.genext.training.mixed_precision = "auto"  # no | bf16 | fp16 (accelerators) | auto (bf16 or no)
     cfg.genext.training.channels_last = True  # memory order of images; faster on most CPUs and GPUs
     cfg.genext.training.accumulation = 1  # batches a step
     cfg.genext.training.log_every = 50  # steps

@@ -27,6 +27,7 @@ from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+from torchreid_genext.precision import resolve
 from torchreid_genext.recipes.samplers import (
     CameraSampler,
     PoseSampler,
@@ -80,7 +81,7 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
     height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
     return Sampling(
         height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
-        node.cache_every, precision=node.precision, compile=node.compile,
+        node.cache_every, precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 
 

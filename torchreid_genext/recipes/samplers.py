@@ -23,7 +23,7 @@ from torchreid_genext.data.poses import JOINTS
 from torchreid_genext.data.skeletons import scaled
 from torchreid_genext.generators import build_generator
 from torchreid_genext.generators.camstyle import CameraPairs
-from torchreid_genext.generators.ipg.sampler import PRECISIONS
+from torchreid_genext.precision import autocast, resolve
 from torchreid_genext.training.state import fingerprint
 
 __all__ = [
@@ -43,21 +43,19 @@ class _Sampler:
 
     Args:
         generator: as `build_generator` gives it; moved by the caller.
-        precision: fp32, or bf16 or fp16 under autocast.
+        precision: fp32, or bf16 or fp16 under autocast, or auto.
 
     Raises:
         ValueError: if the precision is unknown.
     """
 
     def __init__(self, generator: Any, *, precision: str = "fp32") -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
-        self.generator, self.precision = generator, precision
-        self.device = next(generator.parameters()).device
+        self.generator, self.device = generator, next(generator.parameters()).device
+        self.precision = resolve(precision, self.device)
 
     def _made(self, *inputs: Tensor, seeds: Iterable[int]) -> list[Image.Image]:
         noise = [Generator().manual_seed(seed) for seed in seeds]
-        with torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32"):
+        with autocast(self.precision, self.device):
             made = self.generator.generate(*(each.to(self.device) for each in inputs), generators=noise)
         pixels = ((made.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         return [Image.fromarray(each) for each in pixels.cpu().numpy()]
@@ -84,7 +82,7 @@ class PoseSampler(_Sampler):
         generator: as `build_generator` gives it; moved by the caller.
         poses: joints (18, 2) by name, of images of the generator's size.
         joints: of a reference, given as its path.
-        options: ``precision``: fp32, or bf16 or fp16 under autocast.
+        options: ``precision``: fp32, or bf16 or fp16 under autocast, or auto.
 
     Raises:
         ValueError: if the precision is unknown.
@@ -126,7 +124,7 @@ class CameraSampler(_Sampler):
     Args:
         generator: of `generators.camstyle`; moved by the caller.
         cameras: file of a reference to its camera, from 0.
-        options: ``precision``: fp32, or bf16 or fp16 under autocast.
+        options: ``precision``: fp32, or bf16 or fp16 under autocast, or auto.
 
     Raises:
         ValueError: if the precision is unknown.

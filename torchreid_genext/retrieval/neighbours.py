@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchreid_genext.precision import cpu_has
 from torchreid_genext.retrieval._blocks import blocks
 from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
 
@@ -133,14 +134,8 @@ def _use_bf16(precision: str, x: Tensor, y: Tensor) -> bool:
     if x.device.type != "cpu":
         return False  # accelerators may also add up in bfloat16, for which the bounds do not account
     if precision == "auto":
-        return len(x) * len(y) >= _WORTH_TWO_STAGES and _has_bf16_matrix_units()
+        return len(x) * len(y) >= _WORTH_TWO_STAGES and cpu_has("amx_tile")
     return precision == "bf16"
-
-
-def _has_bf16_matrix_units() -> bool:
-    # Emulated bfloat16 (AVX2, plain AVX-512) is slower than fp32, so only matrix units count.
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
 
 
 class _Search:

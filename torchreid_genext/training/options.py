@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from torchreid_genext.precision import computes_bf16
+
 __all__ = ["PRECISIONS", "SCHEDULES", "Options"]
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "bf16", "fp16")
 SCHEDULES = ("constant", "cosine", "linear")
 _FULL = 0.6  # share of steps before a linear decay; CycleGAN's 30 of 50 epochs
 
@@ -23,7 +27,8 @@ class Options:
         folder: of checkpoints, ``scalars.jsonl``, ``samples`` and ``tensorboard``.
         seed: with the step and the process it determines all randomness.
         accumulation: batches for each step.
-        mixed_precision: "no", "bf16" or, on accelerators, "fp16"; parameters stay float32.
+        mixed_precision: "no", "bf16" or, on accelerators, "fp16"; parameters stay float32. "auto" becomes
+            "bf16" where the device has instructions for it, and "no" elsewhere.
         channels_last: memory order of images and feature maps.
         ema_decay: of the average of all weights, in 0 .. 1; 0 keeps none. It grows to this value
             as ``(1 + step) / (10 + step)``.
@@ -68,6 +73,12 @@ class Options:
         _check_choice("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"expected ema_decay in 0 .. 1, without 1, got {self.ema_decay}")
+        if self.mixed_precision == "auto":
+            object.__setattr__(self, "mixed_precision", "bf16" if self._computes_bf16() else "no")
+
+    def _computes_bf16(self) -> bool:
+        accelerated = torch.accelerator.is_available() and not self.cpu
+        return computes_bf16(torch.accelerator.current_accelerator() if accelerated else "cpu")
 
     def rate_factor(self, step: int) -> float:
         """By what the peak learning rate is multiplied in a step, counted from 0; a value in 0 .. 1."""

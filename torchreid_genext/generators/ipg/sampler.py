@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torchreid_genext.generators.ipg.attention import Seen
 from torchreid_genext.generators.ipg.guidance import Poses, References
 from torchreid_genext.generators.ipg.pipeline import IPGPipeline
+from torchreid_genext.precision import DTYPES
 
-__all__ = ["PRECISIONS", "SCHEDULERS", "IPGSampler", "Sampling", "prepare", "weights_digest"]
+__all__ = ["SCHEDULERS", "IPGSampler", "Sampling", "prepare", "weights_digest"]
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
     "unipc": UniPCMultistepScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
 }
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sampling:
         steps: of the scheduler.
         guidance: as `guidance_scale` of the pipeline, likewise the next three.
         official_bank: round features of references to float16 in between.
-        precision: of the networks, a name in `PRECISIONS`; latents are float32.
+        precision: of the networks, a name in `precision.DTYPES`; latents are float32.
         compile: the denoiser, with torch.compile; takes minutes before the first batch of each size.
 
     Raises:
@@ -57,7 +57,7 @@ class Sampling:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for what, choices in (("scheduler", SCHEDULERS), ("precision", PRECISIONS)):
+        for what, choices in (("scheduler", SCHEDULERS), ("precision", DTYPES)):
             if (name := getattr(self, what)) not in choices:
                 raise ValueError(f"unknown {what} {name!r}; choose from {', '.join(choices)}")
         if self.steps < 1:
@@ -68,7 +68,7 @@ def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
     """Give a pipeline precision, memory order and scheduler; returns the options of its calls."""
     for network in pipe.components.values():
         if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
-            nn.Module.to(network, PRECISIONS[sampling.precision], memory_format=torch.channels_last)
+            nn.Module.to(network, DTYPES[sampling.precision], memory_format=torch.channels_last)
     if sampling.compile:
         pipe.denoising_unet.compile()
     pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
