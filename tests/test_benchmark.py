@@ -160,6 +160,27 @@ def test_two_weights_of_one_model_are_two_measurements(cfg: CfgNode, tmp_path: P
     assert not torch.equal(first.query.features, second.query.features)
 
 
+def test_a_model_may_see_images_of_its_own_size(cfg: CfgNode) -> None:
+    own = f"{cfg.model.name}@{cfg.data.height}x{cfg.data.width}"
+    cfg.genext.benchmark.models = [cfg.model.name, f"other={own}", f"small={cfg.model.name}@48x24"]
+    cfg.genext.benchmark.chains = ["base"]
+    first, same, small = (measurement.query.features for measurement in benchmark.run(cfg).measurements)
+    assert torch.equal(first, same) and not torch.equal(first, small)
+
+
+@pytest.mark.parametrize(
+    "text, label, weights, size",
+    (
+        ("osnet_x0_25", "osnet_x0_25", "", None),
+        ("osnet_x0_25@64x32", "osnet_x0_25@64x32", "", (64, 32)),
+        ("osnet_x0_25@a/b.pth@64x32", "osnet_x0_25@b@64x32", "a/b.pth", (64, 32)),
+        ("mine=osnet_x0_25@64x32.pth", "mine", "64x32.pth", None),
+    ),
+)
+def test_models_are_read(text: str, label: str, weights: str, size: tuple[int, int] | None) -> None:
+    assert Backbone.parse(text) == Backbone(label, "osnet_x0_25", weights, size)
+
+
 def test_description_does_nothing(cfg: CfgNode, tmp_path: Path) -> None:
     cfg.genext.benchmark.cache_dir = ""
     images = sum(len(split.paths) for split in open_dataset(cfg))
@@ -241,7 +262,7 @@ def test_unknown_model_lists_the_choices(cfg: CfgNode) -> None:
 
 @pytest.mark.parametrize("text", ["=osnet_x0_25", "osnet_x0_25@", "@weights.pth", "a=@weights.pth"])
 def test_model_without_one_of_its_parts_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a model as name, name@weights or label=name@weights"):
+    with pytest.raises(ValueError, match=r"expected a model as \[label=\]name\[@weights\]\[@HEIGHTxWIDTH\]"):
         Backbone.parse(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,24 +34,39 @@ _LAYOUT = (
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchreid model and its weights file, which may be none; `label` is its name in reports."""
+    """A torchreid model.
+
+    Attributes:
+        label: its name in reports.
+        name: torchreid's.
+        weights: file; empty where there is none.
+        size: height and width in pixels of what it sees; None for those of ``data``.
+    """
 
     label: str
     name: str
     weights: str
+    size: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Backbone:
-        """Read ``name``, ``name@weights`` or ``label=name@weights``.
+        """Read ``[label=]name[@weights][@HxW]``.
 
         Raises:
             ValueError: if a part is empty.
         """
         label, equals, rest = text.partition("=") if "=" in text.partition("@")[0] else ("", "", text)
+        rest, size = _without_size(rest)
         name, at, weights = rest.partition("@")
         if not name or (equals and not label) or (at and not weights):
-            raise ValueError(f"expected a model as name, name@weights or label=name@weights, got {text!r}")
-        return cls(label or (f"{name}@{Path(weights).stem}" if weights else name), name, weights)
+            raise ValueError(f"expected a model as [label=]name[@weights][@HEIGHTxWIDTH], got {text!r}")
+        parts = (name, Path(weights).stem, "x".join(map(str, size or ())))
+        return cls(label or "@".join(filter(None, parts)), name, weights, size)
+
+
+def _without_size(text: str) -> tuple[str, tuple[int, int] | None]:
+    found = re.search(r"@(\d+)x(\d+)$", text)
+    return (text[: found.start()], (int(found[1]), int(found[2]))) if found else (text, None)
 
 
 def backbones(cfg: CfgNode) -> list[Backbone]:
@@ -106,11 +122,12 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
     """
     names = ("flip",) if exact else ("flip", "channels_last", "compile")
     device = _device(cfg)
+    height, width = backbone.size or (cfg.data.height, cfg.data.width)
     return Encoder(
         _build_model(cfg, backbone),
         backbone.name,
-        height=cfg.data.height,
-        width=cfg.data.width,
+        height=height,
+        width=width,
         norm_mean=cfg.data.norm_mean,
         norm_std=cfg.data.norm_std,
         precision="fp32" if exact else resolve(cfg.genext.inference.precision, device),
