@@ -26,6 +26,7 @@ from torchreid_genext.data.standard_poses import standard_poses
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
+from torchreid_genext.generation.processes import fill_by_processes, processes_for
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
 from torchreid_genext.precision import resolve
 from torchreid_genext.recipes.samplers import (
@@ -231,15 +232,24 @@ class Drawing:
         return found
 
     def fill(self, store: ImageStore, wanted: Sequence[Work], **options: Any) -> Filled:
-        """Make what a store lacks; options are those of `generation.fill`.
+        """Make what a store lacks, on a CPU by as many processes as torch has threads.
+
+        Options are those of `generation.fill`.
 
         Raises:
             ValueError: if the store has pictures of these splits that were made otherwise, or as `fill`.
         """
         self._check_alike(store, {work.split for work in wanted})
-        return fill(
-            store, wanted, self, provenance=self.provenance, batch_size=self.cfg.batch_size, **options
-        )
+        options |= {"provenance": self.provenance, "batch_size": self.cfg.batch_size}
+        processes = self._processes(len(missing(store, wanted)))
+        if processes == 1:
+            return fill(store, wanted, self, **options)
+        return fill_by_processes(processes, store, wanted, self, **options)
+
+    def _processes(self, count: int) -> int:
+        if self.cfg.compile:  # each would compile anew
+            return 1
+        return processes_for(count, self.cfg.batch_size, fastest_device())
 
     def _check_alike(self, store: ImageStore, splits: set[str]) -> None:
         """Two pictures of one person in one pose would leave it open which is meant."""
