@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation.filling import Filled, Generate, fill
-from torchreid_genext.generation.work import Work
+from torchreid_genext.generation.work import Work, shard_of, units_of
 
 __all__ = ["fill_by_processes", "processes_for"]
 
@@ -47,12 +47,14 @@ def fill_by_processes(
         ValueError, OSError: as `fill`, from whichever process first failed; the others end.
         RuntimeError: if a process was killed.
     """
+    if shard:  # nobody makes claims there, so that it is divided further
+        works = [work for unit in shard_of(units_of(works), shard) for work in unit]
     context = multiprocessing.get_context("fork")
     results, made = context.SimpleQueue(), context.Value("q", 0)
     team = [
         context.Process(
             target=_work, daemon=True,
-            args=(results, made, store, works, generate, _part(shard, number, processes), options),
+            args=(results, made, store, works, generate, shard and (number, processes), options),
         )
         for number in range(processes)
     ]  # fmt: skip
@@ -64,11 +66,6 @@ def fill_by_processes(
         for each in team:
             each.terminate()
             each.join()
-
-
-def _part(shard: tuple[int, int] | None, number: int, processes: int) -> tuple[int, int] | None:
-    """Within a shard nobody makes claims, so that it is divided further."""
-    return shard and (shard[0] + number * shard[1], shard[1] * processes)
 
 
 def _work(results: Any, made: Any, store: ImageStore, works: Sequence[Work], generate: Generate,
