@@ -2,9 +2,11 @@
 
 python tools/judge_generated.py --dataset synthreid --root reid-data
 python tools/judge_generated.py --dataset market1501 --similarity 0.3 model.load_weights osnet.pth
+python tools/judge_generated.py --dataset market1501 --keypoints keypointrcnn_resnet50_fpn_coco-fc266e95.pth
 
 Blank pictures are dropped, and those whose features, by the model of the configuration, are far from their
-reference's. What is dropped stays in the store, but nobody is given it any more; judging again, with another
+reference's; with --keypoints also those in which torchvision's Keypoint R-CNN finds another pose than was
+asked for. What is dropped stays in the store, but nobody is given it any more; judging again, with another
 threshold, marks all anew.
 """
 
@@ -15,7 +17,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from yacs.config import CfgNode
@@ -23,10 +27,12 @@ from yacs.config import CfgNode
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.augmented import generated_folder
+from torchreid_genext.data.detection import keypoint_rcnn, pose_finder
 from torchreid_genext.data.generated import Read, reader
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import sheets
-from torchreid_genext.generation.quality import Gate, judge
+from torchreid_genext.generation.quality import Gate, Joints, judge
+from torchreid_genext.recipes import ipg_images
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid/osnet_x0_25.safetensors"
 
@@ -37,9 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     genext.register()
     cfg = config.load_config("", arguments.opts, root=arguments.root)
     store = ImageStore(arguments.store or generated_folder(arguments.dataset, arguments.root))
-    read, gate = features(cfg), Gate(similarity=arguments.similarity)
+    read, gate = features(cfg), Gate(similarity=arguments.similarity, agreement=arguments.agreement)
+    joints = finder(arguments.keypoints) if arguments.keypoints else None
     for split in arguments.split:
-        judge_split(store, split, images_of(arguments, split), read, gate)
+        if next(store.entries(split, dropped=True), None) is None:
+            print(f"{split}: no pictures in {store.root}")
+            continue
+        poses = {"joints": joints, "targets": targets_of(cfg, arguments, store, split)} if joints else {}
+        judge_split(store, split, images_of(arguments, split), read, gate, **poses)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -53,6 +64,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--similarity", type=float, default=Gate().similarity,
         help="least cosine of features, without what all references have in common (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--keypoints", metavar="FILE", help="weights of Keypoint R-CNN; without, poses pass")
+    parser.add_argument(
+        "--poses", nargs="+", default=["standard"], help="that were asked for, as generate.py was given them"
+    )
+    parser.add_argument(
+        "--agreement", type=float, default=Gate().agreement,
+        help="least share of a pose's joints that are found in their places (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("opts", nargs="*", help="further keys, last: model.name, model.load_weights, ...")
     words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
@@ -78,8 +97,27 @@ def features(cfg: CfgNode) -> Read:
     return reader(torch.inference_mode()(network), transform, batch_size=64)
 
 
-def judge_split(store: ImageStore, split: str, references: list[str], read: Read, gate: Gate) -> None:
-    print(judge(store, split, references, read, gate=gate).summary())
+def finder(weights: str) -> Joints:
+    return pose_finder(keypoint_rcnn(weights), device=ipg_images.fastest_device())
+
+
+def targets_of(
+    cfg: CfgNode, arguments: argparse.Namespace, store: ImageStore, split: str
+) -> dict[str, np.ndarray]:
+    """Joints of the poses that were asked for, in pixels of the pictures."""
+    with Image.open(store.path(next(store.entries(split, dropped=True)))) as image:
+        width, height = image.size
+    cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
+    targets = ipg_images.joints(cfg, arguments.dataset, (height, width))
+    if unknown := sorted({entry.pose for entry in store.entries(split, dropped=True)} - {*targets}):
+        raise ValueError(f"expected --poses with {unknown[0]!r} of {store.root}, got {', '.join(targets)}")
+    return targets
+
+
+def judge_split(
+    store: ImageStore, split: str, references: list[str], read: Read, gate: Gate, **poses: Any
+) -> None:
+    print(judge(store, split, references, read, gate=gate, **poses).summary())
     folder = store.root / "sheets"
     folder.mkdir(exist_ok=True)
     some = references[:: max(1, len(references) // 12)][:12]

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from torchreid_genext import checkpoints
 from torchreid_genext.data import detection
-from torchreid_genext.data.detection import cost_of, detected_pose, extract_poses, keypoint_rcnn, left_to_do
+from torchreid_genext.data.detection import (
+    cost_of,
+    detected_pose,
+    extract_poses,
+    keypoint_rcnn,
+    left_to_do,
+    pose_finder,
+)
 from torchreid_genext.data.keypoints import COCO_JOINTS, from_coco
 from torchreid_genext.data.poses import read_market_annotations, write_market_annotations
 
@@ -106,6 +113,16 @@ def test_poses_of_all_images_are_written_and_the_others_are_listed(
     assert list(poses) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     np.testing.assert_array_equal(poses["1.png"], np.rint(pose_of(somebody((0, 0, 32, 32), 0.9))))
     assert (poses["2.png"] == -1).all()
+
+
+def test_a_finder_tells_of_an_image_what_is_written_of_its_file(images: list[str], tmp_path: Path) -> None:
+    extract_poses(Script(), images, tmp_path / "poses.csv", progress=False)
+    find, written = pose_finder(Script()), read_market_annotations(tmp_path / "poses.csv")
+    for path in images:
+        if Path(path).name in written:
+            found = find(Image.open(path).convert("RGB"))
+            np.testing.assert_allclose(found, written[Path(path).name], atol=0.5)  # files have whole pixels
+    assert any((pose >= 0).any() for pose in written.values())
 
 
 def test_batch_size_does_not_change_the_poses(images: list[str], tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.test_detection import tiny_keypoint_rcnn
 from tests.generators.ipg.networks import embedded
 from tests.generators.ipg.test_pipeline import picture
 from tools import generate, judge_generated
-from torchreid_genext import compat
+from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.store import ImageStore
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -170,3 +171,28 @@ def test_pictures_are_judged_and_sheets_drawn(
     assert drawn == {"query.png", "query-doubtful.png"}
     store = ImageStore(tmp_path / "store")
     assert not [*store.entries("query")] and len([*store.entries("query", dropped=True)]) == 4
+
+
+def test_pictures_in_other_poses_than_asked_for_are_dropped(
+    pipeline: Path,
+    reid_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    build = "torchvision.models.detection.keypointrcnn_resnet50_fpn"
+    monkeypatch.setattr(build, lambda **_: tiny_keypoint_rcnn(box_score_thresh=0.99))  # sees nobody
+    weights = checkpoints.save(tmp_path / "weights.safetensors", tiny_keypoint_rcnn().state_dict())
+    fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "standard", "1", "5")
+    command = [
+        "--dataset", "synthreid_tiny", "--root", str(reid_data), "--store", str(tmp_path / "store"),
+        "--split", "query", "gallery", "--similarity", "-1", "--keypoints", str(weights),
+    ]  # fmt: skip
+    judge_generated.main([*command, "--poses", "standard", "5", "1"])
+    told = capsys.readouterr().out
+    assert "query: 0 pictures kept, 4 dropped" in told and "dropped as other pose: 4" in told
+    assert f"gallery: no pictures in {tmp_path / 'store'}" in told
+    judge_generated.main([*command, "--agreement", "0"])
+    assert "query: 4 pictures kept, 0 dropped" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="expected --poses with '5' of .*store, got 1, 2"):
+        judge_generated.main([*command, "--poses", "standard", "1", "2"])

@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,7 +28,10 @@ from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.data.keypoints import from_coco
 from torchreid_genext.data.poses import JOINTS, read_market_annotations, write_market_annotations
 
-__all__ = ["Cost", "Extracted", "cost_of", "detected_pose", "extract_poses", "keypoint_rcnn", "left_to_do"]
+__all__ = [
+    "Cost", "Extracted", "cost_of", "detected_pose", "extract_poses", "keypoint_rcnn", "left_to_do",
+    "pose_finder",
+]  # fmt: skip
 
 _SAVED_EVERY = 500  # images; later less often, since the whole file is written
 _log = logging.getLogger(__name__)
@@ -114,6 +119,25 @@ def detected_pose(
     meant = people[(sides.prod(dim=1) * answer["scores"][people]).argmax()]
     places, hills = answer["keypoints"][meant, :, :2], answer["keypoints_scores"][meant, :, None]
     return from_coco(torch.cat([places, hills], dim=1).cpu().numpy(), confidence=joint_score)
+
+
+def pose_finder(
+    network: nn.Module, *, device: torch.device | str = "cpu", **options: Any
+) -> Callable[[Image.Image], np.ndarray]:
+    """What finds the pose of the person in one image, as `generation.quality.judge` asks for it.
+
+    Args:
+        network: a detector, as the module describes it.
+        device: where it runs.
+        options: of `detected_pose`.
+    """
+    network = network.to(device).eval()
+
+    @torch.inference_mode()
+    def find(image: Image.Image) -> np.ndarray:
+        return detected_pose(network([_tensor(image).to(device)])[0], **options)
+
+    return find
 
 
 def left_to_do(paths: Sequence[str], target: str | PathLike[str]) -> list[str]:
@@ -217,9 +241,13 @@ def _answers(
 def _read(path: str) -> Tensor | str:
     """An image (3, H, W) in [0, 1], or what is wrong with it."""
     try:
-        return torch.from_numpy(np.array(open_image(path))).permute(2, 0, 1).float() / 255
+        return _tensor(open_image(path))
     except UNREADABLE as error:
         return str(error) or type(error).__name__
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def _reported(

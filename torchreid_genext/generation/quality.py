@@ -29,7 +29,7 @@ from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.data.marks import Mark
 from torchreid_genext.data.store import Entry, ImageStore
 
-__all__ = ["REASONS", "Gate", "QualityReport", "judge", "pose_agreement", "report"]
+__all__ = ["REASONS", "Gate", "Joints", "QualityReport", "judge", "pose_agreement", "report"]
 
 REASONS = ("unreadable", "blank", "other person", "other pose")
 Joints = Callable[[Image.Image], ArrayLike]
