@@ -38,6 +38,25 @@ def test_a_plan_is_told_in_hours() -> None:
         assert what in told
 
 
+def test_several_processes_take_a_share_of_the_time_and_a_thread_each() -> None:
+    seen = []
+
+    def look(batch: list[Work]) -> list[Image.Image]:
+        seen.append(torch.get_num_threads())
+        return multiply(batch)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert "images/s in 3 processes" in str(plan(WORKS, 0, look, batch_size=2, processes=3))
+        assert "images/s in one process" in str(plan(WORKS, 0, look, batch_size=2))
+        assert seen == [1, 1, 2, 2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    told = str(Plan(images=36000, present=0, flops=2e9, seconds=0.5, disk=2**20, memory=2**31, processes=4))
+    assert "1 h 15 min (8 images/s in 4 processes)" in told and "2,048 MiB at most in each" in told
+
+
 def test_nothing_to_make_is_no_plan() -> None:
     with pytest.raises(ValueError, match="expected something to make, got nothing"):
         plan([], 3, multiply, batch_size=2)

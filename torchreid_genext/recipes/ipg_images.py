@@ -267,7 +267,8 @@ class Drawing:
             ValueError: if nothing is missing.
         """
         lacking = missing(store, wanted)
-        return plan(lacking, len(wanted) - len(lacking), self, batch_size=self.cfg.batch_size)
+        options = {"batch_size": self.cfg.batch_size, "processes": self._processes(len(lacking))}
+        return plan(lacking, len(wanted) - len(lacking), self, **options)
 
 
 def missing(store: ImageStore | None, wanted: Sequence[Work]) -> list[Work]:
