@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from tests.generators.ipg.networks import embedded, pipeline
+from tests.training.processes import in_two_processes
 from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.training import Options, fit, trained_weights
@@ -19,6 +20,7 @@ from torchreid_genext.training.state import fingerprint
 from torchreid_genext.training.task import check_task
 
 SIZE = (16, 8)
+RATE = 100.0  # at which a single step by small gradients shows
 
 
 class Pairs(NamedTuple):
@@ -47,11 +49,13 @@ def mirrored(images: Tensor, random: torch.Generator) -> Tensor:
     return images.flip(3)
 
 
-def task(pipe: IPGPipeline | None = None, **changes: Any) -> IPGTask:
+def task(
+    pipe: IPGPipeline | None = None, *, kind: type[IPGTask] = IPGTask, rate: float = 0.01, **changes: Any
+) -> IPGTask:
     pipe = pipe or embedded()
     parts = changes.get("parts", PARTS)
-    optimizer = torch.optim.SGD([p for part in parts for p in getattr(pipe, part).parameters()], 0.01)
-    return IPGTask(pipe, optimizer, **{"poses": pixels(9, 4), "augment": as_it_is} | changes)
+    optimizer = torch.optim.SGD([p for part in parts for p in getattr(pipe, part).parameters()], rate)
+    return kind(pipe, optimizer, **{"poses": pixels(9, 4), "augment": as_it_is} | changes)
 
 
 def random_parts(pipe: IPGPipeline, share: float, count: int, offset: float) -> tuple[int, Tensor, Tensor]:
@@ -137,9 +141,9 @@ def test_what_is_trained_is_reached_and_the_rest_keeps_its_weights(
     assert changed == set(parts)
 
 
-def gradients(made: IPGTask, shown: Any = None) -> dict[str, Tensor]:
+def gradients(made: IPGTask, shown: Any = None, random: torch.Generator | None = None) -> dict[str, Tensor]:
     """By names of trained modules and their parameters, of those that get any."""
-    made.loss("denoise", batch() if shown is None else shown, seeded(7))[0].backward()
+    made.loss("denoise", batch() if shown is None else shown, random or seeded(7))[0].backward()
     return {
         f"{module}.{name}": parameter.grad
         for module in made.phases["denoise"].modules
@@ -262,6 +266,41 @@ def test_what_the_reference_network_has_after_its_last_attention_is_left_alone(t
     for name, old in before.items():
         torch.testing.assert_close(averaged[name], old, msg=name)
         assert torch.equal(made.pipe.reference_unet.get_parameter(name), old), name
+
+
+class Remembered(IPGTask):
+    """It keeps the randomness of its batch."""
+
+    def loss(self, phase: str, batch: Any, random: torch.Generator) -> tuple[Tensor, dict]:
+        self.random = random.get_state()
+        return super().loss(phase, batch, random)
+
+
+def of_rank(rank: int) -> dict[str, Any]:
+    """One process draws people as their references show them, the other one draws nobody."""
+    return {"unconditional": float(rank)}
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    made = task(kind=Remembered, rate=RATE, **of_rank(rank))
+    fit(made, lambda *_: iter([batch(2 + rank)]), Options(1, folder), description={})
+    torch.save({"random": made.random, **made.pipe.reference_unet.state_dict()}, folder / f"rank-{rank}.pt")
+
+
+def test_processes_of_which_one_never_looks_at_references_train_together(tmp_path: Path) -> None:
+    in_two_processes(one_of_two, tmp_path)
+    a, b = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
+    found: dict[str, Tensor] = {}
+    for rank, random in enumerate([a.pop("random"), b.pop("random")]):
+        made, again = task(**of_rank(rank)), torch.Generator()
+        again.set_state(random)
+        for name, gradient in gradients(made, batch(2 + rank), again).items():
+            found[name] = found.get(name, 0) + gradient / 2
+    for name, before in embedded().reference_unet.state_dict().items():
+        gradient = found.get(f"reference_unet.{name}", torch.zeros_like(before))
+        torch.testing.assert_close((before - a[name]) / RATE, gradient, rtol=1e-3, atol=1e-7, msg=name)
+        assert torch.equal(a[name], b[name]), name
+    assert found["reference_unet.conv_in.weight"].abs().max() > 1e-5
 
 
 def test_unknown_parts_and_shares_are_refused() -> None:

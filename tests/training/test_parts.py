@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.processes import in_two_processes
 from tests.training.tasks import Denoising, Labelled, batches
 from torchreid_genext import checkpoints
 from torchreid_genext.training import Options, fit
@@ -211,11 +210,9 @@ class Mean(Denoising):
         return loss * (float("nan") if bad else 1.0), {}
 
 
-def one_of_two(rank: int, port: int, folder: Path, bad: int) -> None:
-    """As ``accelerate launch`` starts it; with `bad` nothing is saved before the end."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"BAD": str(bad), "OMP_NUM_THREADS": "1"}
+def one_of_two(rank: int, folder: Path, bad: int) -> None:
+    """With `bad` nothing is saved before the end."""
+    os.environ["BAD"] = str(bad)
     task = Mean()
     with torch.no_grad():
         task.modules["denoiser"].codes.weight += rank  # the first process decides
@@ -228,20 +225,6 @@ def one_of_two(rank: int, port: int, folder: Path, bad: int) -> None:
     checkpoints.save(folder / f"rank-{rank}.safetensors", task.modules["denoiser"].state_dict())
 
 
-def in_two_processes(folder: Path, bad: int = -1) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=one_of_two, args=(rank, port, folder, bad)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
 def whole(first: int, rank: int, world: int) -> Iterator[Any]:
     shares = [batches(first, share, 2) for share in range(2)]
     while True:
@@ -249,7 +232,7 @@ def whole(first: int, rank: int, world: int) -> Iterator[Any]:
 
 
 def test_two_processes_train_as_one_with_their_batches_together(tmp_path: Path) -> None:
-    in_two_processes(tmp_path)
+    in_two_processes(one_of_two, tmp_path, -1)
     a, b = (checkpoints.safe_load(tmp_path / f"rank-{rank}.safetensors") for rank in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)
     task = Mean()
@@ -262,7 +245,7 @@ def test_two_processes_train_as_one_with_their_batches_together(tmp_path: Path) 
 
 
 def test_all_processes_stop_where_one_has_a_loss_that_is_no_number(tmp_path: Path) -> None:
-    in_two_processes(tmp_path, bad=6)  # two batches a step
+    in_two_processes(one_of_two, tmp_path, 6)  # two batches a step
     for rank in range(2):
         assert (tmp_path / f"error-{rank}").read_text().endswith("in step 3, after 8 batches")
     assert not list(tmp_path.glob("step-*"))
