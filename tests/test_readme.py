@@ -136,7 +136,8 @@ def numbers(row: list[str]) -> list[float]:
 
 @pytest.mark.slow
 def test_demo_prints_the_table_of_the_readme(tmp_path: Path) -> None:
-    options = ["data.save_dir", str(tmp_path / "log"), "data.root", str(tmp_path)]
+    folders = {"data.root": "", "data.save_dir": "log", "genext.ipg.root": "generated"}
+    options = [word for key, name in folders.items() for word in (key, str(tmp_path / name))]
     command = [sys.executable, "tools/benchmark.py", "--config-file", "configs/demo.yaml", *options]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     report = json.loads((tmp_path / "log" / "report.json").read_text())

@@ -37,6 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--mode", choices=MODES, default="visible", help="visible, infrared queries or occluded queries"
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed is another world (default: 0)")
+    parser.add_argument("--workers", type=int, help="processes that draw (default: one a thread of torch)")
     parser.add_argument(
         "--root", default="reid-data", help="data root; the dataset gets a folder there (default: reid-data)"
     )
@@ -50,7 +51,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def draw_dataset(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.root) / folder_name(arguments.size, arguments.mode)
     begun = time.perf_counter()
-    manifest = write_dataset(folder, size=arguments.size, seed=arguments.seed, mode=arguments.mode)
+    options = {name: getattr(arguments, name) for name in ("size", "seed", "mode", "workers")}
+    manifest = write_dataset(folder, **options)
     seconds = time.perf_counter() - begun
     parts = ", ".join(f"{count} in {name}" for name, count in manifest.counts.items())
     print(f"{folder} is complete ({parts}) after {seconds:.1f} s")

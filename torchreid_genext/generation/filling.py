@@ -106,9 +106,7 @@ def fill(
         writers = stack.enter_context(ThreadPoolExecutor(_WRITERS))
         filling = _Filling(store, generate, provenance, batch_size, claims, bar, writers)
         filling.run(units)
-    filled = Filled(filling.made, filling.present, filling.failed)
-    _log.info("%s: %s", store.root, filled)
-    return filled
+    return Filled(filling.made, filling.present, filling.failed)
 
 
 class _Unclaimed(contextlib.nullcontext):

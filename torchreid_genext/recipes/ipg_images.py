@@ -302,4 +302,6 @@ def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str
     if not missing(store, wanted):
         return Filled(made=0, present=len(wanted), failed={})
     _log.info("drawing into %s what it lacks of %d pictures", store.root, len(wanted))
-    return Drawing(cfg, dataset).fill(store, wanted)
+    filled = Drawing(cfg, dataset).fill(store, wanted)
+    _log.info("%s: %s", store.root, filled)
+    return filled

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from torchreid_genext.data.filenames import parse
@@ -83,6 +84,18 @@ def test_empty_folder_is_filled_with_the_same_bytes_as_another_one(reid_data: Pa
             assert path.read_bytes() == (tmp_path / part / path.name).read_bytes()
 
 
+def test_several_processes_draw_the_same_and_leave_randomness_alone(few: str, tmp_path: Path) -> None:
+    before, told = torch.get_rng_state(), []
+    for workers in (0, 2):
+        write_dataset(tmp_path / str(workers), size=few, workers=workers, progress=lambda *n: told.append(n))
+    files = [path.relative_to(tmp_path / "0") for path in (tmp_path / "0").rglob("*.*")]
+    assert any(path.suffix == ".jpg" for path in files) and Path("poses_full.csv") in files
+    for path in files:
+        assert (tmp_path / "0" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+    assert told[len(told) // 2 :] == told[: len(told) // 2]
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_finished_dataset_is_not_drawn_again(tiny: Path) -> None:
     calls = []
     write_dataset(tiny, size="tiny", progress=lambda *done: calls.append(done))
@@ -98,14 +111,15 @@ def test_plan_is_announced_before_the_work_begins(tmp_path: Path, caplog: pytest
     assert "Drawing SynthReID tiny (visible, seed 0)" in caplog.text and "images" in caplog.text
 
 
-def test_interrupted_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_interrupted_writing_leaves_nothing_behind(workers: int, tmp_path: Path) -> None:
     def stop(done: int, total: int) -> None:
         if done == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_dataset(tmp_path / "d", size="tiny", progress=stop)
-    assert list(tmp_path.iterdir()) == []
+        write_dataset(tmp_path / "d", size="tiny", workers=workers, progress=stop)
+    assert list(tmp_path.iterdir()) == [] and not multiprocessing.active_children()
 
 
 def test_killed_writer_leaves_no_dataset_and_the_next_one_cleans_up(few: str, tmp_path: Path) -> None:

@@ -10,17 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
@@ -71,6 +77,7 @@ def write_dataset(
     size: str = "small",
     seed: int = 0,
     mode: str = "visible",
+    workers: int | None = None,
     progress: bool | Callable[[int, int], None] = True,
 ) -> Manifest:
     """Draw a whole dataset into a folder, unless it is there already.
@@ -84,6 +91,8 @@ def write_dataset(
         size: a name in `world.SIZES`.
         seed: another seed is another world.
         mode: a name in `world.MODES`.
+        workers: processes that draw; 0 draws in this one, None in as many as torch has threads, where they
+            can be forked. The files are the same.
         progress: a progress bar, or a function that is called with (images done, images in all), or nothing.
 
     Returns:
@@ -99,18 +108,13 @@ def write_dataset(
     wanted = _manifest_of(plan, size, seed, mode)
     if _present(target, wanted):
         return wanted
-    _logger.info(
-        "Drawing SynthReID %s (%s, seed %d): %d images into %s, about %d s",
-        size,
-        mode,
-        seed,
-        len(plan),
-        target,
-        1 + len(plan) // _IMAGES_PER_SECOND,
-    )
+    workers = _usual_workers() if workers is None else workers
+    seconds = 1 + len(plan) // (_IMAGES_PER_SECOND * max(1, workers))
+    what = f"{size} ({mode}, seed {seed}): {len(plan)} images into {target}, about {seconds} s"
+    _logger.info("Drawing SynthReID %s", what)
     workplace = _make_room(target)
     try:
-        _draw_all(plan, workplace, progress)
+        _draw_all(plan, workplace, workers, progress)
         checkpoints.write_json(workplace / MANIFEST, vars(wanted))
         _move_into_place(workplace, target, wanted)
     finally:
@@ -202,18 +206,56 @@ def _last_touched(folder: Path) -> float:
     return max(times, default=0.0)
 
 
-def _draw_all(plan: Sequence[Shot], workplace: Path, progress: bool | Callable[[int, int], None]) -> None:
+def _usual_workers() -> int:
+    """Elsewhere than on Linux processes cannot be forked safely; daemons have no children."""
+    forks = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    return torch.get_num_threads() if forks and torch.get_num_threads() > 1 else 0
+
+
+def _draw_all(
+    plan: Sequence[Shot], workplace: Path, workers: int, progress: bool | Callable[[int, int], None]
+) -> None:
     joints, visible = {}, {}
-    report = progress if callable(progress) else None
-    for done, shot in enumerate(
-        tqdm(plan, desc="SynthReID", unit="img", disable=None if progress is True else True), start=1
-    ):
-        joints[shot.name], visible[shot.name] = _draw(shot, workplace)
-        if report is not None:
+    report = progress if callable(progress) else _silent
+    hidden = None if progress is True else True  # None shows the bar on a terminal alone
+    bar = tqdm(plan, desc="SynthReID", unit="img", disable=hidden)
+    with closing(_drawn(plan, workplace, workers)) as drawn:  # nobody draws any more when the folder goes
+        for done, (shot, (places, seen)) in enumerate(zip(bar, drawn), start=1):
+            joints[shot.name], visible[shot.name] = places, seen
             report(done, len(plan))
-    seen = {name: np.where(visible[name][:, None], joints[name], -1) for name in joints}
-    write_market_annotations(workplace / "poses.csv", seen)
+    shown = {name: np.where(visible[name][:, None], joints[name], -1) for name in joints}
+    write_market_annotations(workplace / "poses.csv", shown)
     write_market_annotations(workplace / "poses_full.csv", joints, visible)
+
+
+def _silent(done: int, total: int) -> None:
+    pass
+
+
+def _drawn(plan: Sequence[Shot], workplace: Path, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `_draw` gives of each shot, in their order."""
+    loader = DataLoader(
+        _Shots(plan, workplace), batch_size=None, num_workers=workers, collate_fn=_as_it_is,
+        generator=torch.Generator(),  # else torch's own would go on by a number
+    )  # fmt: skip
+    yield from loader
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+class _Shots(Dataset):
+    """Item i draws shot i."""
+
+    def __init__(self, plan: Sequence[Shot], workplace: Path) -> None:
+        self.plan, self.workplace = plan, workplace
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return _draw(self.plan[index], self.workplace)
 
 
 def _draw(shot: Shot, workplace: Path) -> tuple[np.ndarray, np.ndarray]:
