@@ -49,9 +49,9 @@ from torchreid_genext.generators.ipg import (
     TransReID,
     official_scheduler,
 )
+from torchreid_genext.precision import DTYPES, resolve
 
 STEPS, GUIDANCE = 20, 3.5
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Stable Diffusion 1.5
 UNET = {
     "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768, "attention_head_dim": 8,
@@ -71,9 +71,10 @@ class Lever(NamedTuple):
     changes: dict[str, Any]
 
 
-def levers(fast: str) -> list[Lever]:
+def levers(fast: str, compiled: bool) -> list[Lever]:
+    """Of low precision only if `fast` is one."""
     ten = {"precision": fast, "steps": 10}
-    return [
+    rows = [
         Lever("ours, the same pictures", {}),
         Lever(fast, {"precision": fast}),
         Lever("guidance in steps 1 to 10", {"interval": (0.0, 0.5)}),
@@ -85,7 +86,11 @@ def levers(fast: str) -> list[Lever]:
         Lever("DPM-Solver++, 10 steps", {"scheduler": "dpmsolver++", "steps": 10}),
         Lever(f"{fast}, DPM-Solver++, 10 steps", {"scheduler": "dpmsolver++", **ten}),
         Lever(f"{fast}, DPM-Solver++, 10, no guidance", {"scheduler": "dpmsolver++", "guidance": 1.0, **ten}),
+        Lever("compiled", {"compile": True}),
+        Lever(f"{fast}, compiled", {"precision": fast, "compile": True}),
     ]
+    rows = [row for row in rows if compiled or "compile" not in row.changes]
+    return [row for row in rows if fast != "fp32" or "precision" not in row.changes]
 
 
 class Task(NamedTuple):
@@ -240,10 +245,7 @@ def main() -> None:
     height = 512 if arguments.official else pipe.denoising_unet.config.sample_size * pipe.shrink
     size = {"height": height, "width": height // 2}
     task = people_and_poses(arguments.people, arguments.poses, size)
-    rows = [Lever("authors' arrangement", {}), *levers(arguments.fast)]
-    if arguments.compile:
-        rows.append(Lever("compiled", {"compile": True}))
-        rows.append(Lever(f"{arguments.fast}, compiled", {"precision": arguments.fast, "compile": True}))
+    rows = [Lever("authors' arrangement", {}), *levers(resolve(arguments.fast, device), arguments.compile)]
     if arguments.only:
         rows = [
             row
@@ -287,7 +289,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pipeline", default="pretrained/synthreid/ipg", help="a saved pipeline")
     parser.add_argument("--official", action="store_true", help="official size, random weights")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--fast", default="bf16", choices=("bf16", "fp16"), help="the low precision")
+    parser.add_argument(
+        "--fast", default="auto", choices=("auto", "bf16", "fp16"),
+        help="the low precision (default: bf16 if the device has it, else none)",
+    )  # fmt: skip
     parser.add_argument("--people", type=int, default=8)
     parser.add_argument("--poses", type=int, default=4, help="of each, 1 .. 8")
     parser.add_argument("--batch", type=int, default=32, help="pictures at a time, of ours")

@@ -206,7 +206,7 @@ class Discriminator(nn.Module):
         arrangement: what is told apart. ``pairwise``, as in the paper: the reference beside its target from
             the reference beside what was made of it. ``official``, as in the authors' code: targets, alone,
             from references and what was made of them; coarse images only take part in BatchNorm's statistics.
-            Trained alike for some hundred steps on SynthReID, it led nearer to the truth: the default.
+            Trained alike for 1,000 steps on SynthReID, it led nearer to the truth: the default.
         width: channels of the first layer; each of the other three doubles them.
 
     Raises:
