@@ -1,7 +1,7 @@
 """IPG against the authors' arrangement of the same networks, and what each lever gains and costs.
 
     python benchmarks/ipg.py                                       # the shipped pipeline, people of SynthReID
-    python benchmarks/ipg.py --official --device cuda --poses 8    # official size, random weights: needs a GPU
+    python benchmarks/ipg.py --official --device cuda --poses 8    # official size, random weights: for a GPU
 
 The authors' arrangement is rebuilt here from the same modules: one reference at a time; its image is encoded,
 and looked at by the reference U-Net, once a pose and again for guidance; each self-attention projects features
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 from _measure import table
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from PIL import Image
 from torch import Tensor
@@ -65,17 +65,25 @@ VAE = {
 
 
 class Lever(NamedTuple):
-    """A change to the sampling, and how a row is called."""
+    """A change to the sampling, or of the networks, and how a row is called."""
 
     name: str
     changes: dict[str, Any]
+    tiny_vae: bool = False
+    channels_last: bool = True
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """What sets them apart from those of other rows."""
+        return self.changes.get("precision", "fp32"), self.changes.get("compile", False), self.channels_last
 
 
-def levers(fast: str, compiled: bool) -> list[Lever]:
-    """Of low precision only if `fast` is one."""
+def levers(fast: str, *, compiled: bool, official: bool) -> list[Lever]:
+    """Of low precision only if `fast` is one; the small pipeline's autoencoder costs nothing."""
     ten = {"precision": fast, "steps": 10}
     rows = [
         Lever("ours, the same pictures", {}),
+        Lever("without channels_last", {}, channels_last=False),
         Lever(fast, {"precision": fast}),
         Lever("guidance in steps 1 to 10", {"interval": (0.0, 0.5)}),
         Lever("no guidance", {"guidance": 1.0}),
@@ -89,6 +97,7 @@ def levers(fast: str, compiled: bool) -> list[Lever]:
         Lever("compiled", {"compile": True}),
         Lever(f"{fast}, compiled", {"precision": fast, "compile": True}),
     ]
+    rows += [Lever("tiny VAE", {}, tiny_vae=True)] if official else []
     rows = [row for row in rows if compiled or "compile" not in row.changes]
     return [row for row in rows if fast != "fp32" or "precision" not in row.changes]
 
@@ -132,11 +141,11 @@ def attend(attn: Attention, asking: Tensor, seen: Tensor) -> Tensor:
 
 
 class Official:
-    """The authors' arrangement of a pipeline's networks, which are copied."""
+    """The authors' arrangement of a pipeline's networks, whose attention it replaces."""
 
     def __init__(self, pipe: IPGPipeline, sampling: Sampling) -> None:
         self.pipe, self.sampling = pipe, sampling
-        self.writer, self.reader = (copy.deepcopy(u) for u in (pipe.reference_unet, pipe.denoising_unet))
+        self.writer, self.reader = pipe.reference_unet, pipe.denoising_unet
         names = [name for name in self.reader.attn_processors if ".attn1." in name]
         self.writes, self.reads = ({n: OfficialAttention() for n in names} for _ in range(2))
         for unet, ours in ((self.writer, self.writes), (self.reader, self.reads)):
@@ -181,10 +190,20 @@ class Official:
         return latents
 
 
+def copies(pipe: IPGPipeline, rows: Sequence[Lever]) -> dict[tuple[Any, ...], IPGPipeline]:
+    """By `Lever.networks`: of official size not all rows could have their own."""
+    return {kind: copy.deepcopy(pipe) for kind in dict.fromkeys(row.networks for row in rows)}
+
+
 def ours(pipe: IPGPipeline, lever: Lever, task: Task, size: dict[str, int], batch: int) -> Callable[[], list]:
     sampling = Sampling(**size | {"steps": STEPS, "guidance": GUIDANCE} | lever.changes)
-    pipe = copy.deepcopy(pipe)  # whose precision and scheduler change
+    pipe = copy.copy(pipe)  # with the same networks, but another scheduler
+    if lever.tiny_vae:
+        pipe.vae = AutoencoderTiny().to(pipe.device).eval()
     drawn = IPGSampler(pipe, task.poses, sampling, task.people.__getitem__)
+    for network in () if lever.channels_last else pipe.components.values():
+        if isinstance(network, torch.nn.Module):
+            network.to(memory_format=torch.contiguous_format)
     wanted = list(zip(*task.all()))
 
     def work() -> list[Image.Image]:
@@ -245,15 +264,19 @@ def main() -> None:
     height = 512 if arguments.official else pipe.denoising_unet.config.sample_size * pipe.shrink
     size = {"height": height, "width": height // 2}
     task = people_and_poses(arguments.people, arguments.poses, size)
-    rows = [Lever("authors' arrangement", {}), *levers(resolve(arguments.fast, device), arguments.compile)]
+    fast = resolve(arguments.fast, device)
+    wished = levers(fast, compiled=arguments.compile, official=arguments.official)
+    rows = [Lever("authors' arrangement", {}), *wished]
     if arguments.only:
         rows = [
             row
             for row in rows
             if row.name == rows[0].name or any(word in row.name for word in arguments.only)
         ]
+    pipes = copies(pipe, rows[1:])
     official = Official(pipe, Sampling(**size, steps=STEPS, guidance=GUIDANCE))
-    works = [lambda: official(task)] + [ours(pipe, row, task, size, arguments.batch) for row in rows[1:]]
+    works = [lambda: official(task)]
+    works += [ours(pipes[row.networks], row, task, size, arguments.batch) for row in rows[1:]]
     report(rows, works, device, arguments.turns)
 
 

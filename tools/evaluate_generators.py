@@ -30,6 +30,7 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.benchmark.settings import Backbone
 from torchreid_genext.data.memory import ImageTensor, load_images
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.generators.ipg.sampler import prepare
@@ -76,8 +77,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="to which pictures in poses are reduced before pixels are compared (default: that of the truth)",
     )  # fmt: skip
     parser.add_argument(
-        "--judge", action="append", metavar="NAME@FILE", help="torchreid model and weights; may be repeated"
-    )
+        "--judge", action="append", metavar="NAME@FILE[@HEIGHTxWIDTH]",
+        help="torchreid model, its weights and size; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--sheet", metavar="FILE", help="draw references, truths and generated images")
     parser.add_argument("--shown", type=int, default=4, help="people in it")
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
@@ -109,11 +111,11 @@ class Judge(NamedTuple):
 
 
 def encoder_of(name: str) -> Encoder:
-    model, _, weights = name.partition("@")
-    network = compat.build_model(model, 1)
-    checkpoints.load_weights(network, weights, ignore=("classifier",))
-    height, width = getattr(network, "image_size", (128, 64))
-    return Encoder(network.eval(), model, height=height, width=width)
+    backbone = Backbone.parse(name)
+    network = compat.build_model(backbone.name, 1)
+    checkpoints.load_weights(network, backbone.weights, ignore=("classifier",))
+    height, width = backbone.size or getattr(network, "image_size", (128, 64))
+    return Encoder(network.eval(), backbone.name, height=height, width=width)
 
 
 def encoded(encoder: Encoder, images: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from yacs.config import CfgNode
 
@@ -128,3 +130,27 @@ def test_the_benchmark_draws_what_its_chains_use(cfg: CfgNode, tmp_path: Path) -
     assert not store.files("gallery")
     assert Image.open(next(iter(files[next(iter(files))].values()))).size == (8, 16)
     assert plain.mAP != fused.mAP
+
+
+def tiny_vae(channels: int, folder: Path) -> str:
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=channels,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
+    cfg: CfgNode, reid_data: Path, tmp_path: Path
+) -> None:
+    some, node = paths(reid_data, "query")[:1], cfg.genext.ipg.sampling
+    own = ipg_images.Drawing(cfg, "synthreid_tiny")
+    node.tiny_vae = tiny_vae(embedded().denoising_unet.config.in_channels, tmp_path / "tiny")
+    drawing = ipg_images.Drawing(cfg, "synthreid_tiny")
+    (work, *_) = drawing.works("query", some)
+    assert drawing.provenance(work)["weights"] != own.provenance(work)["weights"]
+    assert not np.array_equal(drawing([work])[0], own([work])[0])
+    node.tiny_vae = tiny_vae(3, tmp_path / "other")
+    with pytest.raises(ValueError, match="expected an autoencoder of 12 channels in .*other, got 3"):
+        ipg_images.load_pipeline(cfg)

@@ -25,14 +25,15 @@ def test_ipg_stands_between_its_rivals_and_the_truth(
         "--sheet", str(tmp_path / "sheet.png"),
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
         "--judge", f"genid@{shipped}/inverter.safetensors",
+        "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25_64x32.safetensors@64x32",
         "genext.ipg.sampling.pipeline", str(tmp_path / "pipeline"), "genext.ipg.sampling.height", "128",
         "genext.ipg.sampling.steps", "1", "genext.ipg.sampling.guidance", "1.0",
     ])  # fmt: skip
     told = capsys.readouterr().out
-    for what in ("judge: osnet_x0_25", "judge: genid", "2 people in 8 poses"):
+    for what in ("judge: osnet_x0_25", "judge: genid", "safetensors@64x32", "2 people in 8 poses"):
         assert what in told
     rows = [line.split() for line in told.splitlines() if line.strip().startswith(("IPG", "the truth"))]
-    assert len(rows) == 5 and all(float(row[-4]) == 1 for row in rows if row[1] == "truth")  # SSIM
+    assert len(rows) == 7 and all(float(row[-4]) == 1 for row in rows if row[1] == "truth")  # SSIM
     assert float(rows[0][-6]) > 0.05  # an untrained generator draws noise
     assert Image.open(tmp_path / "sheet.png").width > 9 * 64
 

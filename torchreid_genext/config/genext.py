@@ -247,6 +247,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     # How IPG draws; the defaults are the authors', but for the pipeline.
     cfg.genext.ipg.sampling = CfgNode()
     cfg.genext.ipg.sampling.pipeline = "pretrained/synthreid/ipg"  # folder or hub name of a saved pipeline
+    cfg.genext.ipg.sampling.tiny_vae = ""  # folder or hub name of an AutoencoderTiny, in place of its own
     cfg.genext.ipg.sampling.height = 0  # of images, in pixels; 0: as the pipeline was trained
     cfg.genext.ipg.sampling.width = 0  # 0: half of the height
     cfg.genext.ipg.sampling.scheduler = "ddim"  # ddim | unipc | dpmsolver++

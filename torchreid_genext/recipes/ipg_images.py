@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from yacs.config import CfgNode
 
@@ -57,9 +58,15 @@ def load_pipeline(cfg: CfgNode) -> IPGPipeline:
     """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
 
     Raises:
-        OSError: if there is none.
+        OSError: if there is none, or no small autoencoder where one is named.
+        ValueError: if that has other latents.
     """
-    pipe = IPGPipeline.from_pretrained(cfg.genext.ipg.sampling.pipeline)
+    node = cfg.genext.ipg.sampling
+    other = {"vae": AutoencoderTiny.from_pretrained(node.tiny_vae)} if node.tiny_vae else {}
+    pipe = IPGPipeline.from_pretrained(node.pipeline, **other)
+    expected = pipe.denoising_unet.config.in_channels
+    if other and (found := pipe.vae.config.latent_channels) != expected:
+        raise ValueError(f"expected an autoencoder of {expected} channels in {node.tiny_vae}, got {found}")
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(fastest_device())
 
