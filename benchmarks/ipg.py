@@ -295,7 +295,7 @@ def report(
     for row, seconds, made, flop in zip(rows, fastest, pictures, flops):
         rate = flop / seconds / rate_of_product(row.changes.get("precision", "fp32"), device)
         lines.append([
-            row.name, f"{count / seconds:.2f}", f"{fastest[0] / seconds:.2f}", f"{flop / count / 1e9:.2f}", f"{rate:.1%}",
+            row.name, f"{count / seconds:.3g}", f"{fastest[0] / seconds:.2f}", f"{flop / count / 1e9:.2f}", f"{rate:.1%}",
             f"{(made - pictures[0]).abs().mean():.4f}", f"{quality.ssim(made, pictures[0]).mean():.3f}",
         ])  # fmt: skip
     print(
