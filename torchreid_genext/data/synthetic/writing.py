@@ -44,6 +44,7 @@ VERSION = "1"  # of the pixels: any change to what is drawn needs another
 FOLDERS = (TRAIN, GALLERY, QUERY)
 MANIFEST = "manifest.json"
 
+_WORTH_A_PROCESS = 100  # images, a second's work
 _IMAGES_PER_SECOND = 150  # a careful guess for the announcement
 _JPEG_QUALITY = 90
 _ABANDONED_AFTER = 600  # seconds without a new file after which another writer's folder counts as left behind
@@ -108,7 +109,7 @@ def write_dataset(
     wanted = _manifest_of(plan, size, seed, mode)
     if _present(target, wanted):
         return wanted
-    workers = _usual_workers() if workers is None else workers
+    workers = _usual_workers(len(plan)) if workers is None else workers
     seconds = 1 + len(plan) // (_IMAGES_PER_SECOND * max(1, workers))
     what = f"{size} ({mode}, seed {seed}): {len(plan)} images into {target}, about {seconds} s"
     _logger.info("Drawing SynthReID %s", what)
@@ -206,10 +207,11 @@ def _last_touched(folder: Path) -> float:
     return max(times, default=0.0)
 
 
-def _usual_workers() -> int:
+def _usual_workers(images: int) -> int:
     """Elsewhere than on Linux processes cannot be forked safely; daemons have no children."""
     forks = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    return torch.get_num_threads() if forks and torch.get_num_threads() > 1 else 0
+    workers = min(torch.get_num_threads(), images // _WORTH_A_PROCESS)
+    return workers if forks and workers > 1 else 0
 
 
 def _draw_all(
