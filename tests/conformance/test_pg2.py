@@ -31,7 +31,7 @@ METRICS, NETWORKS = "pg2_pose_loss_metrics.npz", "pg2_networks_small.npz"
 def recorded(file: str) -> dict[str, np.ndarray]:
     path = vectors("systems") / file
     if not path.is_file():
-        pytest.skip(f"needs {file}")
+        pytest.skip(f"needs {file} of the recordings, which are not beside the repository")
     with np.load(path) as arrays:
         return dict(arrays)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -91,3 +92,15 @@ def test_few_pictures_and_accelerators_take_one_process() -> None:
     assert processes_for(10_000, 8, torch.device("cpu")) == threads
     assert processes_for(10, 8, torch.device("cpu")) == 1
     assert processes_for(10_000, 8, torch.device("meta")) == 1
+
+
+def test_daemons_take_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have no children."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert processes_for(10_000, 8, torch.device("cpu")) == 2
+        monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+        assert processes_for(10_000, 8, torch.device("cpu")) == 1
+    finally:
+        torch.set_num_threads(threads)

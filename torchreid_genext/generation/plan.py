@@ -45,11 +45,12 @@ class Plan:
     def __str__(self) -> str:
         hours, seconds = divmod(self.images * self.seconds / self.processes, 3600)
         several = self.processes > 1
+        rate = f"{self.processes / self.seconds:.3g} images/s"
         workers = f"{self.processes} processes" if several else "one process"
         lines = {
             "images": f"{self.images:,} to make, {self.present:,} are there",
             "FLOPs": f"{self.images * self.flops:.3g} ({self.flops / 1e9:.3g} GFLOP an image)",
-            "time": f"{hours:.0f} h {seconds // 60:.0f} min ({self.processes / self.seconds:.3g} images/s in {workers})",
+            "time": f"{hours:.0f} h {seconds // 60:.0f} min ({rate} in {workers})",
             "disk": f"{self.images * self.disk / 2**20:,.0f} MiB ({self.disk / 1024:.1f} KiB an image)",
             "memory": f"{self.memory / 2**20:,.0f} MiB at most" + " in each" * several,
         }

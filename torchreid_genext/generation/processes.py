@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from torchreid_genext.data.forking import processes_that_pay
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation.filling import Filled, Generate, fill
 from torchreid_genext.generation.work import Work, shard_of, units_of
@@ -22,13 +22,8 @@ _LOOK_EVERY = 0.5  # seconds
 
 
 def processes_for(count: int, batch_size: int, device: torch.device) -> int:
-    """How many processes shall draw so many pictures: on a CPU as many as torch has threads, if it pays.
-
-    Elsewhere than on Linux, where processes cannot be forked safely, one.
-    """
-    if device.type != "cpu" or sys.platform != "linux":
-        return 1
-    return max(1, min(torch.get_num_threads(), count // (2 * batch_size)))
+    """How many processes shall draw so many pictures: on a CPU `processes_that_pay`, elsewhere one."""
+    return processes_that_pay(count, 2 * batch_size) if device.type == "cpu" else 1
 
 
 def fill_by_processes(

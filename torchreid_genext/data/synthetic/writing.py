@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
+from torchreid_genext.data.forking import processes_that_pay
 from torchreid_genext.data.poses import write_market_annotations
 from torchreid_genext.data.synthetic.cameras import CAMERAS
 from torchreid_genext.data.synthetic.people import random_identity
@@ -208,10 +207,8 @@ def _last_touched(folder: Path) -> float:
 
 
 def _usual_workers(images: int) -> int:
-    """Elsewhere than on Linux processes cannot be forked safely; daemons have no children."""
-    forks = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    workers = min(torch.get_num_threads(), images // _WORTH_A_PROCESS)
-    return workers if forks and workers > 1 else 0
+    processes = processes_that_pay(images, _WORTH_A_PROCESS)
+    return processes if processes > 1 else 0
 
 
 def _draw_all(
