@@ -22,9 +22,9 @@ from torch import Tensor
 from torchreid_genext import compat
 from torchreid_genext.retrieval.centralization import nfc
 from torchreid_genext.retrieval.comparison import distances
-from torchreid_genext.retrieval.expansion import alpha_query_expansion, database_augmentation
 from torchreid_genext.retrieval.metrics import evaluate_rank
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
+from torchreid_genext.retrieval.steps.expansion import alpha_query_expansion, database_augmentation
 
 
 def published_nfc(features: Tensor, k1: int = 2, k2: int = 2) -> Tensor:

@@ -8,8 +8,12 @@ from torch.nn.functional import normalize
 
 from tests.conformance.conftest import system_tolerance, vectors
 from torchreid_genext.retrieval.protocol import RetrievalSet, Sightings
-from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel, joint_similarity, smooth
-from torchreid_genext.retrieval.timing import TimedMeasure
+from torchreid_genext.retrieval.spatiotemporal import (
+    SpatioTemporalModel,
+    TimedMeasure,
+    joint_similarity,
+    smooth,
+)
 
 
 def recorded(name: str) -> dict[str, np.ndarray]:

@@ -8,13 +8,12 @@ import torch
 from torch.nn.functional import normalize
 
 from tests import reference
-from torchreid_genext.retrieval.cameras import camera_norm
-from torchreid_genext.retrieval.centralization import mutual_pairs
 from torchreid_genext.retrieval.comparison import Metric
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
 from torchreid_genext.retrieval.protocol import Chain, RetrievalSet, Sightings, evaluate, transform
-from torchreid_genext.retrieval.steps.features import NEIGHBOURS
-from torchreid_genext.retrieval.tracklets import merge_tracklets
+from torchreid_genext.retrieval.steps.camera_norm import camera_norm
+from torchreid_genext.retrieval.steps.nfc import NEIGHBOURS, mutual_pairs
+from torchreid_genext.retrieval.steps.tracklets import merge_tracklets
 
 
 @pytest.fixture

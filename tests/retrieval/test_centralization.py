@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests import reference
-from torchreid_genext.retrieval.centralization import fuse_generated, id2, mutual_neighbours, nfc
+from torchreid_genext.retrieval.centralization import fuse_generated, id2, nfc
+from torchreid_genext.retrieval.steps.nfc import mutual_neighbours
 
 
 @pytest.mark.parametrize(("k1", "k2"), ((1, 1), (2, 2), (5, 2), (2, 5), (7, 7)))

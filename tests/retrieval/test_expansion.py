@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests import reference
-from torchreid_genext.retrieval.expansion import (
+from torchreid_genext.retrieval.steps.expansion import (
     alpha_query_expansion,
     average_query_expansion,
     database_augmentation,

@@ -10,8 +10,13 @@ from torch.nn.functional import normalize
 
 from tests import reference
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
-from torchreid_genext.retrieval.spatiotemporal import SpatioTemporalModel, joint_similarity, smooth
-from torchreid_genext.retrieval.timing import FORMS, TimedMeasure
+from torchreid_genext.retrieval.spatiotemporal import (
+    FORMS,
+    SpatioTemporalModel,
+    TimedMeasure,
+    joint_similarity,
+    smooth,
+)
 
 SETTINGS = {"interval": 50, "bins": 40, "sigma": 2}
 

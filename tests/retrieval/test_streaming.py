@@ -5,8 +5,7 @@ import pytest
 
 from tests import reference
 from tests.retrieval.test_metrics import world
-from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, rank_matches, rank_streamed
-from torchreid_genext.retrieval.streaming import block_shape
+from torchreid_genext.retrieval.metrics import PROTOCOLS, Ranking, block_shape, rank_matches, rank_streamed
 
 
 def streamed(sample, asked: list | None = None, **options) -> Ranking:

@@ -10,7 +10,7 @@ its steps joined by ``+``, arguments in parentheses, left out where they are the
     nfc(k1=1|2|4)                           a grid of three chains
     camera_norm+nfc(neighbours=cross_camera)+st     cameras, neighbours, time
 
-The steps themselves are in ``steps.py``.
+The steps themselves are in ``steps``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from torchreid_genext.retrieval.chain import Chain
-from torchreid_genext.retrieval.ranking import Ranking, label
+from torchreid_genext.retrieval.metrics import Ranking, label
 
 __all__ = ["Report", "bootstrap_difference"]
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
-from torchreid_genext.retrieval._tally import Gallery, Tally
+from torchreid_genext.retrieval._counting import Gallery, Tally
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
-from torchreid_genext.retrieval.ranking import Ranking
+from torchreid_genext.retrieval.metrics import Blocks, Ranking, block_shape, collect, count, junk_of
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.sharded.neighbours import nfc
 from torchreid_genext.retrieval.sharded.processes import Processes
@@ -25,7 +25,6 @@ from torchreid_genext.retrieval.sharded.reranking import Reranking
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps import Step
 from torchreid_genext.retrieval.steps.base import on_each
-from torchreid_genext.retrieval.streaming import Blocks, block_shape, collect, count, junk_of
 
 __all__ = ["evaluate"]
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torchreid_genext.retrieval.steps.base import Step
-from torchreid_genext.retrieval.steps.cameras import CameraNormalize, MergeTracklets
-from torchreid_genext.retrieval.steps.comparing import Rerank, SpatioTemporal
+from torchreid_genext.retrieval.steps.camera_norm import CameraNormalize
 from torchreid_genext.retrieval.steps.expansion import (
     AlphaQueryExpansion,
     AverageQueryExpansion,
     DatabaseAugmentation,
 )
-from torchreid_genext.retrieval.steps.features import Centralize, Fuse, Normalize
+from torchreid_genext.retrieval.steps.fuse import Fuse
+from torchreid_genext.retrieval.steps.nfc import Centralize
+from torchreid_genext.retrieval.steps.normalisation import Normalize
+from torchreid_genext.retrieval.steps.reranking import Rerank
+from torchreid_genext.retrieval.steps.spatiotemporal import SpatioTemporal
+from torchreid_genext.retrieval.steps.tracklets import MergeTracklets
 
 __all__ = ["STEPS", "Fuse", "Rerank", "SpatioTemporal", "Step"]
 

@@ -1,16 +1,33 @@
-"""Query expansion and database augmentation as steps; arguments as the functions of ``expansion``."""
+"""Expansion of features by their nearest in the gallery, exact and in bounded memory.
+
+``average_query_expansion`` (AQE, Chum et al., ICCV 2007) searches with the mean of the query and what it
+found first. ``alpha_query_expansion`` (Radenovic et al., TPAMI 2019) weighs what was found by
+``cosine ** alpha``, so that a poor find does little harm. ``database_augmentation`` (DBA, Arandjelovic and
+Zisserman, CVPR 2012) does the same to the gallery beforehand.
+
+All functions L2-normalise what they get and what they return: similarity is the cosine, and one below zero
+counts as zero.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from torchreid_genext.retrieval import expansion
 from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.neighbours import check_features, nearest
 from torchreid_genext.retrieval.steps.base import check_counts
 
-__all__ = ["AlphaQueryExpansion", "AverageQueryExpansion", "DatabaseAugmentation"]
+__all__ = [
+    "AlphaQueryExpansion", "AverageQueryExpansion", "DatabaseAugmentation",
+    "alpha_query_expansion", "average_query_expansion", "database_augmentation",
+]  # fmt: skip
+
+_IN_CACHE = 2**20  # bytes of features gathered at a time
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class DatabaseAugmentation:
 
     def __call__(self, comparison: Comparison) -> Comparison:
         query, gallery = comparison.query, comparison.gallery
-        augmented = expansion.database_augmentation(
+        augmented = database_augmentation(
             gallery.features, k=self.k, alpha=self.alpha, **comparison.search
         )
         return comparison.with_sets(
@@ -71,9 +88,99 @@ class DatabaseAugmentation:
 
 def _expanded(comparison: Comparison, k: int, alpha: float) -> Comparison:
     query, gallery = comparison.query, comparison.gallery
-    expanded = expansion.alpha_query_expansion(
+    expanded = alpha_query_expansion(
         query.features, gallery.features, k=k, alpha=alpha, **comparison.search
     )
     return comparison.with_sets(
         query.with_features(expanded), gallery.with_features(normalize(gallery.features))
     )
+
+
+def average_query_expansion(
+    query: Tensor, gallery: Tensor, *, k: int = 5, memory_limit: int | None = None, index: str = "exact"
+) -> Tensor:
+    """Mean of each query and its k nearest gallery features.
+
+    Args:
+        query: shape (Q, D), any scale, no zero rows.
+        gallery: shape (G, D), likewise.
+        k: how many gallery features, in 1 .. G.
+        memory_limit: bytes of working memory, see ``neighbours.nearest``; normalised copies come on top.
+        index: see ``neighbours.nearest``.
+
+    Returns:
+        New tensor (Q, D), float32, L2-normalised.
+
+    Raises:
+        ValueError: if ``k`` is out of range, or the features are not finite or of two widths.
+    """
+    return alpha_query_expansion(query, gallery, k=k, alpha=0, memory_limit=memory_limit, index=index)
+
+
+def alpha_query_expansion(
+    query: Tensor,
+    gallery: Tensor,
+    *,
+    k: int = 5,
+    alpha: float = 3.0,
+    memory_limit: int | None = None,
+    index: str = "exact",
+) -> Tensor:
+    """Sum of each query and its k nearest gallery features, each weighted by ``max(cosine, 0) ** alpha``.
+
+    Args:
+        query: shape (Q, D), any scale, no zero rows.
+        gallery: shape (G, D), likewise.
+        k: how many gallery features, in 1 .. G.
+        alpha: how fast the weight falls, >= 0; 0 weighs all alike, also those of negative cosine.
+        memory_limit: see ``average_query_expansion``.
+
+    Returns:
+        New tensor (Q, D), float32, L2-normalised.
+
+    Raises:
+        ValueError: if ``alpha`` is out of range, or as ``average_query_expansion``.
+    """
+    _check_alpha(alpha)
+    query, gallery = normalize(check_features(query, "query")), normalize(check_features(gallery, "gallery"))
+    distances, indices = nearest(query, gallery, k=k, memory_limit=memory_limit, index=index)
+    return normalize(_add_weighted(query, gallery, indices, _weights(distances, alpha)))
+
+
+def database_augmentation(
+    gallery: Tensor, *, k: int = 5, alpha: float = 3.0, memory_limit: int | None = None, index: str = "exact"
+) -> Tensor:
+    """Sum of each gallery feature and its k nearest others, weighted as by ``alpha_query_expansion``.
+
+    Args:
+        gallery: shape (G, D), any scale, no zero rows.
+        k: how many other features, in 1 .. G - 1.
+        alpha: how fast the weight falls, >= 0; 0 is the mean.
+        memory_limit: see ``average_query_expansion``.
+
+    Returns:
+        New tensor (G, D), float32, L2-normalised; each row is made of features as they were before.
+
+    Raises:
+        ValueError: if ``k`` or ``alpha`` is out of range, or the features are not finite.
+    """
+    _check_alpha(alpha)
+    gallery = normalize(check_features(gallery, "gallery"))
+    distances, indices = nearest(gallery, k=k, memory_limit=memory_limit, index=index)
+    return normalize(_add_weighted(gallery, gallery, indices, _weights(distances, alpha)))
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"expected alpha >= 0 and finite, got {alpha}")
+
+
+def _weights(squared_distances: Tensor, alpha: float) -> Tensor:
+    return (1 - squared_distances / 2).clamp_(min=0).pow_(alpha)
+
+
+def _add_weighted(features: Tensor, others: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """``f_i + sum_j w_ij g_indices[i, j]``, shape of `features`."""
+    rows = max(1, _IN_CACHE // (4 * others.shape[1] * indices.shape[1]))
+    parts = zip(features.split(rows), indices.split(rows), weights.split(rows))
+    return torch.cat([f + torch.bmm(w[:, None], others[near])[:, 0] for f, near, w in parts])

@@ -1,4 +1,4 @@
-"""Steps that know which camera took an image, and when: what a camera adds, and tracklets."""
+"""Camera normalisation: take from each feature what its camera adds to all of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from torchreid_genext.retrieval.cameras import camera_norm
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.steps.base import SIDES, check_choice, on_each
-from torchreid_genext.retrieval.tracklets import merge_tracklets
+from torchreid_genext.retrieval.steps.base import check_choice
 
-__all__ = ["CameraNormalize", "MergeTracklets"]
+__all__ = ["CameraNormalize", "camera_norm"]
 
 
 @dataclass(frozen=True)
@@ -63,36 +61,39 @@ class CameraNormalize:
         return normalize(features) if self.normalize_after else features
 
 
-@dataclass(frozen=True)
-class MergeTracklets:
-    """Let pictures that one camera took within seconds share one feature; see ``merge_tracklets``.
+def camera_norm(
+    features: Tensor,
+    camids: Tensor,
+    reference: Tensor | None = None,
+    reference_camids: Tensor | None = None,
+    *,
+    epsilon: float = 1e-3,
+) -> Tensor:
+    """Centre and scale each camera's features: ``(f - mean_c) / (std_c + epsilon)`` in each dimension.
 
-    Attributes:
-        gap: how many frames apart.
-        threshold: least cosine.
-        side: ``query``, ``gallery`` or ``both``, each on its own.
+    Args:
+        features: shape (N, D), any scale.
+        camids: camera of each row, integers (N,).
+        reference: features (M, D) whose statistics are taken; `features` themselves unless given.
+        reference_camids: camera of each of them (M,).
+        epsilon: added to the standard deviation, > 0; for a dimension that hardly varies.
+
+    Returns:
+        New tensor (N, D), not normalised. A camera with fewer than two reference images has no statistics:
+        those of all cameras together stand in.
+
+    Raises:
+        ValueError: if lengths differ.
     """
-
-    gap: int = 300
-    threshold: float = 0.5
-    side: str = "both"
-
-    name = "tracklets"
-
-    def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES[:3])
-
-    @property
-    def uses(self) -> str:
-        where = {"both": "each set"}.get(self.side, f"the {self.side} set")
-        return f"tracklets within {where}, camera ids, time stamps"
-
-    def __call__(self, comparison: Comparison) -> Comparison:
-        return on_each(comparison, self.side, self._merged, lambda images: normalize(images.features))
-
-    def _merged(self, images: RetrievalSet) -> Tensor:
-        if images.frames is None:
-            raise ValueError("expected frames in the sets for the step tracklets, got none")
-        return merge_tracklets(
-            images.features, images.camids, images.frames, gap=self.gap, threshold=self.threshold
-        )
+    if reference is None or reference_camids is None:
+        reference, reference_camids = features, camids
+    for name, rows, labels in (("features", features, camids), ("reference", reference, reference_camids)):
+        if len(rows) != len(labels):
+            raise ValueError(f"expected a camera for each row of {name}, got {len(labels)} for {len(rows)}")
+    result = features.clone()
+    for camera in camids.unique():
+        seen = reference[reference_camids == camera]
+        seen = seen if len(seen) > 1 else reference
+        own = camids == camera
+        result[own] = (features[own] - seen.mean(0)) / (seen.std(0, unbiased=False) + epsilon)
+    return result

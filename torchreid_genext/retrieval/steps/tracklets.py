@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.steps.base import SIDES, check_choice, on_each
 
-__all__ = ["merge_tracklets"]
+__all__ = ["MergeTracklets", "merge_tracklets"]
 
 _ROWS = 256  # images of one camera compared at a time, in the order of time
+
+
+@dataclass(frozen=True)
+class MergeTracklets:
+    """Let pictures that one camera took within seconds share one feature; see ``merge_tracklets``.
+
+    Attributes:
+        gap: how many frames apart.
+        threshold: least cosine.
+        side: ``query``, ``gallery`` or ``both``, each on its own.
+    """
+
+    gap: int = 300
+    threshold: float = 0.5
+    side: str = "both"
+
+    name = "tracklets"
+
+    def __post_init__(self) -> None:
+        check_choice("side", self.side, SIDES[:3])
+
+    @property
+    def uses(self) -> str:
+        where = {"both": "each set"}.get(self.side, f"the {self.side} set")
+        return f"tracklets within {where}, camera ids, time stamps"
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        return on_each(comparison, self.side, self._merged, lambda images: normalize(images.features))
+
+    def _merged(self, images: RetrievalSet) -> Tensor:
+        if images.frames is None:
+            raise ValueError("expected frames in the sets for the step tracklets, got none")
+        return merge_tracklets(
+            images.features, images.camids, images.frames, gap=self.gap, threshold=self.threshold
+        )
 
 
 def merge_tracklets(

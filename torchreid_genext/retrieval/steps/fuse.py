@@ -1,0 +1,112 @@
+"""Features of generated images join those of the real ones: Pose2ID (Yuan et al., CVPR 2025), section 3.3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.neighbours import check_features
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.steps.base import SIDES, check_choice, on_each
+
+__all__ = ["Fuse", "fuse_generated"]
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Add the features of generated images to those of the real ones.
+
+    Attributes:
+        eta: weight of the generated images; ``fuse(eta=2)+l2+nfc`` is Pose2ID's demo.
+        reduce: ``mean`` or ``sum`` over them.
+        side: ``query``, ``gallery`` or ``both``.
+        normalize_before: L2-normalise every feature first, those of the other side too.
+    """
+
+    eta: float = 1.0
+    reduce: str = "mean"
+    side: str = "both"
+    normalize_before: bool = False
+
+    name = "fuse"
+    uses = "generated images"
+
+    def __post_init__(self) -> None:
+        check_choice("side", self.side, SIDES[:3])
+        check_choice("reduce", self.reduce, ("mean", "sum"))
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Which sets need generated features."""
+        return ("query", "gallery") if self.side == "both" else (self.side,)
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        for name in self.sides:
+            if getattr(comparison, name).generated is None:
+                raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
+        return on_each(comparison, self.side, self._fused, self._left_alone)
+
+    def _fused(self, images: RetrievalSet) -> Tensor:
+        return fuse_generated(
+            images.features,
+            images.generated,
+            eta=self.eta,
+            reduce=self.reduce,
+            normalize_before=self.normalize_before,
+        )
+
+    def _left_alone(self, images: RetrievalSet) -> Tensor:
+        return normalize(images.features) if self.normalize_before else images.features
+
+
+def fuse_generated(
+    features: Tensor,
+    generated: Tensor,
+    *,
+    eta: float = 1.0,
+    reduce: str = "mean",
+    normalize_before: bool = False,
+) -> Tensor:
+    """Add the features of generated images of the same person: ``f + eta * reduce_p g_p`` (Pose2ID, eq. 9).
+
+    The paper sums over the images with eta 1; the official demo takes the mean of 8 with eta 2, on features
+    that are not normalised.
+
+    Args:
+        features: of the real images, shape (N, D).
+        generated: of P generated images for each, shape (N, P, D).
+        eta: weight of the generated images, finite.
+        reduce: ``mean`` or ``sum`` over the P images.
+        normalize_before: L2-normalise every feature first, so that long ones have no louder voice.
+
+    Returns:
+        New tensor (N, D), float32, not normalised.
+
+    Raises:
+        ValueError: if the shapes do not belong together, a value is not finite, or ``reduce`` is unknown.
+    """
+    features = check_features(features)
+    if generated.ndim != 3 or generated.shape[::2] != features.shape:
+        expected = f"({features.shape[0]}, P, {features.shape[1]})"
+        raise ValueError(f"expected generated features of shape {expected}, got {tuple(generated.shape)}")
+    generated = check_features(generated.flatten(1), "generated features").view(generated.shape)
+    if reduce not in ("mean", "sum"):
+        raise ValueError(f"unknown reduce {reduce!r}; choose from mean, sum")
+    if not math.isfinite(eta):
+        raise ValueError(f"expected a finite eta, got {eta}")
+    if normalize_before:
+        features, total = normalize(features), _sum_of_directions(generated)
+    else:
+        total = generated.sum(1)
+    return features + eta * (total / generated.shape[1] if reduce == "mean" else total)
+
+
+def _sum_of_directions(generated: Tensor) -> Tensor:
+    """``normalize(generated, dim=2).sum(1)`` without a second (N, P, D)."""
+    lengths = torch.linalg.vector_norm(generated, dim=2).clamp_min_(1e-12)
+    return torch.bmm(lengths.reciprocal_()[:, None], generated)[:, 0]

@@ -1,0 +1,212 @@
+"""Neighbour feature centralization: Pose2ID (Yuan et al., CVPR 2025), section 4."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
+from torchreid_genext.retrieval.neighbours import check_features, nearest
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
+from torchreid_genext.retrieval.steps.base import SIDES, check_choice, check_counts, on_each, on_joint
+
+__all__ = ["NEIGHBOURS", "Centralize", "add_rows", "mutual_neighbours", "mutual_pairs", "nfc"]
+
+NEIGHBOURS = ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotemporal")
+
+
+@dataclass(frozen=True)
+class Centralize:
+    """Neighbour feature centralization of each set, or of both as one.
+
+    Attributes:
+        k1: neighbours considered, in 1 .. N - 1.
+        k2: how highly the neighbour must rank the image in return.
+        side: ``query`` or ``gallery`` alone, ``both`` each on its own (the paper's), ``joint`` mixes the two
+            sets.
+        neighbours: of ``any`` camera, ``cross_camera`` for other cameras only, ``spatiotemporal`` for those
+            nearest by appearance and time, or ``cross_camera+spatiotemporal``.
+        form, weight, sigma: of time in that case, see the step ``st``.
+        normalize_before: L2-normalise first.
+        normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
+            ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
+        self_distance: see ``nfc``.
+    """
+
+    k1: int = 2
+    k2: int = 2
+    side: str = "both"
+    neighbours: str = "any"
+    form: str = "ratio"
+    weight: float = 0.07
+    sigma: float | None = None
+    normalize_before: bool = True
+    normalize_after: bool = True
+    self_distance: float = float("inf")
+
+    name = "nfc"
+
+    def __post_init__(self) -> None:
+        check_choice("side", self.side, SIDES)
+        check_choice("neighbours", self.neighbours, NEIGHBOURS)
+        check_choice("form", self.form, FORMS)
+        check_counts("nfc", k1=self.k1, k2=self.k2)
+        if self.neighbours != "any" and self.self_distance != float("inf"):
+            raise ValueError(f"expected neighbours any with a finite self_distance, got {self.neighbours}")
+
+    @property
+    def uses(self) -> str:
+        where = {
+            "both": "neighbours within each set",
+            "joint": "transductive: neighbours across query and gallery",
+        }.get(self.side, f"neighbours within the {self.side} set")
+        extra = [", camera ids"] if self.neighbours != "any" else []
+        extra += [", time stamps"] if self._timed else []
+        return where + "".join(extra)
+
+    @property
+    def _timed(self) -> bool:
+        return "spatiotemporal" in self.neighbours
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        centralized = functools.partial(self._centralized, comparison=comparison)
+        if self.side == "joint":
+            return on_joint(comparison, centralized)
+        return on_each(comparison, self.side, centralized, self._left_alone)
+
+    def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
+        features = images.features
+        if self.normalize_before:
+            features = normalize(features)
+        images = images.with_features(features)
+        features = add_rows(features, *self._mutual(images, comparison))
+        return normalize(features) if self.normalize_after else features
+
+    def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
+        if self.neighbours == "any":
+            options = {"k1": self.k1, "k2": self.k2, "self_distance": self.self_distance}
+            return mutual_neighbours(images.features, **options, **comparison.search)
+        if self.neighbours == "cross_camera":
+            lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, **comparison.search)
+        else:
+            measure = TimedMeasure.fit(
+                comparison.train, form=self.form, weight=self.weight, sigma=self.sigma
+            )
+            across = "cross_camera" in self.neighbours
+            lists = nearest_by(
+                measure, images, k=self.k1, cross_camera=across, memory_limit=comparison.memory_limit
+            )
+        return mutual_pairs(lists, self.k2)
+
+    def _left_alone(self, images: RetrievalSet) -> Tensor:
+        # The other side must stay comparable: it gets the same normalisation, but no neighbours.
+        features = images.features
+        return normalize(features) if self.normalize_before or self.normalize_after else features
+
+
+def nfc(
+    features: Tensor,
+    *,
+    k1: int = 2,
+    k2: int = 2,
+    self_distance: float = math.inf,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+    index: str = "exact",
+) -> Tensor:
+    """Add to each feature those of its mutual nearest neighbours ("neighbor feature centralization").
+
+    Args:
+        features: one row per image, shape (N, D), any scale.
+        k1: how many neighbours of each row are considered.
+        k2: how highly the neighbour must rank the row in return; beyond ``k1`` it has no further effect,
+            since a neighbour that does not list the row cannot rank it.
+        self_distance: squared distance at which a row finds itself. The official code sets 1000 and so counts
+            a row twice where features are farther apart than that; the default leaves the row itself out.
+        memory_limit: bytes of working memory, see ``neighbours.nearest``.
+        precision: of the search for candidates, see ``neighbours.nearest``; the result does not depend on it.
+        index: ``exact``, or how faiss searches, see ``neighbours.nearest``.
+
+    Returns:
+        New tensor (N, D), float32, not normalised; a row without mutual neighbours is unchanged.
+
+    Raises:
+        ValueError: unless ``features`` is finite and ``k1`` and ``k2`` are in ``1 .. N - 1``.
+    """
+    features = check_features(features)
+    row, neighbour = mutual_neighbours(
+        features, k1=k1, k2=k2, self_distance=self_distance, memory_limit=memory_limit, precision=precision,
+        index=index,
+    )  # fmt: skip
+    return add_rows(features, row, neighbour)
+
+
+def add_rows(features: Tensor, row: Tensor, neighbour: Tensor) -> Tensor:
+    """A copy of `features` (N, D) in which row ``row[p]`` has got feature ``neighbour[p]``, for all p."""
+    result = features.clone()
+    for some_rows, some_neighbours in zip(row.split(8192), neighbour.split(8192)):
+        result.index_add_(0, some_rows, features[some_neighbours])
+    return result
+
+
+def mutual_neighbours(
+    features: Tensor,
+    *,
+    k1: int = 2,
+    k2: int = 2,
+    self_distance: float = math.inf,
+    memory_limit: int | None = None,
+    precision: str = "auto",
+    index: str = "exact",
+) -> tuple[Tensor, Tensor]:
+    """Pairs (i, j) such that j is among the k1 nearest of i, and i among the first k2 of the k1 nearest of j.
+
+    Returns:
+        Two int64 tensors of one length, ordered by i: the rows, and the neighbour of each.
+
+    Raises:
+        ValueError: as ``nfc``.
+    """
+    most = len(features) - 1
+    for name, value in (("k1", k1), ("k2", k2)):
+        if not 1 <= value <= most:
+            raise ValueError(
+                f"expected {name} in 1..{most} (one less than the images of the set), got {value}"
+            )
+    distances, indices = nearest(
+        features, k=k1, memory_limit=memory_limit, precision=precision, index=index
+    )
+    if self_distance != math.inf:
+        indices = _with_self(distances, indices, self_distance)
+    return mutual_pairs(indices, k2)
+
+
+def mutual_pairs(lists: Tensor, k2: int) -> tuple[Tensor, Tensor]:
+    """Pairs (i, j) such that j is in the list of i, and i among the first k2 of the list of j.
+
+    Args:
+        lists: neighbours of each row, nearest first, int64 (N, k1); -1 where a row has no more.
+        k2: how highly the neighbour must rank the row, >= 1.
+
+    Returns:
+        As `mutual_neighbours`.
+    """
+    row = torch.arange(len(lists), device=lists.device)[:, None].expand_as(lists)
+    returned = (lists[lists][:, :, :k2] == row[:, :, None]).any(2)  # (N, k1): does the neighbour list it?
+    returned &= lists >= 0
+    return row[returned], lists[returned]
+
+
+def _with_self(distances: Tensor, indices: Tensor, self_distance: float) -> Tensor:
+    """The ``k1`` nearest when each row also finds itself at a finite distance."""
+    own = torch.arange(len(indices), device=indices.device)[:, None]
+    distances = torch.cat([distances, torch.full_like(distances[:, :1], self_distance)], dim=1)
+    order = distances.argsort(dim=1, stable=True)[:, :-1]
+    return torch.cat([indices, own], dim=1).gather(1, order)

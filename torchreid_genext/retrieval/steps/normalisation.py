@@ -1,0 +1,23 @@
+"""L2-normalisation as a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.nn.functional import normalize
+
+from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.steps.base import on_each
+
+__all__ = ["Normalize"]
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """L2-normalise the features of both sets."""
+
+    name = "l2"
+    uses = ""
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        return on_each(comparison, "both", lambda images: normalize(images.features))
