@@ -28,7 +28,7 @@ def ranking(recorded: dict[str, np.ndarray], protocol: str) -> Ranking:
 def test_recall_curve_and_map_are_the_official_ones(recorded: dict[str, np.ndarray]) -> None:
     found, curve = ranking(recorded, "genid"), recorded["official_curve25"]
     assert found.mAP == pytest.approx(float(recorded["official_mAP"]), abs=system_tolerance(FILE))
-    np.testing.assert_allclose(found.recall.mean(0), curve, atol=system_tolerance(FILE))
+    np.testing.assert_allclose(found.curves.mean(0), curve, atol=system_tolerance(FILE))
     np.testing.assert_allclose(found.cmc(len(curve)), curve, atol=1e-7)  # float32, as torchreid's
 
 

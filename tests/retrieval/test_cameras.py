@@ -175,7 +175,7 @@ def test_label_names_each_thing_once() -> None:
 
 
 def test_time_needs_a_training_split(halves: tuple[RetrievalSet, RetrievalSet]) -> None:
-    with pytest.raises(ValueError, match="expected times of the training split for a spatio-temporal step"):
+    with pytest.raises(ValueError, match="expected times of the training split for the step st"):
         evaluate(*halves, "st")
 
 

@@ -16,6 +16,7 @@ from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
     RetrievalSet,
+    Step,
     bootstrap_difference,
     distances,
     evaluate,
@@ -116,8 +117,8 @@ def test_memory_limit_reaches_every_step(query: RetrievalSet, gallery: Retrieval
     seen: list[int | None] = []
 
     @dataclass(frozen=True)
-    class Probe:
-        name, uses = "probe", ""
+    class Probe(Step):
+        name = "probe"
 
         def __call__(self, comparison: Comparison) -> Comparison:
             seen.append(comparison.memory_limit)
@@ -132,7 +133,7 @@ def test_report_prints_and_becomes_json(query: RetrievalSet, gallery: RetrievalS
     report = evaluate(query, gallery, "l2+nfc")
     saved = json.loads(json.dumps(report.to_json()))
     assert saved["mAP"] == report.mAP and saved["chain"] == "l2+nfc" and "average_precision" not in saved
-    assert set(saved["seconds"]) == set(saved["peak_memory"]) == {"l2", "nfc", "rank", "id2"}
+    assert set(saved["seconds"]) == {"l2", "nfc", "rank"}
     assert len(report.to_json(per_query=True)["average_precision"]) == 25
     assert f"mAP {report.mAP:.2%}" in report.summary()
     assert report.map_bounds[0] <= report.mAP <= report.map_bounds[1]
@@ -197,9 +198,9 @@ def test_grid_expands_in_order_and_once() -> None:
         ("whiten", "unknown step 'whiten'; choose from base, "),
         ("nfc(k3=1)", "unknown argument 'k3' of step nfc; choose from k1, k2, side"),
         ("nfc(k1)", "expected key=value in 'nfc\\(k1\\)', got 'k1'"),
-        ("nfc(side=left)", "unknown side 'left'; choose from query, gallery, both, joint"),
+        ("nfc(side=left)", "unknown side 'left' of step nfc; choose from query, gallery, both, joint"),
         ("nfc(k1=0)", "expected nfc k1 to be an integer >= 1, got 0"),
-        ("fuse(side=joint)", "unknown side 'joint'; choose from query, gallery, both"),
+        ("fuse(side=joint)", "unknown side 'joint' of step fuse; choose from query, gallery, both"),
         ("", "unknown step ''"),
     ),
 )
@@ -217,15 +218,13 @@ def test_too_many_neighbours_for_the_set_are_named(query: RetrievalSet, gallery:
     ("arguments", "message"),
     (
         ({"features": torch.full((3, 2), float("nan"))}, r"NaN or infinity in rows 0, 1, 2 \(3 in all\)"),
-        (
-            {"features": torch.tensor([[1.0, 0], [0, 0], [0, 2]])},
-            r"other than zero vectors, got rows 1 \(1 in all\)",
-        ),
         ({"features": torch.ones(3, 2, dtype=torch.int32)}, "floating tensor, got dtype torch.int32"),
         ({"features": torch.ones(0, 2)}, "with N, D >= 1"),
         ({"pids": torch.tensor([1, 2])}, "expected 3 pids, one for each feature, got 2"),
-        ({"pids": torch.tensor([1.0, 2, 3])}, "expected pids to be integers"),
-        ({"camids": torch.tensor([[1], [2], [3]])}, "expected camids to be integers of shape"),
+        ({"pids": torch.tensor([1.5, 2, 3])}, "expected pids to be whole numbers of shape"),
+        ({"pids": ["a", "b", "c"]}, "got str; number them by numpy.unique"),
+        ({"frames": [1, None, 3]}, "expected frames to be whole numbers"),
+        ({"camids": torch.tensor([[1], [2], [3]])}, "expected camids to be whole numbers of shape"),
         ({"frames": torch.tensor([1])}, "expected 3 frames"),
         ({"paths": ["a"]}, "expected 3 paths"),
     ),

@@ -20,10 +20,10 @@ def streamed(sample, asked: list | None = None, **options) -> Ranking:
 
 
 def assert_same(found: Ranking, expected: Ranking) -> None:
-    assert found.counts_unmatched == expected.counts_unmatched
+    assert found.protocol == expected.protocol
     for name in ("average_precision", "pessimistic_precision", "optimistic_precision", "first_match_rank",
                  "pessimistic_first_rank", "optimistic_first_rank", "inverse_negative_penalty",
-                 "recall"):  # fmt: skip
+                 "curves"):  # fmt: skip
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
@@ -73,7 +73,7 @@ def test_streid_leaves_out_junk_and_counts_unmatched_queries() -> None:
     ]
     expected = [reference.streid_average_precision(row) if row.any() else np.nan for row in hits]
     np.testing.assert_allclose(found.average_precision, expected, atol=1e-12)
-    assert np.isnan(expected[3]) and found.denominator == len(q_pids)
+    assert np.isnan(expected[3]) and found.counted.sum() == len(q_pids)
     assert found.mAP == pytest.approx(np.nansum(expected) / len(q_pids))
     assert found.cmc(1)[0] == pytest.approx(np.mean([row[0] for row in hits]))
 
@@ -100,8 +100,8 @@ def test_genid_counts_every_image_and_gives_recall_within_the_first_25() -> None
     found = rank_matches(distances, q_pids, g_pids, q_camids, g_camids, protocol="genid")
     nowhere = np.full(len(g_camids), -9)
     hits = [reference.ranked(row, pid, -1, g_pids, nowhere) for row, pid in zip(distances, q_pids)]
-    np.testing.assert_allclose(found.recall, [reference.recall_curve(row) for row in hits], atol=1e-12)
-    assert (found.recall[[0, 3]] == 1).all() and found.valid.sum() == len(q_pids) - 1
+    np.testing.assert_allclose(found.curves, [reference.recall_curve(row) for row in hits], atol=1e-12)
+    assert (found.curves[[0, 3]] == 1).all() and found.valid.sum() == len(q_pids) - 1
     assert found.mAP == pytest.approx(
         sum(reference.average_precision(row) for row in hits if row.any()) / len(q_pids)
     )

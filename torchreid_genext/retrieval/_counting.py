@@ -3,7 +3,8 @@
 A match's rank is one more than the images before it, and a sum over parts of the gallery is as good as a
 count over all of it. So a tally needs the gallery only in blocks, twice: ``collect`` takes the distances of
 the matches out of each block, ``count`` adds how many strangers, images of other identities, each block holds
-before each match. Blocks may come in any order and from any process.
+before each match. Blocks may come in any order and from any process, as arrays or as tensors; tensors are
+counted on their own device.
 
 A match may tie with a stranger, so three counts are kept: strangers nearer, strangers as near, and of these
 the ones with a smaller gallery index.
@@ -12,15 +13,20 @@ the ones with a smaller gallery index.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-__all__ = ["Gallery", "Tally", "sampled_cmc"]
+__all__ = ["Block", "Gallery", "Tally", "sampled_curves"]
+
+Block = NDArray | Tensor  # distances of some queries (rows) from consecutive gallery images
 
 _NOBODY = np.empty(0, dtype=np.int64)
-
-_REPEATS = 10
+_REPEATS = 10  # draws of the cuhk03 protocol
+_TILE = 2**22  # distances that are compared at a time on an accelerator
 
 
 class Gallery:
@@ -28,14 +34,15 @@ class Gallery:
 
     Attributes:
         first: index of the first of these images in the whole gallery.
-        junk: indices, beside the query's own images under its own camera, that no ranking may hold.
+        junk_pid: identity of images that no ranking may hold; None: there is none.
         own_camera: whether the query's own images under its own camera are matches like any other.
+        junk: indices of the images of `junk_pid`.
     """
 
     def __init__(
         self,
         pids: NDArray,
-        camids: NDArray,
+        camids: NDArray | None,
         *,
         junk_pid: int | None = None,
         own_camera: bool = False,
@@ -44,20 +51,39 @@ class Gallery:
         order = np.argsort(pids, kind="stable")
         names, starts = np.unique(pids[order], return_index=True)
         self._members = dict(zip(names.tolist(), np.split(order + first, starts[1:])))
-        self._camids, self.first, self.own_camera = camids, first, own_camera
+        self.pids, self.camids, self.first = pids, camids, first
+        self.junk_pid, self.own_camera = junk_pid, own_camera
         self.junk = _NOBODY if junk_pid is None else self.members(junk_pid)
 
     def __len__(self) -> int:
-        return len(self._camids)
+        return len(self.pids)
 
-    def members(self, pid: int) -> NDArray[np.int64]:
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """Identity of each image as a number from 0; `code` gives that of a label."""
+        codes = np.empty(len(self), dtype=np.int64)
+        for number, members in enumerate(self._members.values()):
+            codes[members - self.first] = number
+        return codes
+
+    @cached_property
+    def _numbers(self) -> dict[object, int]:
+        return {pid: number for number, pid in enumerate(self._members)}
+
+    def code(self, pid: object) -> int:
+        """The number of an identity in `codes`; -1 if it has no image here."""
+        return self._numbers.get(pid, -1)
+
+    def members(self, pid: object) -> NDArray[np.int64]:
         """Indices of all images of an identity, ascending."""
         return self._members.get(pid, _NOBODY)
 
-    def matches(self, pid: int, camid: int) -> NDArray[np.int64]:
-        """Indices of those under other cameras, or under any."""
+    def matches(self, pid: object, camid: object) -> NDArray[np.int64]:
+        """Indices of those under other cameras, or under any; junk has no match."""
+        if self.junk_pid is not None and pid == self.junk_pid:
+            return _NOBODY
         own = self.members(pid)
-        return own if self.own_camera else own[self._camids[own - self.first] != camid]
+        return own if self.own_camera else own[self.camids[own - self.first] != camid]
 
 
 class Tally:
@@ -78,11 +104,12 @@ class Tally:
         self.distance = np.zeros(len(self.index))
         self.strangers = np.zeros((3, len(self.index)), dtype=np.int64)
 
-    def collect(self, block: NDArray, start: int) -> None:
+    def collect(self, block: Block, start: int) -> None:
         """Take the distances of matches out of a block: all queries, gallery images from ``start``."""
-        self.distance = self.distance.astype(block.dtype, copy=False)
         here = self.within(start, start + block.shape[1])
-        self.distance[here] = block[self.query[here], self.index[here] - start]
+        found = _entries(block, self.query[here], self.index[here] - start)
+        self.distance = self.distance.astype(found.dtype, copy=False)
+        self.distance[here] = found
 
     def within(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Which matches lie in this part of the gallery."""
@@ -98,8 +125,14 @@ class Tally:
         """Order each query's matches by distance, ties by index; between collecting and counting."""
         self.replace(self.query, self.index, self.distance)
 
-    def count(self, block: NDArray, start: int) -> None:
+    def count(self, block: Block, start: int) -> None:
         """Add the strangers in a block before each match."""
+        if isinstance(block, Tensor) and len(self.query):
+            self.strangers += self._count_on_device(block, start)
+        elif len(self.query):
+            self._count_by_row(block, start)
+
+    def _count_by_row(self, block: NDArray, start: int) -> None:
         stop = start + block.shape[1]
         junk = _between(self.gallery.junk, start, stop)
         for row, entries in self._queries():
@@ -109,33 +142,45 @@ class Tally:
                 block[row], excluded - start, self.distance[entries], self.index[entries] - start
             )
 
+    def _count_on_device(self, block: Tensor, start: int) -> NDArray[np.int64]:
+        """The same where a sort of each row would take longer than looking at all pairs."""
+        place = np.arange(len(self.query)) - np.searchsorted(self.query, self.query)
+        values = np.full((len(block), place.max() + 1), -np.inf, dtype=self.distance.dtype)
+        places = np.zeros(values.shape, dtype=np.int64)
+        values[self.query, place], places[self.query, place] = self.distance, self.index - start
+        first = start - self.gallery.first
+        codes = self.gallery.codes[first : first + block.shape[1]]
+        own = np.array([self.gallery.code(pid) for pid in self.pids])
+        junk = self.gallery.code(self.gallery.junk_pid) if len(self.gallery.junk) else -2
+        columns = (torch.from_numpy(a).to(block.device) for a in (values, places, codes, own))
+        counts = _count_pairs(block, *columns, junk)
+        return counts.cpu().numpy()[:, self.query, place]
+
     def _queries(self) -> Iterator[tuple[int, slice]]:
         rows, starts = np.unique(self.query, return_index=True)
         for row, start, stop in zip(rows.tolist(), starts, [*starts[1:], len(self.query)]):
             yield row, slice(start, stop)
 
 
+def _entries(block: Block, rows: NDArray, columns: NDArray) -> NDArray:
+    if isinstance(block, Tensor):
+        return block[torch.from_numpy(rows), torch.from_numpy(columns)].cpu().numpy()
+    return block[rows, columns]
+
+
 def _between(indices: NDArray, start: int, stop: int) -> NDArray:
     return indices[slice(*np.searchsorted(indices, (start, stop)))]
 
 
-def _count_strangers(
-    row: NDArray, excluded: NDArray, values: NDArray, places: NDArray
-) -> NDArray[np.int64]:
+def _count_strangers(row: NDArray, excluded: NDArray, values: NDArray, places: NDArray) -> NDArray[np.int64]:
     """Strangers nearer, tied, and tied in front (3, m) of matches at ``places``, distances ascending."""
     possible = row <= values[-1]  # all that can be ranked before the last match
     possible[excluded] = False
-    near = row[possible]
-    nearer = _count(np.less, near, values)
-    tied = _count(np.less_equal, near, values) - nearer
+    near = np.sort(row[possible])
+    nearer = np.searchsorted(near, values)
+    tied = np.searchsorted(near, values, side="right") - nearer
     in_front = _tied_in_front(row, possible, values, places) if tied.any() else tied
     return np.stack([nearer, tied, in_front])
-
-
-def _count(compare: np.ufunc, row: NDArray, values: NDArray) -> NDArray[np.int64]:
-    """For each value, how many entries of the row it holds for; a few values at a time stay in cache."""
-    blocks = (compare(row, values[start : start + 16, None]) for start in range(0, len(values), 16))
-    return np.array([np.count_nonzero(hits) for block in blocks for hits in block])
 
 
 def _tied_in_front(row: NDArray, possible: NDArray, values: NDArray, places: NDArray) -> NDArray[np.int64]:
@@ -147,33 +192,71 @@ def _tied_in_front(row: NDArray, possible: NDArray, values: NDArray, places: NDA
     return in_front
 
 
-def sampled_cmc(
-    distances: NDArray, q_pids: NDArray, g_pids: NDArray, q_camids: NDArray, g_camids: NDArray, max_rank: int
+def _count_pairs(
+    block: Tensor, values: Tensor, places: Tensor, codes: Tensor, own: Tensor, junk: int
+) -> Tensor:
+    """Strangers (3, B, m) nearer, tied and tied in front of each query's m matches."""
+    counts = places.new_empty(3, *values.shape)
+    index = torch.arange(block.shape[1], device=block.device)
+    for rows in torch.arange(len(block)).split(max(1, _TILE // block.shape[1])):
+        part = slice(int(rows[0]), int(rows[-1]) + 1)
+        stranger = (codes != own[part, None]) & (codes != junk)
+        for match in range(values.shape[1]):
+            value, place = values[part, match, None], places[part, match, None]
+            tied = (block[part] == value) & stranger
+            counts[0, part, match] = ((block[part] < value) & stranger).sum(1)
+            counts[1, part, match] = tied.sum(1)
+            counts[2, part, match] = (tied & (index < place)).sum(1)
+    return counts
+
+
+def sampled_curves(
+    block: Block, rows: slice, pids: NDArray, camids: NDArray, gallery: Gallery, length: int, seed: int | None
 ) -> NDArray[np.float32]:
-    """CMC (Q, max_rank) of whole rows of distances (Q, G); numpy's global generator draws, as torchreid's."""
-    curves = np.zeros((len(distances), max_rank), dtype=np.float32)
-    for curve, row, pid, camid in zip(curves, distances, q_pids, q_camids):
-        order = np.argsort(row, kind="stable")
-        order = order[(g_pids[order] != pid) | (g_camids[order] != camid)]
-        if (g_pids[order] == pid).any():
-            curve[:] = _sample_curve(g_pids[order], pid, max_rank)
-    return curves
+    """CMC (B, length) of whole rows of distances: over one random image an identity, the mean of ten draws.
+
+    Args:
+        block: distances of the queries `rows` from the whole gallery.
+        rows: which of all queries these are; each query has draws of its own, whatever the block.
+        pids: identity of each of them (B,). camids: camera of each.
+        gallery: labels of the gallery.
+        length: of the curve.
+        seed: of the draws, the same for every distance; None: numpy's global generator, as torchreid's.
+    """
+    block = block.cpu().numpy() if isinstance(block, Tensor) else block
+    curves = np.zeros((len(block), length), dtype=np.float32)
+    for number, (curve, row, pid, camid) in enumerate(zip(curves, block, pids.tolist(), camids.tolist())):
+        matches = gallery.matches(pid, camid)
+        if len(matches):
+            own = gallery.code(pid)
+            kept = (gallery.codes != own) & (gallery.codes != gallery.code(gallery.junk_pid))
+            kept[matches] = True
+            source = None if seed is None else np.random.default_rng((seed, rows.start + number))
+            ranks = _drawn_ranks(row, np.flatnonzero(kept), gallery.codes, own, source)
+            for rank in ranks:
+                curve[rank:] += 1
+    return curves / _REPEATS
 
 
-def _sample_curve(ranked_pids: NDArray, pid: int, max_rank: int) -> NDArray[np.float32]:
+def _drawn_ranks(
+    row: NDArray, kept: NDArray, codes: NDArray, own: int, generator: np.random.Generator | None
+) -> NDArray[np.int64]:
+    """Rank from 0 of the query's identity among one image of each, for each draw."""
+    ranked = kept[np.argsort(row[kept], kind="stable")]
+    images = ranked if generator is None else kept  # seeded draws do not depend on the distances
     _, first, identity, counts = np.unique(
-        ranked_pids, return_index=True, return_inverse=True, return_counts=True
+        codes[images], return_index=True, return_inverse=True, return_counts=True
     )
-    places = np.split(np.argsort(identity, kind="stable"), counts.cumsum()[:-1])
-    own = ranked_pids[first] == pid
-    appearance = np.argsort(
-        first
-    )  # draws are made in the order in which identities first appear in the ranking
-    curve = np.zeros(max_rank, dtype=np.float32)
-    for _ in range(_REPEATS):
+    appearance = np.argsort(first)  # torchreid draws in the order in which identities first appear
+    members = np.argsort(identity, kind="stable")
+    starts = counts.cumsum() - counts
+    position = np.empty(len(codes), dtype=np.int64)
+    position[ranked] = np.arange(len(ranked))
+    draw = np.random.randint if generator is None else generator.integers
+    ranks = np.empty(_REPEATS, dtype=np.int64)
+    for repeat in range(_REPEATS):
         drawn = np.empty(len(counts), dtype=np.int64)
-        for index in appearance:
-            drawn[index] = np.random.choice(places[index])
-        rank = int((drawn < drawn[own]).sum())
-        curve[rank:] += 1
-    return curve / _REPEATS
+        drawn[appearance] = starts[appearance] + draw(0, counts[appearance])
+        places = position[images[members[drawn]]]
+        ranks[repeat] = (places < places[codes[images[first]] == own]).sum()
+    return ranks

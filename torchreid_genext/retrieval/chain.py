@@ -15,29 +15,45 @@ The steps themselves are in ``steps``.
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 from torchreid_genext.retrieval.steps import STEPS, Step
+from torchreid_genext.retrieval.steps.base import NEEDS
 
 __all__ = ["Chain", "expand_chains"]
 
+
 @dataclass(frozen=True)
 class Chain:
-    """Steps in the order in which they are applied."""
+    """Steps in the order in which they are applied.
+
+    Raises:
+        ValueError: if a step follows re-ranking, or two steps replace the distance.
+    """
 
     steps: tuple[Step, ...] = ()
 
+    def __post_init__(self) -> None:
+        if any(step.final for step in self.steps[:-1]):
+            raise ValueError(
+                f"expected re-ranking to be the last step, got another one after it in {self.name}"
+            )
+        if sum(step.measures for step in self.steps) > 1:
+            raise ValueError(f"expected one step that replaces the distance, got several in {self.name}")
+
     @classmethod
-    def parse(cls, text: str) -> Chain:
-        """Read one chain, such as ``fuse(eta=2)+nfc(k1=4)``.
+    def parse(cls, text: str | Chain) -> Chain:
+        """Read one chain, such as ``fuse(eta=2)+nfc(k1=4)``; a chain is given back.
 
         Raises:
-            ValueError: if a step or argument is unknown (the choices are listed), or the text spans a grid.
+            ValueError: if a step or argument is unknown (the choices are listed), an argument repeats or is
+                out of its range, or the text spans a grid.
         """
+        if isinstance(text, Chain):
+            return text
         chains = expand_chains([text])
         if len(chains) != 1:
             raise ValueError(f"expected one chain, got a grid of {len(chains)} in {text!r}")
@@ -46,22 +62,41 @@ class Chain:
     @property
     def name(self) -> str:
         """Canonical text of the chain: ``Chain.parse(chain.name) == chain``."""
-        return "+".join(_step_text(step) for step in self.steps) or "base"
+        return "+".join(map(str, self.steps)) or "base"
 
     @property
     def uses(self) -> tuple[str, ...]:
         """What its steps use beyond the pair of images that is compared, each thing once."""
-        used = (use for step in self.steps for use in step.uses.split(", "))
-        return tuple(dict.fromkeys(filter(None, used)))
+        return tuple(dict.fromkeys(use for step in self.steps for use in step.uses))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What its steps need besides features, keys of ``steps.base.NEEDS``."""
+        return frozenset().union(*(step.needs for step in self.steps))
 
     @property
     def knows_time(self) -> bool:
         """Whether a step looks at when images were taken."""
-        return "time stamps" in self.uses
+        return not self.needs.isdisjoint(("frames", "training times"))
 
     @property
     def is_identity(self) -> bool:
+        """Whether it has no step."""
         return not self.steps
+
+    def check_needs(self, known: Container[str]) -> None:
+        """Tell before any work what the data lack.
+
+        Args:
+            known: what there is, keys of ``steps.base.NEEDS``.
+
+        Raises:
+            ValueError: naming the first step that lacks something, and what.
+        """
+        for step in self.steps:
+            missing = [NEEDS[need] for need in sorted(step.needs) if need not in known]
+            if missing:
+                raise ValueError(f"expected {' and '.join(missing)} for the step {step}, got none")
 
 
 def expand_chains(texts: Iterable[str]) -> list[Chain]:
@@ -84,37 +119,16 @@ def _step_grid(text: str) -> list[Step]:
     if match is None or match[1] not in STEPS:
         raise ValueError(f"unknown step {text!r}; choose from base, {', '.join(sorted(STEPS))}")
     step, arguments = STEPS[match[1]], _arguments(match[2] or "", text)
-    known = [field.name for field in fields(step)]
-    for key in arguments:
-        if key not in known:
-            raise ValueError(
-                f"unknown argument {key!r} of step {step.name}; choose from {', '.join(known) or 'none'}"
-            )
-    return [step(**dict(zip(arguments, values))) for values in itertools.product(*arguments.values())]
+    return [step.read(dict(zip(arguments, values))) for values in itertools.product(*arguments.values())]
 
 
-def _arguments(text: str, step: str) -> dict[str, list[object]]:
-    arguments = {}
+def _arguments(text: str, step: str) -> dict[str, list[str]]:
+    arguments: dict[str, list[str]] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         key, equals, values = (part.strip() for part in pair.partition("="))
         if not equals:
             raise ValueError(f"expected key=value in {step!r}, got {pair!r}")
-        arguments[key] = [_value(value.strip()) for value in values.split("|")]
+        if key in arguments:
+            raise ValueError(f"expected each argument once in {step!r}, got {key} again")
+        arguments[key] = [value.strip() for value in values.split("|")]
     return arguments
-
-
-def _value(text: str) -> object:
-    if text == "inf":
-        return float("inf")
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # a bare word, such as gallery
-
-
-def _step_text(step: Step) -> str:
-    changed = [(field.name, getattr(step, field.name)) for field in fields(step)]
-    changed = [
-        f"{name}={value}" for (name, value), field in zip(changed, fields(step)) if value != field.default
-    ]
-    return f"{step.name}({','.join(changed)})" if changed else step.name

@@ -6,25 +6,40 @@ Distances come in blocks of query rows, so that the matrix of all of them never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval.density import id2
+from torchreid_genext.retrieval.metrics import Protocol as Rules
+from torchreid_genext.retrieval.metrics import protocol_named, rank_streamed
 from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
-from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
+from torchreid_genext.retrieval.report import Report
+from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, unmatched_queries
+
+if TYPE_CHECKING:
+    from torchreid_genext.retrieval.steps import Step
 
 __all__ = ["METRICS", "Comparison", "Measure", "Metric", "distances"]
 
 METRICS = ("euclidean", "cosine")
+_HOSTS = ("l2", "rerank")  # steps that torchreid has, too: chains of these alone keep its numbers to the bit
+_FAR = 16.0  # squared distance from the origin, in mean squared distances from the mean
+
+logger = logging.getLogger(__name__)
 
 
 class Measure(Protocol):
     """How far the images of two sets are from each other."""
 
+    name: str  # for reports
     bytes_per_pair: int  # of working memory, the result included
 
     def __call__(self, x: RetrievalSet, y: RetrievalSet) -> Tensor:
@@ -63,6 +78,7 @@ class Comparison:
         memory_limit: bytes of working memory; None is the library's default.
         index: how neighbours are searched, see ``neighbours.nearest``.
         reranked: final distances (B, G) of a block of query rows, once a step looked at all images together.
+        steps: that were applied. seconds: what they took, by name.
     """
 
     query: RetrievalSet
@@ -72,6 +88,84 @@ class Comparison:
     memory_limit: int | None = None
     index: str = "exact"
     reranked: Callable[[slice | Tensor], Tensor] | None = None
+    steps: tuple[Step, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, step: Step) -> Comparison:
+        """The comparison that a step makes of this one."""
+        start = time.perf_counter()
+        with torch.autocast(self.query.features.device.type, enabled=False):
+            changed = step(self._centred(step))
+        if step.final:  # the features themselves stay where they were
+            changed = replace(self, reranked=changed.reranked)
+        seconds = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
+        return replace(changed, steps=(*self.steps, step), seconds={**self.seconds, step.name: seconds})
+
+    def rank(self, protocol: Rules | str = "market1501", *, max_rank: int = 50) -> Report:
+        """Rank the gallery for each query.
+
+        Args:
+            protocol: what counts: a ``metrics.Protocol`` or the name of one.
+            max_rank: length of the CMC curve, >= 1; at most the gallery's size.
+
+        Returns:
+            The report; rates in 0 .. 1.
+
+        Raises:
+            ValueError: if no query has a match (it says which and why), or an argument is out of range.
+        """
+        protocol = protocol_named(protocol)
+        self._check_matches(protocol)
+        start = time.perf_counter()
+        comparison = self._centred()
+        with torch.autocast(self.query.features.device.type, enabled=False):
+            ranking = rank_streamed(
+                comparison._block, *self._labels(),
+                whole_rows=self.reranked is not None,  # re-ranking gives whole rows
+                memory_limit=4 * self.pairs_within_limit, protocol=protocol, max_rank=max_rank,
+            )  # fmt: skip
+            asked = torch.isin(self.gallery.pids, self.query.pids)
+            densities = [
+                id2(images.features, images.pids) for images in (self.query, self.gallery.select(asked))
+            ]
+        seconds = {**self.seconds, "rank": time.perf_counter() - start}
+        return Report.of(
+            self, ranking, *densities, max_rank=min(max_rank, len(self.gallery)), seconds=seconds
+        )
+
+    def _labels(self) -> tuple[Any, ...]:
+        """Identities and cameras of both sets, as arrays, in the order of ``rank_streamed``."""
+        labels = self.query.pids, self.gallery.pids, self.query.camids, self.gallery.camids
+        return tuple(None if values is None else values.numpy() for values in labels)
+
+    def _block(self, rows: slice, columns: slice) -> Tensor:
+        return self.distances(rows, columns)
+
+    def _check_matches(self, protocol: Rules) -> None:
+        if not protocol.own_camera and (self.query.camids is None or self.gallery.camids is None):
+            return  # which ranking refuses
+        unmatched = unmatched_queries(self.query, self.gallery, protocol)
+        if len(unmatched) == len(self.query):
+            raise ValueError(str(unmatched))
+        if unmatched:
+            logger.warning("%s; %s", unmatched, protocol.fate_of_unmatched)
+
+    def _centred(self, coming: Step | None = None) -> Comparison:
+        """The same with features around their mean, where they lie so far off that distances lose digits.
+
+        Euclidean distances do not change by it, but for rounding. torchreid's own chains keep its digits.
+        """
+        final = coming is None or coming.final
+        if not final or self.reranked is not None or self.measure != Metric("euclidean"):
+            return self
+        if all(step.name in _HOSTS for step in self.steps):
+            return self
+        mean = self.gallery.features.mean(0)
+        spread = sum((part - mean).square_().sum() for part in self.gallery.features.split(4096))
+        if mean.square().sum() * len(self.gallery) <= _FAR * spread:
+            return self
+        shifted = (images.with_features(images.features - mean) for images in (self.query, self.gallery))
+        return self.with_sets(*shifted)
 
     def with_sets(self, query: RetrievalSet, gallery: RetrievalSet) -> Comparison:
         """The same with other sets.
@@ -98,10 +192,20 @@ class Comparison:
         return replace(self, reranked=reranked)
 
     def distances(self, rows: slice | Tensor, columns: slice = slice(None)) -> Tensor:
-        """Distances (B, b) of a block of query rows, or of some by index, to a block of the gallery."""
+        """Distances (B, b) of a block of query rows, or of some by index, to a block of the gallery.
+
+        Those of a gallery image whose features were zeros are infinite.
+        """
         if self.reranked is not None:
-            return self.reranked(rows)[:, columns]
-        return self.measure(self.query.select(rows), self.gallery.select(columns))
+            block = self.reranked(rows)[:, columns]
+        else:
+            block = self.measure(self.query.select(rows), self.gallery.select(columns))
+        blank = self.gallery.blank[columns]
+        return block.masked_fill(blank, float("inf")) if self._has_blank else block
+
+    @functools.cached_property
+    def _has_blank(self) -> bool:
+        return bool(self.gallery.blank.any())
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All distances, as many query rows at a time as the memory limit allows."""

@@ -1,24 +1,23 @@
-"""CMC, mAP and mINP without sorting the gallery.
+"""CMC, mAP and mINP without sorting the gallery, under any protocol.
 
 All three depend only on the ranks of a query's matches, and a rank is a count: how many gallery images are
-nearer. So each match costs one comparison with the row of distances, which no sort can beat as long as
-matches are few. Counts add up over parts of the gallery, so that neither the matrix of distances nor a whole
-row of it need exist (``rank_streamed``); a matrix that does exist (``rank_matches``) is one such part.
+nearer. Counts add up over parts of the gallery, so that neither the matrix of distances nor a whole row of it
+need exist (``rank_streamed``); a matrix that does exist (``rank_matches``) is one such part.
 
 Ties are defined: equal distances rank by gallery index, as a stable sort would have it. How much depends on
 that is known as well: ``Ranking`` also holds the average precision when all ties are read against the query,
 and for it.
 
-Protocols: ``market1501`` leaves out gallery images of the query's own identity and camera (Zheng et al., ICCV
-2015). ``cuhk03`` leaves out the same and computes the CMC over one random image per identity, ten times (Li
-et al., CVPR 2014). ``streid`` is what the authors of ST-ReID evaluate (Wang et al., AAAI 2019): also without
-gallery images of pid -1, average precision by the trapezoidal rule, and queries without a match count as
-failures in all rates, where the other protocols leave them out. ``camstyle`` is ``market1501`` with the
-trapezoidal rule (Zhong et al., CVPR 2018). ``genid`` is what the authors of GenerativePersonReID evaluate,
-kept to check their figures and to compare with nothing else: every gallery image counts, the query's own
-camera included, and instead of a CMC there is the share of the matches among the first 25 that stands among
-the first k, which is 1 at 25 and, for a query with no match there, everywhere. A query without any match has
-an average precision of 0.
+What counts is a ``Protocol``. Of ``PROTOCOLS``, ``market1501`` leaves out gallery images of the query's own
+identity and camera, and junk, whose identity is -1 (Zheng et al., ICCV 2015). ``cuhk03`` leaves out the same
+and computes the CMC over one random image per identity, ten times (Li et al., CVPR 2014). ``streid`` is what
+the authors of ST-ReID evaluate (Wang et al., AAAI 2019): average precision by the trapezoidal rule, and
+queries without a match count as failures in all rates, where the other protocols leave them out. ``camstyle``
+is ``market1501`` with the trapezoidal rule (Zhong et al., CVPR 2018). ``genid`` is what the authors of
+GenerativePersonReID evaluate, kept to check their figures and to compare with nothing else: every gallery
+image counts, the query's own camera included, and instead of a CMC there is the share of the matches among
+the first 25 that stands among the first k, which is 1 at 25 and, for a query with no match there, everywhere.
+A query without any match has an average precision of 0.
 """
 
 from __future__ import annotations
@@ -28,30 +27,111 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
-from torchreid_genext.retrieval._counting import Gallery, Tally, sampled_cmc
+from torchreid_genext.retrieval._counting import Block, Gallery, Tally, sampled_curves
+from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 
 __all__ = [
-    "PROTOCOLS", "Blocks", "Ranking", "block_shape", "collect", "count", "evaluate_rank", "junk_of", "label",
-    "rank_matches", "rank_streamed",
+    "PROTOCOLS", "Blocks", "Protocol", "Ranking", "block_shape", "collect", "count", "evaluate_rank",
+    "protocol_named", "rank_matches", "rank_streamed",
 ]  # fmt: skip
 
-PROTOCOLS = ("market1501", "cuhk03", "streid", "camstyle", "genid")
+Distances = Callable[[slice, slice], ArrayLike]
 
-_TRAPEZOIDAL = ("streid", "camstyle")
-
-_ONLY_THEIRS = {"genid": "genid (its authors' own, rank-k is recall: not comparable)"}
-
-_RECALL_LENGTH = 25  # of the authors' curve
-
-_WORKING_MEMORY = 96 * 2**20  # bytes of a block of distances; larger blocks are not faster
-
+_CURVES = ("cmc", "sampled", "recall")
+_DENOMINATORS = ("matched", "all")
+_RECALL_LENGTH = 25  # of the curve of GenerativePersonReID's authors
 _ENOUGH_ROWS = 64  # for a product to run at speed
-
 _TILE_ROWS = 512
 
-Distances = Callable[[slice, slice], ArrayLike]
+
+@dataclass(frozen=True)
+class Protocol:
+    """What an evaluation counts; make your own, or take one of ``PROTOCOLS`` by name.
+
+    Attributes:
+        name: for reports.
+        junk_pid: identity of images that no ranking may hold; None: every image counts.
+        own_camera: whether images of the query's identity and camera are matches like any other. Sets without
+            cameras can be evaluated only so.
+        denominator: rates are over the queries with a match (``matched``) or over ``all``.
+        trapezoidal: average precision by the trapezoidal rule.
+        curve: ``cmc``; ``sampled``, the CMC over one random image of each identity, mean of ten draws; or
+            ``recall``, the share of the matches among the first 25 that stands among the first k.
+        seed: of those draws, which are the same for every chain; None: numpy's global generator.
+        note: what a reader of the figures must know; part of the label.
+
+    Raises:
+        ValueError: if the curve or the denominator is unknown, or the seed is negative.
+    """
+
+    name: str
+    junk_pid: int | None = -1
+    own_camera: bool = False
+    denominator: str = "matched"
+    trapezoidal: bool = False
+    curve: str = "cmc"
+    seed: int | None = 0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("curve", _CURVES), ("denominator", _DENOMINATORS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {', '.join(choices)}")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"expected a seed >= 0 or None, got {self.seed}")
+
+    @property
+    def label(self) -> str:
+        """The name for reports, with its note."""
+        return f"{self.name} ({self.note})" if self.note else self.name
+
+    @property
+    def counts_unmatched(self) -> bool:
+        """Whether a query without a match counts."""
+        return self.denominator == "all"
+
+    @property
+    def fate_of_unmatched(self) -> str:
+        """What becomes of queries without a match, for a warning."""
+        if not self.counts_unmatched:
+            return "they are left out of all rates"
+        recall = ", their recall as 1" if self.curve == "recall" else ""
+        return f"they count as failures: their average precision counts as 0{recall}"
+
+    def gallery(self, pids: ArrayLike, camids: ArrayLike | None, first: int = 0) -> Gallery:
+        """Labels of consecutive gallery images, the first of which has index `first`, under these rules."""
+        return Gallery(pids, camids, junk_pid=self.junk_pid, own_camera=self.own_camera, first=first)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("market1501"),
+        Protocol("cuhk03", curve="sampled"),
+        Protocol("streid", denominator="all", trapezoidal=True),
+        Protocol("camstyle", trapezoidal=True),
+        Protocol(
+            "genid", junk_pid=None, own_camera=True, denominator="all", curve="recall",
+            note="its authors' own, rank-k is recall: not comparable",
+        ),
+    )
+}  # fmt: skip
+
+
+def protocol_named(protocol: Protocol | str) -> Protocol:
+    """One of ``PROTOCOLS`` by its name; a ``Protocol`` is given back.
+
+    Raises:
+        ValueError: if the name is unknown; the message lists the choices.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
 
 
 @dataclass(frozen=True)
@@ -59,6 +139,7 @@ class Ranking:
     """What the ranks of its matches say of each query; NaN or 0 where a query has no match in the gallery.
 
     Attributes:
+        protocol: what was counted.
         average_precision: (Q,) float64, ties in order of gallery index.
         pessimistic_precision: (Q,) the same with every tied non-match before the match.
         optimistic_precision: (Q,) the same with every tied non-match after the match.
@@ -66,12 +147,11 @@ class Ranking:
         pessimistic_first_rank: (Q,) int64.
         optimistic_first_rank: (Q,) int64.
         inverse_negative_penalty: (Q,) float64, matches over the rank of the last one (Ye et al., TPAMI 2021).
-        sampled_cmc: (Q, max_rank) float32 under the cuhk03 protocol, else None.
-        recall: (Q, 25) float64 under the genid protocol, else None: which share of a query's matches among
-            the first 25 stands among the first 1 .. 25; 1 throughout if none does.
-        counts_unmatched: whether rates are over all queries, not only those with a match.
+        curves: (Q, R) what each query adds to the curve where it is no CMC: its mean hits over the draws of
+            ``sampled``, or its ``recall``, which is 1 throughout if no match is near; else None.
     """
 
+    protocol: Protocol
     average_precision: NDArray[np.float64]
     pessimistic_precision: NDArray[np.float64]
     optimistic_precision: NDArray[np.float64]
@@ -79,9 +159,10 @@ class Ranking:
     pessimistic_first_rank: NDArray[np.int64]
     optimistic_first_rank: NDArray[np.int64]
     inverse_negative_penalty: NDArray[np.float64]
-    sampled_cmc: NDArray[np.float32] | None = None
-    recall: NDArray[np.float64] | None = None
-    counts_unmatched: bool = False
+    curves: NDArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.first_match_rank)
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -89,13 +170,13 @@ class Ranking:
         return self.first_match_rank > 0
 
     @property
-    def denominator(self) -> int:
-        """How many queries the rates are over, 1 at least."""
-        return max(1, len(self.valid) if self.counts_unmatched else int(self.valid.sum()))
+    def counted(self) -> NDArray[np.bool_]:
+        """(Q,) whether the rates are over the query."""
+        return np.full(len(self), True) if self.protocol.counts_unmatched else self.valid
 
     def mean(self, values: NDArray) -> float:
-        """Mean of one value a query as the protocol has it: sum over matched ones through the denominator."""
-        return float(np.sum(values[self.valid], dtype=np.float64) / self.denominator)
+        """Mean of one value a query as the protocol has it; a query without a match adds nothing."""
+        return float(np.sum(values[self.valid], dtype=np.float64) / max(1, int(self.counted.sum())))
 
     @property
     def mAP(self) -> float:
@@ -108,50 +189,62 @@ class Ranking:
         return self.mean(self.inverse_negative_penalty)
 
     @property
+    def map_bounds(self) -> tuple[float, float]:
+        """mAP with ties read against and for the query."""
+        return self.mean(self.pessimistic_precision), self.mean(self.optimistic_precision)
+
+    @property
     def rank1_bounds(self) -> tuple[float, float]:
-        """Rank-1 with ties read against and for the query; genid's, which has no bounds, as it is."""
-        if self.recall is not None:
+        """Rank-1 with ties read against and for the query; of a curve that is no CMC, as it is."""
+        if self.curves is not None:
             return (float(self.cmc(1)[0]),) * 2
         return self.mean(self.pessimistic_first_rank == 1), self.mean(self.optimistic_first_rank == 1)
+
+    @property
+    def rank1(self) -> NDArray[np.float64]:
+        """(Q,) what each query adds to rank-1; 0 of those that the rates are not over."""
+        if self.curves is not None:
+            return np.where(self.counted, self.curves[:, 0].astype(np.float64), 0.0)
+        return (self.first_match_rank == 1).astype(np.float64)
 
     def cmc(self, max_rank: int) -> NDArray[np.float32]:
         """Share of queries that have a match among the first 1 .. max_rank, shape (max_rank,).
 
-        Under genid the curve is the mean of ``recall`` and ends at 25.
+        A curve of recall ends at 25.
         """
-        if self.recall is not None:
-            return self.recall[:, :max_rank].mean(0).astype(np.float32)
-        if self.sampled_cmc is not None:
-            return self.sampled_cmc[self.valid].mean(0, dtype=np.float64).astype(np.float32)
-        first = np.bincount(
-            np.minimum(self.first_match_rank[self.valid], max_rank + 1), minlength=max_rank + 2
-        )
-        return (first.cumsum()[1:-1] / self.denominator).astype(np.float32)
+        if self.curves is not None:
+            return self.curves[self.counted, :max_rank].mean(0, dtype=np.float64).astype(np.float32)
+        first = np.minimum(self.first_match_rank[self.valid], max_rank + 1)
+        hits = np.bincount(first, minlength=max_rank + 2).cumsum()[1:-1]
+        return (hits / max(1, int(self.counted.sum()))).astype(np.float32)
 
     @staticmethod
     def concatenate(parts: list[Ranking]) -> Ranking:
         """One ranking of all queries from those of consecutive blocks."""
-        names = [item.name for item in fields(Ranking) if getattr(parts[0], item.name) is not None]
-        names.remove("counts_unmatched")
-        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return Ranking(**columns, counts_unmatched=parts[0].counts_unmatched)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0].columns}
+        return replace(parts[0], **columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the arrays that it has."""
+        return [item.name for item in fields(self) if isinstance(getattr(self, item.name), np.ndarray)]
 
     @staticmethod
-    def of(tally: Tally, protocol: str) -> Ranking:
-        """What a finished tally says of its queries, but for the sampled CMC of cuhk03."""
+    def of(tally: Tally, protocol: Protocol) -> Ranking:
+        """What a finished tally says of its queries, but for sampled curves."""
         queries, counts = np.unique(tally.query, return_counts=True)
         starts = counts.cumsum() - counts
         place = np.arange(1, len(tally.query) + 1) - np.repeat(starts, counts)
         nearer, tied, tied_in_front = tally.strangers
         readings = [place + nearer + before for before in (tied_in_front, tied, 0)]
-        precision = _trapezoid if protocol in _TRAPEZOIDAL else np.divide
-        recall = _recall(tally.query, readings[0], len(tally.pids)) if protocol == "genid" else None
+        precision = _trapezoid if protocol.trapezoidal else np.divide
+        recall = _recall(tally.query, readings[0], len(tally.pids)) if protocol.curve == "recall" else None
         columns = [np.add.reduceat(precision(place, ranks), starts) / counts for ranks in readings]
         columns += [ranks[starts] for ranks in readings]
         columns += [counts / readings[0][starts + counts - 1]]
         missing = [np.nan] * 3 + [0] * 3 + [np.nan]
         spread = [_spread(some, queries, len(tally.pids), value) for some, value in zip(columns, missing)]
-        return Ranking(*spread, recall=recall, counts_unmatched=protocol in ("streid", "genid"))
+        return Ranking(protocol, *spread, curves=recall)
 
 
 def evaluate_rank(
@@ -169,10 +262,10 @@ def evaluate_rank(
     Args:
         distmat: distances, shape (Q, G), smaller is closer.
         q_pids: identity of each query (Q,).
-        g_pids: identity of each gallery image (G,).
+        g_pids: identity of each gallery image (G,); those of -1 are junk, which torchreid never passes.
         q_camids: camera of each query (Q,).
         g_camids: camera of each gallery image (G,).
-        max_rank: length of the CMC curve; at most G.
+        max_rank: length of the CMC curve, >= 1; at most G.
         use_metric_cuhk03: the cuhk03 protocol; its random samples come from numpy's global generator, as
             torchreid's.
         use_cython: accepted for torchreid's sake, without effect.
@@ -181,17 +274,17 @@ def evaluate_rank(
         CMC (max_rank,) float32 and mAP, both in 0 .. 1, over the queries that have a match.
 
     Raises:
-        ValueError: if shapes do not fit, a distance is NaN, or no query has a match in another camera.
+        ValueError: if shapes do not fit, a distance is NaN, ``max_rank`` is below 1, or no query has a match
+            in another camera.
     """
-    protocol = "cuhk03" if use_metric_cuhk03 else "market1501"
+    protocol = replace(PROTOCOLS["cuhk03"], seed=None) if use_metric_cuhk03 else PROTOCOLS["market1501"]
     distmat = np.asarray(distmat)
-    max_rank = min(max_rank, distmat.shape[-1])
     ranking = rank_matches(distmat, q_pids, g_pids, q_camids, g_camids, protocol=protocol, max_rank=max_rank)
     if not ranking.valid.any():
         raise ValueError(
             "expected a query identity to appear in the gallery under another camera, got none that does"
         )
-    return ranking.cmc(max_rank), ranking.mAP
+    return ranking.cmc(min(max_rank, distmat.shape[-1])), ranking.mAP
 
 
 def rank_matches(
@@ -201,13 +294,14 @@ def rank_matches(
     q_camids: ArrayLike,
     g_camids: ArrayLike,
     *,
-    protocol: str = "market1501",
+    protocol: Protocol | str = "market1501",
     max_rank: int = 50,
 ) -> Ranking:
     """Rank the matches of each query; arguments as ``evaluate_rank``.
 
     Raises:
-        ValueError: if shapes do not fit, a distance is NaN, or the protocol is unknown.
+        ValueError: if shapes do not fit, a distance is NaN, ``max_rank`` is below 1, or the protocol is
+            unknown.
     """
     distances, labels = _checked_matrix(distances, q_pids, g_pids, q_camids, g_camids)
     return rank_streamed(
@@ -220,13 +314,14 @@ def rank_streamed(
     distances: Distances,
     q_pids: ArrayLike,
     g_pids: ArrayLike,
-    q_camids: ArrayLike,
-    g_camids: ArrayLike,
+    q_camids: ArrayLike | None,
+    g_camids: ArrayLike | None,
     *,
     query_rows: int | None = None,
     gallery_rows: int | None = None,
+    whole_rows: bool = False,
     memory_limit: int | None = None,
-    protocol: str = "market1501",
+    protocol: Protocol | str = "market1501",
     max_rank: int = 50,
 ) -> Ranking:
     """Rank the matches of each query from blocks of distances that are asked for when they are needed.
@@ -236,27 +331,31 @@ def rank_streamed(
     bit.
 
     Args:
-        distances: gives the distances of a slice of the queries from a slice of the gallery, (B, b).
+        distances: gives the distances of a slice of the queries from a slice of the gallery, (B, b), as an
+            array or as a tensor; tensors on an accelerator are counted there.
         q_pids: identity of each query (Q,).
         g_pids: identity of each gallery image (G,).
-        q_camids: camera of each query (Q,).
-        g_camids: camera of each gallery image (G,).
-        query_rows: queries of a block; ``None`` derives it from ``memory_limit``.
-        gallery_rows: gallery images of a block; likewise. The cuhk03 protocol samples from whole rows.
+        q_camids: camera of each query (Q,); None under a protocol that counts the query's own camera.
+        g_camids: camera of each gallery image (G,); likewise.
+        query_rows: queries of a block, >= 1; ``None`` derives it from ``memory_limit``.
+        gallery_rows: gallery images of a block; likewise. Sampled curves need whole rows.
+        whole_rows: blocks of all gallery images, as many queries as the limit allows.
         memory_limit: bytes of a block of distances, 96 MiB unless told.
-        protocol: one of ``PROTOCOLS``.
-        max_rank: length of the sampled CMC under cuhk03; at most G.
+        protocol: a ``Protocol``, or the name of one of ``PROTOCOLS``.
+        max_rank: length of a sampled curve, >= 1; at most G.
 
     Raises:
         ValueError: if lengths or blocks do not fit, a distance is NaN, or an argument is out of range.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
-    q_pids, q_camids = _labels(q_pids, q_camids, "queries")
-    g_pids, g_camids = _labels(g_pids, g_camids, "gallery images")
-    derived = block_shape(len(q_pids), len(g_pids), memory_limit, whole_rows=protocol == "cuhk03")
-    query_rows, gallery_rows = query_rows or derived[0], gallery_rows or derived[1]
-    gallery = Gallery(g_pids, g_camids, junk_pid=junk_of(protocol), own_camera=protocol == "genid")
+    protocol = protocol_named(protocol)
+    if max_rank < 1:
+        raise ValueError(f"expected max_rank >= 1, got {max_rank}")
+    q_pids, q_camids = _labels(q_pids, q_camids, "queries", protocol)
+    g_pids, g_camids = _labels(g_pids, g_camids, "gallery images", protocol)
+    whole_rows = whole_rows or protocol.curve == "sampled"
+    derived = block_shape(len(q_pids), len(g_pids), memory_limit, whole_rows=whole_rows)
+    query_rows, gallery_rows = (d if g is None else g for d, g in zip(derived, (query_rows, gallery_rows)))
+    gallery = protocol.gallery(g_pids, g_camids)
     blocks = Blocks(distances, len(gallery), gallery_rows)
     parts = []
     for rows in row_blocks(len(q_pids), query_rows, "query_rows"):
@@ -265,10 +364,12 @@ def rank_streamed(
         tally.sort()
         count(tally, blocks, rows)
         parts.append(Ranking.of(tally, protocol))
-        if protocol == "cuhk03":
-            curves = sampled_cmc(blocks(rows, slice(0, len(gallery))), q_pids[rows], g_pids,
-                                 q_camids[rows], g_camids, min(max_rank, len(gallery)))  # fmt: skip
-            parts[-1] = replace(parts[-1], sampled_cmc=curves)
+        if protocol.curve == "sampled":
+            curves = sampled_curves(
+                blocks(rows, slice(0, len(gallery))), rows, q_pids[rows], q_camids[rows], gallery,
+                min(max_rank, len(gallery)), protocol.seed,
+            )  # fmt: skip
+            parts[-1] = replace(parts[-1], curves=curves)
     return Ranking.concatenate(parts)
 
 
@@ -280,7 +381,7 @@ def block_shape(
     Raises:
         ValueError: if the memory limit is below one byte.
     """
-    memory_limit = _WORKING_MEMORY if memory_limit is None else memory_limit
+    memory_limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
     if memory_limit < 1:
         raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
     rows = memory_limit // (4 * gallery)
@@ -290,11 +391,6 @@ def block_shape(
     return rows, max(1, min(gallery, memory_limit // (4 * rows)))
 
 
-def junk_of(protocol: str) -> int | None:
-    """Identity of gallery images that a protocol leaves out of every ranking."""
-    return -1 if protocol == "streid" else None
-
-
 class Blocks:
     """Blocks of distances as they come from outside: checked, and the last one remembered."""
 
@@ -302,7 +398,7 @@ class Blocks:
         self.columns = list(row_blocks(gallery, gallery_rows, "gallery_rows"))
         self._distances, self._key, self._block = distances, None, None
 
-    def __call__(self, rows: slice, columns: slice) -> NDArray:
+    def __call__(self, rows: slice, columns: slice) -> Block:
         key = rows.start, rows.stop, columns.start, columns.stop
         if key != self._key:
             self._block = None  # the old one goes before the new one comes
@@ -324,8 +420,14 @@ def count(tally: Tally, blocks: Blocks, rows: slice) -> None:
         tally.count(blocks(rows, columns), tally.gallery.first + columns.start)
 
 
-def _labels(pids: ArrayLike, camids: ArrayLike, whose: str) -> tuple[NDArray, NDArray]:
-    pids, camids = np.asarray(pids), np.asarray(camids)
+def _labels(
+    pids: ArrayLike, camids: ArrayLike | None, whose: str, protocol: Protocol
+) -> tuple[NDArray, NDArray]:
+    pids = np.asarray(pids)
+    if camids is None and not protocol.own_camera:
+        rule = f"expected cameras of the {whose} under protocol {protocol.name}"
+        raise ValueError(f"{rule}, got none; without them take Protocol('plain', own_camera=True)")
+    camids = np.zeros(len(pids), dtype=np.int64) if camids is None else np.asarray(camids)
     if not 0 < len(pids) == len(camids):
         raise ValueError(
             f"expected as many cameras as identities, got {len(pids)} and {len(camids)} of {whose}"
@@ -333,17 +435,26 @@ def _labels(pids: ArrayLike, camids: ArrayLike, whose: str) -> tuple[NDArray, ND
     return pids, camids
 
 
-def _checked(block: ArrayLike, rows: slice, columns: slice) -> NDArray:
-    block, shape = np.asarray(block), (rows.stop - rows.start, columns.stop - columns.start)
-    if block.shape != shape:
-        raise ValueError(f"expected distances of shape {shape}, got {block.shape}")
-    if np.isnan(block.min()):  # NaN compares as "not nearer": every match would rank first
-        bad = np.flatnonzero(np.isnan(block).any(1))
+def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
+    block = _as_block(block)
+    shape = (rows.stop - rows.start, columns.stop - columns.start)
+    if tuple(block.shape) != shape:
+        raise ValueError(f"expected distances of shape {shape}, got {tuple(block.shape)}")
+    if block.min() != block.min():  # NaN compares as "not nearer": every match would rank first
+        values = block.cpu().numpy() if isinstance(block, Tensor) else block
+        bad = np.flatnonzero(np.isnan(values).any(1))
         first = bad[0] + rows.start
         raise ValueError(
             f"expected distances without NaN, got some for {len(bad)} queries, the first is {first}"
         )
     return block
+
+
+def _as_block(block: ArrayLike) -> Block:
+    """A tensor of an accelerator stays; all else becomes an array, which is counted row by row."""
+    if isinstance(block, Tensor) and block.device.type != "cpu":
+        return block
+    return np.asarray(block)
 
 
 def _checked_matrix(distances: ArrayLike, *labels: ArrayLike) -> tuple[NDArray, list[NDArray]]:
@@ -356,11 +467,6 @@ def _checked_matrix(distances: ArrayLike, *labels: ArrayLike) -> tuple[NDArray, 
             f"{lengths[1]} and {lengths[3]} gallery labels"
         )
     return distances, labels
-
-
-def label(protocol: str) -> str:
-    """The name of a protocol for reports, with a warning where its figures are like no others."""
-    return _ONLY_THEIRS.get(protocol, protocol)
 
 
 def _spread(values: NDArray, rows: NDArray, total: int, missing: float) -> NDArray:

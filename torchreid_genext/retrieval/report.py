@@ -2,98 +2,123 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from torchreid_genext.retrieval.chain import Chain
-from torchreid_genext.retrieval.metrics import Ranking, label
+from torchreid_genext.retrieval.metrics import Ranking
 
-__all__ = ["Report", "bootstrap_difference"]
+if TYPE_CHECKING:
+    from torchreid_genext.retrieval.comparison import Comparison
+
+__all__ = ["Interval", "Report", "bootstrap", "bootstrap_difference"]
+
+Interval = tuple[float, float, float]  # a value, and the lower and upper end of its 95 % interval
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Rates are fractions in 0 .. 1, over the queries that have a match (``streid`` and ``genid``: over all).
+    """Rates are fractions in 0 .. 1, over the queries that the protocol counts.
 
     Attributes:
         chain: text of the chain.
         protocol: the protocol, and what the chain used beyond the pair of images that is compared.
         metric: distance.
-        mAP: mean average precision; equal distances rank by gallery index.
-        map_bounds: mAP with every tie read against the query, and with every tie read for it.
-        cmc: share of queries with a match among the first 1 .. max_rank; under ``genid`` a recall curve.
-        rank1_bounds: rank-1 with ties read against and for the query.
-        mINP: mean inverse negative penalty.
+        cmc: share of queries with a match among the first 1 .. max_rank; of other protocols, their curve.
         id2_query: mean identity density of the query set after the chain, smaller is denser.
-        id2_gallery: the same of the gallery set.
-        num_query: all queries. num_valid_queries: those with a match. num_gallery: gallery images.
-        seconds: by step. peak_memory: bytes above the start, by step.
-        average_precision: (Q,), NaN without a match.
-        first_match_rank: (Q,), 0 without a match.
-        density_query: ID2 of each query image (Q,). density_gallery: of each gallery image (G,).
+        id2_gallery: the same of the gallery images of identities that are queried.
+        num_gallery: gallery images.
+        seconds: by step.
+        ranking: what was found of each query.
+        query_pids: identity of each query (Q,).
+        density_query: ID2 of each query image (Q,).
+        density_gallery: of each gallery image of an identity that is queried, in their order.
     """
 
     chain: str
     protocol: str
     metric: str
-    mAP: float
-    map_bounds: tuple[float, float]
     cmc: tuple[float, ...]
-    rank1_bounds: tuple[float, float]
-    mINP: float
     id2_query: float
     id2_gallery: float
-    num_query: int
-    num_valid_queries: int
     num_gallery: int
     seconds: dict[str, float]
-    peak_memory: dict[str, int]
-    average_precision: np.ndarray = field(repr=False)
-    first_match_rank: np.ndarray = field(repr=False)
-    density_query: np.ndarray = field(repr=False)
-    density_gallery: np.ndarray = field(repr=False)
+    ranking: Ranking = field(repr=False)
+    query_pids: NDArray[np.int64] = field(repr=False)
+    density_query: NDArray[np.float32] = field(repr=False)
+    density_gallery: NDArray[np.float32] = field(repr=False)
 
     @classmethod
     def of(
         cls,
-        chain: Chain,
-        protocol: str,
-        metric: str,
+        comparison: Comparison,
         ranking: Ranking,
         density_query: Tensor,
         density_gallery: Tensor,
         *,
         max_rank: int,
-        num_gallery: int,
         seconds: dict[str, float],
-        peak_memory: dict[str, int],
     ) -> Report:
-        """Average what was found of each query."""
-        valid, mean = ranking.valid, ranking.mean
+        """What was found of each query after a chain."""
+        uses = dict.fromkeys(use for step in comparison.steps for use in step.uses)
         return cls(
-            chain=chain.name,
-            protocol="; ".join((label(protocol), *chain.uses)),
-            metric=metric,
-            mAP=ranking.mAP,
-            map_bounds=(mean(ranking.pessimistic_precision), mean(ranking.optimistic_precision)),
+            chain="+".join(map(str, comparison.steps)) or "base",
+            protocol="; ".join((ranking.protocol.label, *uses)),
+            metric=comparison.measure.name,
             cmc=tuple(ranking.cmc(max_rank).tolist()),
-            rank1_bounds=ranking.rank1_bounds,
-            mINP=ranking.mINP,
             id2_query=float(density_query.mean()),
             id2_gallery=float(density_gallery.mean()),
-            num_query=len(valid),
-            num_valid_queries=int(valid.sum()),
-            num_gallery=num_gallery,
+            num_gallery=len(comparison.gallery),
             seconds=seconds,
-            peak_memory=peak_memory,
-            average_precision=ranking.average_precision,
-            first_match_rank=ranking.first_match_rank,
+            ranking=ranking,
+            query_pids=comparison.query.pids.numpy(),
             density_query=density_query.cpu().numpy(),
             density_gallery=density_gallery.cpu().numpy(),
         )
+
+    @property
+    def mAP(self) -> float:
+        """Mean average precision; equal distances rank by gallery index."""
+        return self.ranking.mAP
+
+    @property
+    def map_bounds(self) -> tuple[float, float]:
+        """mAP with every tie read against the query, and with every tie read for it."""
+        return self.ranking.map_bounds
+
+    @property
+    def rank1_bounds(self) -> tuple[float, float]:
+        """Rank-1 with ties read against and for the query."""
+        return self.ranking.rank1_bounds
+
+    @property
+    def mINP(self) -> float:
+        """Mean inverse negative penalty."""
+        return self.ranking.mINP
+
+    @property
+    def num_query(self) -> int:
+        """All queries."""
+        return len(self.ranking)
+
+    @property
+    def num_valid_queries(self) -> int:
+        """Those with a match."""
+        return int(self.ranking.valid.sum())
+
+    @property
+    def average_precision(self) -> NDArray[np.float64]:
+        """Of each query (Q,), NaN without a match."""
+        return self.ranking.average_precision
+
+    @property
+    def first_match_rank(self) -> NDArray[np.int64]:
+        """Of each query (Q,), 0 without a match."""
+        return self.ranking.first_match_rank
 
     def rank(self, k: int) -> float:
         """Share of queries with a match among the first k.
@@ -106,13 +131,14 @@ class Report:
         return self.cmc[k - 1]
 
     def to_json(self, *, per_query: bool = False) -> dict[str, Any]:
-        """Plain Python values; the arrays of single queries and images only if asked."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        if not per_query:
-            return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()
-        }
+        """Plain Python values; those of single queries and images only if asked, None where there is none."""
+        names = (
+            "chain", "protocol", "metric", "mAP", "map_bounds", "cmc", "rank1_bounds", "mINP", "id2_query",
+            "id2_gallery", "num_query", "num_valid_queries", "num_gallery", "seconds",
+        )  # fmt: skip
+        arrays = ("average_precision", "first_match_rank", "density_query", "density_gallery")
+        values = {name: getattr(self, name) for name in names}
+        return values | ({name: _plain(getattr(self, name)) for name in arrays} if per_query else {})
 
     def summary(self) -> str:
         """A block of a few lines for people."""
@@ -123,39 +149,81 @@ class Report:
             f"{self.chain}  [{self.protocol}]",
             f"  mAP {self.mAP:.2%}{ties}  mINP {self.mINP:.2%}",
             "  " + "  ".join(f"rank-{k} {self.rank(k):.2%}" for k in shown),
-            f"  ID2 query {self.id2_query:.4f}, gallery {self.id2_gallery:.4f}",
+            f"  ID2 query {self.id2_query:.4f}, gallery {self.id2_gallery:.4f} (of queried identities)",
             f"  {self.num_valid_queries} of {self.num_query} queries, {self.num_gallery} gallery images, "
             f"{sum(self.seconds.values()):.2f} s",
         ))  # fmt: skip
 
 
+def bootstrap(report: Report, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+    """mAP and rank-1 with their 95 % intervals, identities drawn with replacement.
+
+    Queries of one person are not independent, so people are drawn, each with all its queries. Every draw is
+    rated as the report is: over the same denominator, with the same rank-1.
+
+    Returns:
+        For ``mAP`` and ``rank1``: value, lower and upper end of the interval; fractions.
+
+    Raises:
+        ValueError: if samples < 1.
+    """
+    draws = _draws(report, samples, seed)
+    values = report.mAP, report.rank(1)
+    return _intervals(values, _rates(report, draws))
+
+
 def bootstrap_difference(
     before: Report, after: Report, *, samples: int = 1000, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """How much ``after`` gains over ``before``, with 95 % intervals over queries drawn with replacement.
+) -> dict[str, Interval]:
+    """How much ``after`` gains over ``before``, with 95 % intervals as those of ``bootstrap``.
 
-    Both reports must be of the same queries: each draw takes a query's result from both.
+    Both reports must be of the same queries under the same protocol: each draw takes the same people from
+    both. Gains are the differences of the columns that they stand beside.
 
     Returns:
         For ``mAP`` and ``rank1``: difference, lower and upper end of the interval; fractions.
 
     Raises:
-        ValueError: if the reports are of different queries, or samples < 1.
+        ValueError: if the reports are of different queries or protocols, or samples < 1.
     """
-    valid = before.first_match_rank > 0
-    if len(valid) != len(after.first_match_rank) or (valid != (after.first_match_rank > 0)).any():
+    rules = before.ranking.protocol.label, after.ranking.protocol.label
+    if rules[0] != rules[1]:
+        raise ValueError(f"expected two reports under one protocol, got {rules[0]} and {rules[1]}")
+    if not np.array_equal(before.query_pids, after.query_pids) or not np.array_equal(
+        before.ranking.valid, after.ranking.valid
+    ):
         raise ValueError("expected two reports of the same queries, got different ones")
+    draws = _draws(before, samples, seed)
+    values = after.mAP - before.mAP, after.rank(1) - before.rank(1)
+    return _intervals(values, _rates(after, draws) - _rates(before, draws))
+
+
+def _draws(report: Report, samples: int, seed: int) -> NDArray[np.float64]:
+    """How often each identity is in each sample (samples, I)."""
     if samples < 1:
         raise ValueError(f"expected samples >= 1, got {samples}")
-    scores = [
-        np.stack([report.average_precision[valid], (report.first_match_rank[valid] == 1).astype(float)])
-        for report in (before, after)
-    ]
-    gains = scores[1] - scores[0]
+    people = len(np.unique(report.query_pids[report.ranking.counted]))
     generator = np.random.default_rng(seed)
-    draws = [gains[:, generator.integers(0, gains.shape[1], gains.shape[1])].mean(1) for _ in range(samples)]
-    low, high = np.percentile(draws, (2.5, 97.5), axis=0)
+    return generator.multinomial(people, np.full(people, 1 / people), size=samples).astype(np.float64)
+
+
+def _rates(report: Report, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """mAP and rank-1 (2, samples) of each sample."""
+    ranking = report.ranking
+    _, identity = np.unique(report.query_pids[ranking.counted], return_inverse=True)
+    scores = (np.nan_to_num(ranking.average_precision), ranking.rank1, np.ones(len(ranking)))
+    sums = [np.bincount(identity, weights=score[ranking.counted]) for score in scores]
+    precision, rank1, queries = (draws @ column for column in sums)
+    return np.stack([precision, rank1]) / queries
+
+
+def _intervals(values: tuple[float, float], samples: NDArray[np.float64]) -> dict[str, Interval]:
+    low, high = np.percentile(samples, (2.5, 97.5), axis=1)
     return {
-        name: (float(gains[row].mean()), float(low[row]), float(high[row]))
+        name: (float(values[row]), float(low[row]), float(high[row]))
         for row, name in enumerate(("mAP", "rank1"))
     }
+
+
+def _plain(values: NDArray) -> list[float | None]:
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]

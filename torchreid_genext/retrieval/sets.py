@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol
 from torchreid_genext.retrieval.neighbours import check_features, name_rows
 
 __all__ = ["RetrievalSet", "Sightings", "Unmatched", "unmatched_queries"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,26 +23,34 @@ class RetrievalSet:
     """Features of any extractor with what is known of their images.
 
     Attributes:
-        features: floating, shape (N, D), kept as float32; no NaN, no infinity, no zero row.
-        pids: identity of each image, integers (N,); in a gallery, Market-1501's 0 marks distractors.
-        camids: camera of each image, integers (N,).
+        features: floating tensor or array, shape (N, D), kept as float32; no NaN, no infinity. A row of zeros
+            says nothing of its image: it is named in a warning, and ranks last in a gallery.
+        pids: identity of each image, integers (N,); in a gallery, Market-1501's 0 marks distractors, and its
+            -1 junk.
+        camids: camera of each image, integers (N,); None where nothing is known of cameras.
         frames: time of each image in frames of one clock, integers (N,), where a step needs it.
         generated: features of P generated images of each, shape (N, P, D), where a step needs them.
         paths: image of each row, where pictures are wanted.
 
+        blank: whether the features of each image were zeros, (N,) on their device; found by itself.
+
     Raises:
-        ValueError: if lengths differ, labels are not integers, or features are empty, not finite or zero.
+        ValueError: if lengths differ, labels are no whole numbers, or features are empty or not finite.
     """
 
     features: Tensor
     pids: Tensor
-    camids: Tensor
+    camids: Tensor | None = None
     frames: Tensor | None = None
     generated: Tensor | None = None
     paths: Sequence[str] | None = None
+    blank: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", _without_zero_rows(check_features(self.features)))
+        object.__setattr__(self, "features", check_features(_tensor(self.features)))
+        object.__setattr__(self, "blank", _blank_rows(self.features, self.paths))
+        if self.generated is not None:
+            object.__setattr__(self, "generated", _tensor(self.generated))
         for name in ("pids", "camids", "frames"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _labels(name, getattr(self, name)))
@@ -52,8 +65,21 @@ class RetrievalSet:
         return len(self.features)
 
     def with_features(self, features: Tensor) -> RetrievalSet:
-        """The same images with other features."""
-        return replace(self, features=features)
+        """The same images with other features (N, D).
+
+        Raises:
+            ValueError: if there is not one for each image, or one is not finite.
+        """
+        if len(features) != len(self):
+            raise ValueError(f"expected {len(self)} features, one for each image, got {len(features)}")
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return _unchecked(**columns | {"features": check_features(features)})
+
+    @property
+    def has(self) -> set[str]:
+        """Which of ``cameras``, ``frames`` and ``generated`` it has."""
+        names = {"cameras": self.camids, "frames": self.frames, "generated": self.generated}
+        return {name for name, values in names.items() if values is not None}
 
     def select(self, rows: slice | Tensor) -> RetrievalSet:
         """Some of the images, by slice, index or mask (N,)."""
@@ -66,7 +92,7 @@ class RetrievalSet:
         return _unchecked(**columns | {"generated": None})
 
 
-_COLUMNS = ("features", "pids", "camids", "frames", "generated", "paths")
+_COLUMNS = ("features", "pids", "camids", "frames", "generated", "paths", "blank")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +148,20 @@ class Unmatched:
         return f"{len(self)} of {self.num_query} queries have no match in the gallery: {reason}"
 
 
-def unmatched_queries(query: RetrievalSet, gallery: RetrievalSet) -> Unmatched:
-    """Which queries have no match in the gallery, and why; empty if all have one."""
-    cameras: dict[int, set[int]] = {}
-    for pid, camid in zip(gallery.pids.tolist(), gallery.camids.tolist()):
-        cameras.setdefault(pid, set()).add(camid)
-    queries = list(zip(query.pids.tolist(), query.camids.tolist()))
+def unmatched_queries(
+    query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol = PROTOCOLS["market1501"]
+) -> Unmatched:
+    """Which queries have no match in the gallery under a protocol, and why; empty if all have one."""
+    labels = protocol.gallery(
+        gallery.pids.numpy(), None if gallery.camids is None else gallery.camids.numpy()
+    )
+    camids = [0] * len(query) if query.camids is None else query.camids.tolist()
+    queries = list(zip(query.pids.tolist(), camids))
+    lost = [q for q in queries if not len(labels.matches(*q))]
+    absent = [q for q in lost if q[0] == protocol.junk_pid or not len(labels.members(q[0]))]
     return Unmatched(
-        absent=tuple(q for q in queries if q[0] not in cameras),
-        same_camera=tuple(q for q in queries if cameras.get(q[0]) == {q[1]}),
+        absent=tuple(absent),
+        same_camera=tuple(q for q in lost if q not in set(absent)),
         num_query=len(queries),
     )
 
@@ -166,19 +197,38 @@ def _list_queries(queries: Sequence[tuple[int, int]], why: str, shown: int = 8) 
     return f"{len(queries)} because of {why} (pids {listed}; camids {', '.join(map(str, cameras))})"
 
 
-def _without_zero_rows(features: Tensor) -> Tensor:
-    zero = (features.amax(1) == 0) & (features.amin(1) == 0)
-    if zero.any():
-        raise ValueError(f"expected features other than zero vectors, got {name_rows(zero.nonzero()[:, 0])}")
-    return features
+def _tensor(values: object) -> Tensor:
+    """Floating arrays of NumPy, or anything it makes arrays of, as tensors; tensors as they are."""
+    return values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+
+
+def _blank_rows(features: Tensor, paths: Sequence[str] | None) -> Tensor:
+    blank = (features.amax(1) == 0) & (features.amin(1) == 0)
+    if blank.any():
+        rows = blank.nonzero()[:, 0]
+        named = ", ".join(paths[row] for row in rows[:3].tolist()) if paths is not None else name_rows(rows)
+        logger.warning("%d features are zeros, which rank last in a gallery: %s", len(rows), named)
+    return blank
 
 
 def _labels(name: str, values: object) -> Tensor:
-    labels = torch.as_tensor(values)
-    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"expected {name} to be integers of shape (N,), got {labels.dtype} {tuple(labels.shape)}"
-        )
+    labels = _whole_numbers(name, values)
     if name == "frames" and len(labels) and labels.min() < 0:
         raise ValueError(f"expected frames >= 0, got {name_rows((labels < 0).nonzero()[:, 0])} below")
-    return labels.to("cpu", torch.int64)
+    return labels
+
+
+def _whole_numbers(name: str, values: object) -> Tensor:
+    """Labels (N,) int64 on the CPU, of integers, or of floats with whole values; a row (1, N) is taken, too."""
+    rule = f"expected {name} to be whole numbers of shape (N,)"
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{rule}, got {error}") from error
+    if array.dtype.kind in "USO":
+        cure = "number them by numpy.unique(..., return_inverse=True) over query and gallery together"
+        raise ValueError(f"{rule}, got {type(array.flat[0]).__name__ if array.size else 'nothing'}; {cure}")
+    array = array[0] if array.ndim == 2 and len(array) == 1 else array
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
+        raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
+    return torch.from_numpy(array.astype(np.int64))

@@ -257,12 +257,19 @@ class TimedMeasure:
     floor: float = 1e-4
     alpha: float = 5.0
 
+    name = "cosine and time"
     bytes_per_pair = 12
 
     @classmethod
     def fit(
-        cls, train: Sightings | None, *, form: str = "ratio", sigma: float | None = None,
-        interval: int = 100, bins: int = 5000, **options: float,
+        cls,
+        train: Sightings | None,
+        *,
+        form: str = "ratio",
+        sigma: float | None = None,
+        interval: int = 100,
+        bins: int = 5000,
+        **options: float,
     ) -> TimedMeasure:
         """Learn from the training split.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +17,15 @@ from torchreid_genext.retrieval._blocks import blocks as row_blocks
 from torchreid_genext.retrieval._counting import Gallery, Tally
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
-from torchreid_genext.retrieval.metrics import Blocks, Ranking, block_shape, collect, count, junk_of
+from torchreid_genext.retrieval.metrics import (
+    Blocks,
+    Protocol,
+    Ranking,
+    block_shape,
+    collect,
+    count,
+    protocol_named,
+)
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.sharded.neighbours import nfc
 from torchreid_genext.retrieval.sharded.processes import Processes
@@ -28,8 +36,6 @@ from torchreid_genext.retrieval.steps.base import on_each
 
 __all__ = ["evaluate"]
 
-# cuhk03 samples from whole rows, which no process has; genid, which is no comparison, is for small sets.
-_PROTOCOLS = ("market1501", "streid")
 _STEPS = ("l2", "nfc", "rerank")
 
 Measured = Callable[[int, RetrievalSet, slice, slice], Tensor]
@@ -41,7 +47,7 @@ def evaluate(
     chain: Chain | str = "base",
     *,
     metric: str = "euclidean",
-    protocol: str = "market1501",
+    protocol: Protocol | str = "market1501",
     memory_limit: int | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Ranking:
@@ -52,7 +58,7 @@ def evaluate(
         gallery: its shard of what is searched, one image at least.
         chain: of the steps ``l2``, ``nfc`` (neighbours of any camera, each set on its own) and ``rerank``.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
-        protocol: ``market1501`` or ``streid``.
+        protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.
         memory_limit: bytes of working memory, 96 MiB unless told; one visiting shard comes on top.
         group: processes that hold the shards; None is the whole world.
 
@@ -64,8 +70,11 @@ def evaluate(
         RuntimeError: if no process group is initialised, or another process has ended.
     """
     processes = Processes(query.features.device, group)
-    chain = processes.agreed(lambda: _checked(query, gallery, chain, metric, protocol))
-    processes.same(width=query.features.shape[1])
+    chain, protocol = processes.agreed(
+        lambda: _checked(query, gallery, chain, metric, protocol, memory_limit)
+    )
+    chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": memory_limit}
+    processes.same(width=query.features.shape[1], **chosen)
     comparison = Comparison(query, gallery, Metric(metric), memory_limit=memory_limit)
     for step in chain.steps:
         if step.name == "rerank":
@@ -76,20 +85,26 @@ def evaluate(
 
 
 def _checked(
-    query: RetrievalSet, gallery: RetrievalSet, chain: Chain | str, metric: str, protocol: str
-) -> Chain:
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    chain: Chain | str,
+    metric: str,
+    protocol: Protocol | str,
+    memory_limit: int | None,
+) -> tuple[Chain, Protocol]:
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
-    if protocol not in _PROTOCOLS:
-        raise ValueError(f"expected one of the protocols {', '.join(_PROTOCOLS)} in shards, got {protocol!r}")
+    protocol = protocol_named(protocol)
+    if protocol.curve != "cmc":  # a sampled curve wants whole rows, which no process has
+        raise ValueError(f"expected a protocol whose curve is a CMC in shards, got {protocol.name}")
+    if memory_limit is not None and memory_limit < 1:
+        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
     Metric(metric)
-    chain = Chain.parse(chain) if isinstance(chain, str) else chain
+    chain = Chain.parse(chain)
     for step in chain.steps:
         _check_step(step)
-    if "rerank" in [step.name for step in chain.steps[:-1]]:
-        raise ValueError(f"expected re-ranking to be the last step, got another after it in {chain.name!r}")
-    return chain
+    return chain, protocol
 
 
 def _check_step(step: Step) -> None:
@@ -145,16 +160,14 @@ def _reranked(comparison: Comparison, step: Step, processes: Processes) -> Measu
 def _ranked(
     comparison: Comparison,
     measured: Measured,
-    protocol: str,
+    protocol: Protocol,
     processes: Processes,
     *,
     whole_rows: bool = False,
 ) -> Ranking:
     query, gallery = comparison.query, comparison.gallery
     shards = Shards(len(gallery), processes)
-    labels = Gallery(
-        gallery.pids.numpy(), gallery.camids.numpy(), junk_pid=junk_of(protocol), first=shards.offset
-    )
+    labels = protocol.gallery(gallery.pids.numpy(), gallery.camids.numpy(), first=shards.offset)
     largest = max(shards.sizes)
     columns = (values.to(processes.device) for values in (query.pids, query.camids))
     for source, values in Shards(len(query), processes).visits(query.features, *columns):
@@ -162,14 +175,17 @@ def _ranked(
         block = functools.partial(measured, source, visiting)
         limit = comparison.memory_limit  # of the largest gallery, since all must make the same blocks
         shape = block_shape(len(visiting), largest, limit, whole_rows=whole_rows)
-        blocks = Blocks(lambda *where, block=block: block(*where).cpu().numpy(), len(gallery), shape[1])
+        blocks = Blocks(block, len(gallery), shape[1])
         tallies = [
             _tallied(visiting, labels, blocks, rows, processes)
             for rows in row_blocks(len(visiting), shape[0])
         ]
         if source == processes.rank:
             ranking = Ranking.concatenate([Ranking.of(tally, protocol) for tally in tallies])
-    return _everyones(ranking, processes)
+    everyone = _everyones(ranking, processes)
+    if not everyone.valid.any():
+        raise ValueError("expected a query with a match in the gallery, got none on any process")
+    return everyone
 
 
 def _tallied(
@@ -189,7 +205,7 @@ def _tallied(
 
 def _everyones(ranking: Ranking, processes: Processes) -> Ranking:
     """The rankings of all processes as one."""
-    columns = [item.name for item in fields(Ranking) if isinstance(getattr(ranking, item.name), np.ndarray)]
+    columns = ranking.columns
     own = [getattr(ranking, name) for name in columns]
     kinds = [values.dtype for values in own]
     values = torch.from_numpy(np.stack(own, axis=1).astype(np.float64)).to(processes.device)

@@ -1,11 +1,9 @@
 """The training-free steps.
 
-A further step is a frozen dataclass with ``name``, ``uses`` and ``__call__``, and one entry in ``STEPS``.
+A further step is one more subclass of ``Step``, and an entry in ``STEPS``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from torchreid_genext.retrieval.steps.base import Step
 from torchreid_genext.retrieval.steps.camera_norm import CameraNormalize
@@ -27,4 +25,4 @@ _STEPS = (
     Normalize, CameraNormalize, MergeTracklets, Centralize, Fuse,
     AverageQueryExpansion, AlphaQueryExpansion, DatabaseAugmentation, SpatioTemporal, Rerank,
 )  # fmt: skip
-STEPS: dict[str, Callable[..., Step]] = {step.name: step for step in _STEPS}
+STEPS: dict[str, type[Step]] = {step.name: step for step in _STEPS}

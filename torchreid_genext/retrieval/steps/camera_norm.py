@@ -9,56 +9,56 @@ from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.steps.base import check_choice
+from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = ["CameraNormalize", "camera_norm"]
 
 
 @dataclass(frozen=True)
-class CameraNormalize:
+class CameraNormalize(Step):
     """Centre and scale the features of each camera, so that cameras no longer tell them apart.
 
-    Attributes:
-        epsilon: added to each standard deviation, > 0; that of unit features is about ``1 / sqrt(D)``, so
-            the default hardly scales.
-        statistics: of ``each`` set on its own, or of the ``gallery`` for both (queries one at a time).
-        normalize_before: L2-normalise first.
-        normalize_after: L2-normalise the result.
+    A camera that took fewer than two of the queries has the statistics of its gallery images. The standard
+    deviation of unit features is about ``1 / sqrt(D)``, so the default epsilon hardly scales.
     """
 
-    epsilon: float = 0.1
-    statistics: str = "each"
-    normalize_before: bool = True
-    normalize_after: bool = True
+    epsilon: float = option(0.1, "added to the standard deviation of unit features", above=0)
+    statistics: str = option("each", "of each set, or of the gallery for both", choices=("each", "gallery"))
+    normalize_before: bool = option(True, "L2 of every feature")
+    normalize_after: bool = option(True, "L2 of the result")
 
     name = "camera_norm"
-
-    def __post_init__(self) -> None:
-        check_choice("statistics", self.statistics, ("each", "gallery"))
-        if not self.epsilon > 0:
-            raise ValueError(f"expected camera_norm epsilon > 0, got {self.epsilon}")
+    needs = frozenset({"cameras"})
 
     @property
-    def uses(self) -> str:
+    def uses(self) -> tuple[str, ...]:
         whose = {"each": "each set", "gallery": "the gallery"}[self.statistics]
-        return f"camera ids, statistics of {whose}"
+        return "camera ids", f"statistics of {whose}"
 
     def __call__(self, comparison: Comparison) -> Comparison:
         query, gallery = (self._prepared(images) for images in (comparison.query, comparison.gallery))
-        reference = {"each": query, "gallery": gallery}[self.statistics]
-        return comparison.with_sets(
-            query.with_features(self._normalized(query, reference)),
-            gallery.with_features(self._normalized(gallery, gallery)),
-        )
+        known = gallery.features, gallery.camids
+        if self.statistics == "gallery":
+            of_query = self._normalized(query, *known)
+        else:
+            of_query = self._normalized(query)
+            lone = _lone(query.camids)
+            of_query[lone] = self._normalized(query.select(lone), *known)
+        of_gallery = self._normalized(gallery)
+        return comparison.with_sets(query.with_features(of_query), gallery.with_features(of_gallery))
 
     def _prepared(self, images: RetrievalSet) -> RetrievalSet:
         return images.with_features(normalize(images.features)) if self.normalize_before else images
 
-    def _normalized(self, images: RetrievalSet, reference: RetrievalSet) -> Tensor:
-        features = camera_norm(
-            images.features, images.camids, reference.features, reference.camids, epsilon=self.epsilon
-        )
+    def _normalized(self, images: RetrievalSet, *reference: Tensor) -> Tensor:
+        features = camera_norm(images.features, images.camids, *reference, epsilon=self.epsilon)
         return normalize(features) if self.normalize_after else features
+
+
+def _lone(camids: Tensor) -> Tensor:
+    """Rows of the cameras that took one image only, which have no statistics of their own."""
+    _, camera, counts = camids.unique(return_inverse=True, return_counts=True)
+    return (counts[camera] < 2).nonzero()[:, 0]
 
 
 def camera_norm(
@@ -67,7 +67,7 @@ def camera_norm(
     reference: Tensor | None = None,
     reference_camids: Tensor | None = None,
     *,
-    epsilon: float = 1e-3,
+    epsilon: float = 0.1,
 ) -> Tensor:
     """Centre and scale each camera's features: ``(f - mean_c) / (std_c + epsilon)`` in each dimension.
 
@@ -80,7 +80,7 @@ def camera_norm(
 
     Returns:
         New tensor (N, D), not normalised. A camera with fewer than two reference images has no statistics:
-        those of all cameras together stand in.
+        those of all cameras together stand in. Of one image in all there are none, and nothing is changed.
 
     Raises:
         ValueError: if lengths differ.
@@ -91,7 +91,7 @@ def camera_norm(
         if len(rows) != len(labels):
             raise ValueError(f"expected a camera for each row of {name}, got {len(labels)} for {len(rows)}")
     result = features.clone()
-    for camera in camids.unique():
+    for camera in camids.unique() if len(reference) > 1 else ():
         seen = reference[reference_camids == camera]
         seen = seen if len(seen) > 1 else reference
         own = camids == camera

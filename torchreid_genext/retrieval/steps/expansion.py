@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features, nearest
-from torchreid_genext.retrieval.steps.base import check_counts
+from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = [
     "AlphaQueryExpansion", "AverageQueryExpansion", "DatabaseAugmentation",
@@ -31,56 +31,45 @@ _IN_CACHE = 2**20  # bytes of features gathered at a time
 
 
 @dataclass(frozen=True)
-class AverageQueryExpansion:
+class AverageQueryExpansion(Step):
     """Replace a query by the mean of itself and its k nearest gallery features (Chum et al., ICCV 2007)."""
 
-    k: int = 5
+    k: int = option(5, "gallery features", least=1)
 
     name = "aqe"
-    uses = "the gallery's neighbours of each query"
-
-    def __post_init__(self) -> None:
-        check_counts(self.name, k=self.k)
+    uses = ("the gallery's neighbours of each query",)
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return _expanded(comparison, self.k, 0.0)
 
 
 @dataclass(frozen=True)
-class AlphaQueryExpansion:
+class AlphaQueryExpansion(Step):
     """The same, each neighbour weighted by its cosine to the power alpha (Radenovic et al., TPAMI 2019)."""
 
-    k: int = 5
-    alpha: float = 3.0
+    k: int = option(5, "gallery features", least=1)
+    alpha: float = option(3.0, "how fast the weight falls; 0: plain average query expansion", least=0)
 
     name = "alpha_qe"
     uses = AverageQueryExpansion.uses
-
-    def __post_init__(self) -> None:
-        check_counts(self.name, k=self.k)
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return _expanded(comparison, self.k, self.alpha)
 
 
 @dataclass(frozen=True)
-class DatabaseAugmentation:
+class DatabaseAugmentation(Step):
     """Add to each gallery feature its k nearest others, weighted likewise (database-side augmentation)."""
 
-    k: int = 5
-    alpha: float = 3.0
+    k: int = option(5, "other gallery features", least=1)
+    alpha: float = option(3.0, "how fast the weight falls; 0: all alike", least=0)
 
     name = "dba"
-    uses = "neighbours within the gallery set"
-
-    def __post_init__(self) -> None:
-        check_counts(self.name, k=self.k)
+    uses = ("neighbours within the gallery set",)
 
     def __call__(self, comparison: Comparison) -> Comparison:
         query, gallery = comparison.query, comparison.gallery
-        augmented = database_augmentation(
-            gallery.features, k=self.k, alpha=self.alpha, **comparison.search
-        )
+        augmented = database_augmentation(gallery.features, k=self.k, alpha=self.alpha, **comparison.search)
         return comparison.with_sets(
             query.with_features(normalize(query.features)), gallery.with_features(augmented)
         )
@@ -88,9 +77,7 @@ class DatabaseAugmentation:
 
 def _expanded(comparison: Comparison, k: int, alpha: float) -> Comparison:
     query, gallery = comparison.query, comparison.gallery
-    expanded = alpha_query_expansion(
-        query.features, gallery.features, k=k, alpha=alpha, **comparison.search
-    )
+    expanded = alpha_query_expansion(query.features, gallery.features, k=k, alpha=alpha, **comparison.search)
     return comparison.with_sets(
         query.with_features(expanded), gallery.with_features(normalize(gallery.features))
     )

@@ -1,4 +1,4 @@
-"""Features of generated images join those of the real ones: Pose2ID (Yuan et al., CVPR 2025), section 3.3."""
+"""Generated images join the real ones: Pose2ID (Yuan et al., CVPR 2025), section 3.3."""
 
 from __future__ import annotations
 
@@ -12,43 +12,33 @@ from torch.nn.functional import normalize
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.steps.base import SIDES, check_choice, on_each
+from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
 __all__ = ["Fuse", "fuse_generated"]
 
 
 @dataclass(frozen=True)
-class Fuse:
-    """Add the features of generated images to those of the real ones.
+class Fuse(Step):
+    """Add features of generated images to those of the real ones; ``fuse(eta=2)+l2+nfc`` is Pose2ID's."""
 
-    Attributes:
-        eta: weight of the generated images; ``fuse(eta=2)+l2+nfc`` is Pose2ID's demo.
-        reduce: ``mean`` or ``sum`` over them.
-        side: ``query``, ``gallery`` or ``both``.
-        normalize_before: L2-normalise every feature first, those of the other side too.
-    """
-
-    eta: float = 1.0
-    reduce: str = "mean"
-    side: str = "both"
-    normalize_before: bool = False
+    eta: float = option(1.0, "weight of the generated images")
+    reduce: str = option("mean", "over the poses", choices=("mean", "sum"))
+    side: str = option("both", "whose images", choices=SIDES[:3])
+    normalize_before: bool = option(False, "L2 of every feature, so that long ones have no louder voice")
 
     name = "fuse"
-    uses = "generated images"
-
-    def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES[:3])
-        check_choice("reduce", self.reduce, ("mean", "sum"))
+    uses = ("generated images",)
 
     @property
     def sides(self) -> tuple[str, ...]:
         """Which sets need generated features."""
         return ("query", "gallery") if self.side == "both" else (self.side,)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(f"generated {side}" for side in self.sides)
+
     def __call__(self, comparison: Comparison) -> Comparison:
-        for name in self.sides:
-            if getattr(comparison, name).generated is None:
-                raise ValueError(f"expected a {name} set with generated features for the step fuse, got none")
         return on_each(comparison, self.side, self._fused, self._left_alone)
 
     def _fused(self, images: RetrievalSet) -> Tensor:

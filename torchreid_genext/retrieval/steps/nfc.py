@@ -15,7 +15,7 @@ from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, n
 from torchreid_genext.retrieval.neighbours import check_features, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
-from torchreid_genext.retrieval.steps.base import SIDES, check_choice, check_counts, on_each, on_joint
+from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, on_joint, option
 
 __all__ = ["NEIGHBOURS", "Centralize", "add_rows", "mutual_neighbours", "mutual_pairs", "nfc"]
 
@@ -23,53 +23,47 @@ NEIGHBOURS = ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotempo
 
 
 @dataclass(frozen=True)
-class Centralize:
+class Centralize(Step):
     """Neighbour feature centralization of each set, or of both as one.
 
-    Attributes:
-        k1: neighbours considered, in 1 .. N - 1.
-        k2: how highly the neighbour must rank the image in return.
-        side: ``query`` or ``gallery`` alone, ``both`` each on its own (the paper's), ``joint`` mixes the two
-            sets.
-        neighbours: of ``any`` camera, ``cross_camera`` for other cameras only, ``spatiotemporal`` for those
-            nearest by appearance and time, or ``cross_camera+spatiotemporal``.
-        form, weight, sigma: of time in that case, see the step ``st``.
-        normalize_before: L2-normalise first.
-        normalize_after: L2-normalise the sums, as the official demo does; the bare sums of the root
-            ``NFC.py`` make images with neighbours longer than images without, which wrecks Euclidean ranking.
-        self_distance: see ``nfc``.
+    The official demo L2-normalises the sums; the bare sums of the root ``NFC.py`` make images with neighbours
+    longer than images without, which wrecks Euclidean ranking.
     """
 
-    k1: int = 2
-    k2: int = 2
-    side: str = "both"
-    neighbours: str = "any"
-    form: str = "ratio"
-    weight: float = 0.07
-    sigma: float | None = None
-    normalize_before: bool = True
-    normalize_after: bool = True
-    self_distance: float = float("inf")
+    k1: int = option(2, "neighbours of each feature that are considered", least=1)
+    k2: int = option(2, "how highly a neighbour must rank the feature in return", least=1)
+    side: str = option("both", "joint mixes the sets (transductive), both has each alone", choices=SIDES)
+    neighbours: str = option("any", "which images can be neighbours", choices=NEIGHBOURS)
+    form: str = option("ratio", "of time among spatiotemporal neighbours", choices=FORMS)
+    weight: float = option(0.07, "of time among them", least=0)
+    sigma: float | None = option(None, "of its smoothing, as spatiotemporal.sigma", least=0)
+    normalize_before: bool = option(True, "L2, so that neighbours are those by angle")
+    normalize_after: bool = option(True, "L2, so that sums of many and of few compare")
+    self_distance: float = option(
+        float("inf"), "squared distance at which an image finds itself; official: 1000", infinite=True
+    )
 
     name = "nfc"
 
     def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES)
-        check_choice("neighbours", self.neighbours, NEIGHBOURS)
-        check_choice("form", self.form, FORMS)
-        check_counts("nfc", k1=self.k1, k2=self.k2)
+        super().__post_init__()
         if self.neighbours != "any" and self.self_distance != float("inf"):
             raise ValueError(f"expected neighbours any with a finite self_distance, got {self.neighbours}")
 
     @property
-    def uses(self) -> str:
+    def uses(self) -> tuple[str, ...]:
         where = {
             "both": "neighbours within each set",
             "joint": "transductive: neighbours across query and gallery",
         }.get(self.side, f"neighbours within the {self.side} set")
-        extra = [", camera ids"] if self.neighbours != "any" else []
-        extra += [", time stamps"] if self._timed else []
-        return where + "".join(extra)
+        extra = ["camera ids"] if self.neighbours != "any" else []
+        extra += ["time stamps"] if self._timed else []
+        return where, *extra
+
+    @property
+    def needs(self) -> frozenset[str]:
+        needed = {"cameras"} if self.neighbours != "any" else set()
+        return frozenset(needed | ({"frames", "training times"} if self._timed else set()))
 
     @property
     def _timed(self) -> bool:
@@ -96,9 +90,7 @@ class Centralize:
         if self.neighbours == "cross_camera":
             lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, **comparison.search)
         else:
-            measure = TimedMeasure.fit(
-                comparison.train, form=self.form, weight=self.weight, sigma=self.sigma
-            )
+            measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight, sigma=self.sigma)
             across = "cross_camera" in self.neighbours
             lists = nearest_by(
                 measure, images, k=self.k1, cross_camera=across, memory_limit=comparison.memory_limit
@@ -180,9 +172,7 @@ def mutual_neighbours(
             raise ValueError(
                 f"expected {name} in 1..{most} (one less than the images of the set), got {value}"
             )
-    distances, indices = nearest(
-        features, k=k1, memory_limit=memory_limit, precision=precision, index=index
-    )
+    distances, indices = nearest(features, k=k1, memory_limit=memory_limit, precision=precision, index=index)
     if self_distance != math.inf:
         indices = _with_self(distances, indices, self_distance)
     return mutual_pairs(indices, k2)

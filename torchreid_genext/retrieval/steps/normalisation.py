@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval.comparison import Comparison
-from torchreid_genext.retrieval.steps.base import on_each
+from torchreid_genext.retrieval.steps.base import Step, on_each
 
 __all__ = ["Normalize"]
 
 
 @dataclass(frozen=True)
-class Normalize:
+class Normalize(Step):
     """L2-normalise the features of both sets."""
 
     name = "l2"
-    uses = ""
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return on_each(comparison, "both", lambda images: normalize(images.features))

@@ -9,26 +9,22 @@ from torch import Tensor
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.reranking import KReciprocal
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
+from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = ["Rerank"]
 
 
 @dataclass(frozen=True)
-class Rerank:
-    """k-reciprocal re-ranking of whatever distance the chain has come to; the last step.
+class Rerank(Step):
+    """k-reciprocal re-ranking of whatever distance the chain has come to; the last step."""
 
-    Attributes:
-        k1: neighbours that may be reciprocal.
-        k2: nearest images whose descriptions are averaged.
-        lambda_value: share of the original distance, in 0 .. 1.
-    """
-
-    k1: int = 20
-    k2: int = 6
-    lambda_value: float = 0.3
+    k1: int = option(20, "neighbours that may be reciprocal", least=1)
+    k2: int = option(6, "nearest images whose descriptions are averaged", least=1)
+    lambda_value: float = option(0.3, "share of the original distance", least=0, most=1)
 
     name = "rerank"
-    uses = "transductive: neighbourhoods across query and gallery"
+    final = True
+    uses = ("transductive: neighbourhoods across query and gallery",)
 
     def __call__(self, comparison: Comparison) -> Comparison:
         space, power = _space(comparison)

@@ -7,37 +7,27 @@ from dataclasses import dataclass
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.sets import Sightings
 from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
-from torchreid_genext.retrieval.steps.base import check_choice
+from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = ["SpatioTemporal"]
 
 
 @dataclass(frozen=True)
-class SpatioTemporal:
-    """Compare images by appearance and by how likely the time between them is (ST-ReID, AAAI 2019).
+class SpatioTemporal(Step):
+    """Compare images by appearance and by how likely the time between them is."""
 
-    Attributes:
-        form: how time joins appearance, ``ratio``, ``loglikelihood`` or ``official``: see ``retrieval.spatiotemporal``.
-        weight: of time in the logarithmic forms.
-        floor: a likelihood that no training identity has shown, > 0, in the logarithmic forms.
-        alpha: slope of both factors in the official form.
-        interval: frames per bin. bins: how many there are.
-        sigma: of the smoothing, in bins; None: the published 50 in the official form, else 5.
-    """
-
-    form: str = "ratio"
-    weight: float = 0.07
-    floor: float = 1e-4
-    alpha: float = 5.0
-    interval: int = 100
-    bins: int = 5000
-    sigma: float | None = None
+    form: str = option("ratio", "how time joins appearance", choices=FORMS)
+    weight: float = option(0.07, "of time, in the logarithmic forms", least=0)
+    floor: float = option(1e-4, "likelihood of what no training identity has shown, there", above=0)
+    alpha: float = option(5.0, "slope of both factors in the official form", above=0)
+    interval: int = option(100, "frames per bin", least=1)
+    bins: int = option(5000, "how many; longer lags count in the last", least=1)
+    sigma: float | None = option(None, "of the smoothing, in bins; None: 50 if official, else 5", least=0)
 
     name = "st"
-    uses = "camera ids, time stamps"
-
-    def __post_init__(self) -> None:
-        check_choice("form", self.form, FORMS)
+    measures = True
+    uses = ("camera ids", "time stamps")
+    needs = frozenset({"cameras", "frames", "training times"})
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return comparison.with_measure(self.fit(comparison.train))

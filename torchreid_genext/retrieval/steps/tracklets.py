@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.steps.base import SIDES, check_choice, on_each
+from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
 __all__ = ["MergeTracklets", "merge_tracklets"]
 
@@ -19,35 +19,25 @@ _ROWS = 256  # images of one camera compared at a time, in the order of time
 
 
 @dataclass(frozen=True)
-class MergeTracklets:
-    """Let pictures that one camera took within seconds share one feature; see ``merge_tracklets``.
+class MergeTracklets(Step):
+    """Let pictures that one camera took within seconds share one feature; see ``merge_tracklets``."""
 
-    Attributes:
-        gap: how many frames apart.
-        threshold: least cosine.
-        side: ``query``, ``gallery`` or ``both``, each on its own.
-    """
-
-    gap: int = 300
-    threshold: float = 0.5
-    side: str = "both"
+    gap: int = option(300, "frames", least=0)
+    threshold: float = option(0.5, "least cosine", least=-1, most=1)
+    side: str = option("both", "whose images, each set on its own", choices=SIDES[:3])
 
     name = "tracklets"
-
-    def __post_init__(self) -> None:
-        check_choice("side", self.side, SIDES[:3])
+    needs = frozenset({"cameras", "frames"})
 
     @property
-    def uses(self) -> str:
+    def uses(self) -> tuple[str, ...]:
         where = {"both": "each set"}.get(self.side, f"the {self.side} set")
-        return f"tracklets within {where}, camera ids, time stamps"
+        return f"tracklets within {where}", "camera ids", "time stamps"
 
     def __call__(self, comparison: Comparison) -> Comparison:
         return on_each(comparison, self.side, self._merged, lambda images: normalize(images.features))
 
     def _merged(self, images: RetrievalSet) -> Tensor:
-        if images.frames is None:
-            raise ValueError("expected frames in the sets for the step tracklets, got none")
         return merge_tracklets(
             images.features, images.camids, images.frames, gap=self.gap, threshold=self.threshold
         )
