@@ -222,7 +222,7 @@ def test_too_many_neighbours_for_the_set_are_named(query: RetrievalSet, gallery:
         ({"features": torch.ones(0, 2)}, "with N, D >= 1"),
         ({"pids": torch.tensor([1, 2])}, "expected 3 pids, one for each feature, got 2"),
         ({"pids": torch.tensor([1.5, 2, 3])}, "expected pids to be whole numbers of shape"),
-        ({"pids": ["a", "b", "c"]}, "got str; number them by numpy.unique"),
+        ({"pids": ["a", "b", "c"]}, "got str_?; number them by numpy.unique"),
         ({"frames": [1, None, 3]}, "expected frames to be whole numbers"),
         ({"camids": torch.tensor([[1], [2], [3]])}, "expected camids to be whole numbers of shape"),
         ({"frames": torch.tensor([1])}, "expected 3 frames"),

@@ -3,9 +3,9 @@
     report = evaluate(RetrievalSet(qf, q_pids, q_camids), RetrievalSet(gf, g_pids, g_camids), "nfc")
     report.mAP, report.rank(1), report.summary()
 
-``evaluate`` is ``compare(query, gallery, chain).rank(protocol)``: what a chain made of both sets can be ranked
-under several protocols, looked at (``Comparison.distances``), and re-ranked, without applying it again. The
-matrix of all distances never exists: images are compared in blocks, of queries and of the gallery.
+``evaluate`` is ``compare(query, gallery, chain).rank(protocol)``: what a chain made of both sets can be
+ranked under several protocols, looked at (``Comparison.distances``), and re-ranked, without applying it
+again. The matrix of all distances never exists: images are compared in blocks, of queries and of the gallery.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def evaluate(
         chain: steps, as a ``Chain`` or its text.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: ``market1501``, ``cuhk03``, or an official evaluation: of ST-ReID, ``streid``, of CamStyle,
-            ``camstyle``, or of GenerativePersonReID, ``genid``; or a ``Protocol`` of your own, see ``metrics``.
+            ``camstyle``, or of GenerativePersonReID, ``genid``; or a ``Protocol`` of your own.
         max_rank: length of the CMC curve, >= 1; at most the gallery's size.
         memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
         train: who was where when in the training split, for spatio-temporal steps.

@@ -219,7 +219,7 @@ def _labels(name: str, values: object) -> Tensor:
 
 
 def _whole_numbers(name: str, values: object) -> Tensor:
-    """Labels (N,) int64 on the CPU, of integers, or of floats with whole values; a row (1, N) is taken, too."""
+    """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row (1, N) is taken, too."""
     rule = f"expected {name} to be whole numbers of shape (N,)"
     try:
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)

@@ -62,13 +62,13 @@ class Processes:
         return result
 
     def same(self, **values: object) -> None:
-        """Raise ValueError unless each value is the same on all processes; other than integers by their text."""
+        """Raise ValueError unless each value is the same on all processes; what is no integer, by its text."""
         for name, value in values.items():
-            found = self.numbers(value if isinstance(value, int) else _number_of(repr(value)))
+            number = isinstance(value, int)
+            found = self.numbers(value if number else _number_of(repr(value)))
             if len(set(found)) > 1:
-                others = [rank for rank, number in enumerate(found) if number != found[self.rank]]
-                listed = ", ".join(map(str, others))
-                raise ValueError(f"expected one {name} on all processes, got {value} here, not so on {listed}")
+                got = ", ".join(map(str, found)) if number else f"{value} on process {self.rank} and others"
+                raise ValueError(f"expected one {name} on all processes, got {got}")
 
     def numbers(self, value: int) -> list[int]:
         """One integer of each process."""

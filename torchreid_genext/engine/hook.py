@@ -78,7 +78,7 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
     chain = build_chain(genext)
     smooth_generated(engine, genext.augmented.label_smoothing)
     if genext.evaluation.enabled or not chain.is_identity:
-        _show_results()
+        show_results()
         engine._evaluate = _Evaluation(engine, cfg)
     return engine
 
@@ -139,19 +139,8 @@ def _check_generated(ipg: CfgNode) -> None:
             check_generated(ipg.root, split)
 
 
-def _show_results() -> None:
-    """Let results reach the console, as torchreid's own do, in scripts that never set up logging."""
-    logger = logging.getLogger(__package__)
-    if not logger.hasHandlers():
-        logger.addHandler(_Stdout())
-        logger.setLevel(logging.INFO)
 
 
-class _Stdout(logging.Handler):
-    """Writes to what is the standard output now; torchreid's scripts replace it by a log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(self.format(record) + "\n")
 
 
 def _genext(cfg: CfgNode) -> CfgNode:
@@ -320,98 +309,13 @@ def _log_results(report: Report, cmc: Sequence[float], mean_ap: float, ranks: Se
 # torchreid's objects from a configuration, as its scripts make them
 
 
-def build_datamanager(cfg: CfgNode) -> Any:
-    """torchreid's data manager for ``cfg.data.type``.
-
-    Raises:
-        ValueError: if the type or the name of a data set is unknown, or its images are not there; if real and
-            generated images cannot be mixed in ``augmented.batch_ratio``.
-    """
-    if cfg.data.type == "image":
-        with augmenting(**config.augmentation_kwargs(cfg)):
-            manager = compat.image_data_manager(**config.image_data_kwargs(cfg))
-        return mix_batches(manager, cfg.genext.augmented.batch_ratio)
-    if cfg.data.type == "video":
-        return compat.video_data_manager(**config.video_data_kwargs(cfg))
-    raise ValueError(f"unknown data.type {cfg.data.type!r}; choose from image, video")
 
 
-def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
-    """The backbone of the configuration, on the CPU, before any weights file.
-
-    Args:
-        cfg: the whole tree.
-        num_classes: identities of the training set.
-    """
-    model = compat.build_model(
-        cfg.model.name,
-        num_classes,
-        loss=cfg.loss.name,
-        pretrained=cfg.model.pretrained,
-        use_gpu=cfg.use_gpu,
-    )
-    return config.configure_model(model, cfg)
 
 
-def build_engine(
-    cfg: CfgNode, datamanager: Any, model: nn.Module, optimizer: Optimizer, scheduler: Any
-) -> Any:
-    """torchreid's engine for ``cfg.data.type`` and ``cfg.loss.name``, without the hook.
-
-    Raises:
-        ValueError: if there is no such engine, or none with ``augmented.separate_passes``.
-    """
-    build = _engine_class(cfg)
-    return build(datamanager, model, optimizer=optimizer, scheduler=scheduler, **config.engine_kwargs(cfg))
 
 
-def _engine_class(cfg: CfgNode) -> type:
-    plain, augmented = compat.engine_class(cfg.data.type, cfg.loss.name), cfg.genext.augmented
-    if not augmented.separate_passes:
-        return plain
-    if (cfg.data.type, cfg.loss.name) != ("image", "softmax") or not augmented.batch_ratio:
-        rule = "expected image, softmax and a genext.augmented.batch_ratio with separate_passes"
-        raise ValueError(f"{rule}, got {cfg.data.type}, {cfg.loss.name} and {augmented.batch_ratio!r}")
-    return separate_softmax_engine()
 
 
-@contextlib.contextmanager
-def console_copied_to(path: Path) -> Iterator[None]:
-    """Let a log file have what the host prints and what this package logs, besides the console.
-
-    Unlike the host's ``Logger`` it gives the console back and leaves it open.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger(__package__)
-    level = logger.level
-    with (
-        open(path, "w", encoding="utf-8", buffering=1) as file,
-        contextlib.redirect_stdout(_Copier(sys.stdout, file)),
-    ):
-        handler = logging.StreamHandler(sys.stdout)
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        try:
-            yield
-        except Exception:
-            traceback.print_exc(file=file)  # the console may be told in one sentence
-            raise
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
 
 
-class _Copier(io.TextIOBase):
-    """A text stream that writes to several."""
-
-    def __init__(self, *streams: TextIO) -> None:
-        self._streams = streams
-
-    def write(self, text: str) -> int:
-        for stream in self._streams:
-            stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
