@@ -25,7 +25,7 @@ MAY_IMPORT = {
     },  # fmt: skip
     "checkpoints": set(),
     "compat": set(),
-    "config": {"checkpoints"},
+    "config": {"checkpoints", "retrieval"},
     "data": {"checkpoints", "compat"},
     "download": {"checkpoints"},
     "engine": {"checkpoints", "compat", "config", "data", "recipes", "retrieval"},

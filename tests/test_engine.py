@@ -18,6 +18,7 @@ from yacs.config import CfgNode
 
 from torchreid_genext import compat, config
 from torchreid_genext import engine as hooks
+from torchreid_genext.engine import hook
 
 NAMES = [(pid, camid, shot) for pid in range(8) for camid in (0, 1) for shot in (0, 1)]
 
@@ -309,7 +310,7 @@ def test_features_that_are_not_finite_are_refused_naming_the_rows(engine: Any) -
 
 def test_empty_split_is_refused_by_name(engine: Any) -> None:
     hooks.attach(engine, tiny_config(*EVALUATOR))
-    with pytest.raises(ValueError, match="expected at least one image in market gallery, got none"):
+    with pytest.raises(ValueError, match="expected at least one readable image in market gallery, got none"):
         engine._evaluate("market", engine.test_loader["tiny_image"]["query"], [])
 
 
@@ -325,7 +326,7 @@ def test_evaluation_draws_the_random_numbers_of_the_hosts_and_no_more(engine: An
 def test_features_carry_no_gradients_and_paths_come_along(engine: Any) -> None:
     engine.set_model_mode("eval")
     with torch.no_grad():
-        query = hooks._extract(engine, engine.test_loader["tiny_image"]["query"], "query")
+        query = hook._extract(engine, engine.test_loader["tiny_image"]["query"], "query", torch.device("cpu"))[0]
     assert query.paths == [record[0] for record in engine.datamanager.test_dataset["tiny_image"]["query"]]
     assert not query.features.requires_grad
 

@@ -148,5 +148,5 @@ def test_lost_folders_are_refused_when_attaching(engine: Any, root: Path) -> Non
 
 def test_tracklets_are_refused(tiny_datasets: None, root: Path) -> None:  # noqa: F811
     cfg = tiny_config(*options(root), data_type="video")
-    with pytest.raises(ValueError, match="expected single images with genext.ipg.enabled, got tracklets"):
+    with pytest.raises(ValueError, match="for the step fuse.*, got none by tiny_video \\(videos\\)"):
         measure(hooks.attach(build_engine(cfg), cfg), "tiny_video")

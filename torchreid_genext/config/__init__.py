@@ -23,13 +23,14 @@ from torchreid_genext.config.arguments import (
     run_kwargs,
     video_data_kwargs,
 )
-from torchreid_genext.config.genext import add_genext_config
+from torchreid_genext.config.genext import STEP_NODES, add_genext_config
 from torchreid_genext.config.host import add_host_config
 
 __all__ = [
-    "add_genext_config", "augmentation_kwargs", "check_config", "configure_model", "engine_kwargs",
-    "get_default_config", "image_data_kwargs", "load_config", "lr_scheduler_kwargs", "merge_file",
-    "merge_options", "optimizer_kwargs", "run_kwargs", "split_options", "video_data_kwargs", "write_config",
+    "STEP_NODES", "add_genext_config", "augmentation_kwargs", "check_config", "configure_model",
+    "engine_kwargs", "get_default_config", "image_data_kwargs", "load_config", "lr_scheduler_kwargs",
+    "merge_file", "merge_options", "optimizer_kwargs", "run_kwargs", "split_options", "video_data_kwargs",
+    "write_config",
 ]  # fmt: skip
 
 

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from yacs.config import CfgNode
 
-__all__ = ["add_genext_config"]
+__all__ = ["STEP_NODES", "add_genext_config"]
+
+# step -> the node of its keys
+STEP_NODES = {
+    "fuse": "ipg",
+    "camera_norm": "camera_norm",
+    "tracklets": "tracklets",
+    "nfc": "nfc",
+    "dba": "database_augmentation",
+    "alpha_qe": "query_expansion",
+    "st": "spatiotemporal",
+    "rerank": "rerank",
+}
 
 _IPG_PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
 
@@ -13,8 +27,7 @@ def add_genext_config(cfg: CfgNode) -> None:
     """Add the plugin's own node to a tree, also to one that a user built; every switch is off."""
     cfg.genext = CfgNode()
     _add_evaluation(cfg)
-    _add_feature_steps(cfg)
-    _add_distance_steps(cfg)
+    _add_steps(cfg)
     _add_augmentation(cfg)
     _add_tools(cfg)
     _add_identity_generator(cfg)
@@ -32,73 +45,22 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
+    cfg.genext.evaluation.device = "auto"  # where features are compared; auto: with the network
 
 
-def _add_feature_steps(cfg: CfgNode) -> None:
-    # Generated images of the same person (Pose2ID, CVPR 2025): add their features, as its demo does.
-    cfg.genext.ipg = CfgNode()
-    cfg.genext.ipg.enabled = False  # add them
+def _add_steps(cfg: CfgNode) -> None:
+    """A node for each training-free step, made of the step itself: its switch and its fields."""
+    from torchreid_genext.retrieval.steps import STEPS  # torch takes seconds to import
+
+    for name, node in STEP_NODES.items():
+        cfg.genext[node] = CfgNode({"enabled": False})
+        for field in fields(STEPS[name]):
+            cfg.genext[node][field.name] = field.default
+    cfg.genext.ipg.eta = 2.0  # as Pose2ID's demo has it
     cfg.genext.ipg.root = ""  # a store, or of {query_gen,bounding_box_test_gen}/pose1 ...
-    cfg.genext.ipg.eta = 2.0  # weight of the generated images
-    cfg.genext.ipg.reduce = "mean"  # mean | sum, over the poses
-    cfg.genext.ipg.side = "both"  # query | gallery | both
-    cfg.genext.ipg.normalize_before = False  # L2, so that long features have no louder voice
     cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
     cfg.genext.ipg.generate = False  # first draw into the store at ipg.root what is missing there
-
-    # Camera normalisation: centre and scale the features of each camera.
-    cfg.genext.camera_norm = CfgNode()
-    cfg.genext.camera_norm.enabled = False  # centre and scale the features of each camera
-    cfg.genext.camera_norm.statistics = "each"  # of each set | gallery, for both
-    cfg.genext.camera_norm.epsilon = 0.1  # added to the standard deviation of unit features
-
-    # Tracklets: pictures that one camera took within seconds share one feature.
-    cfg.genext.tracklets = CfgNode()
-    cfg.genext.tracklets.enabled = False  # let one camera's pictures of one moment share a feature
-    cfg.genext.tracklets.gap = 300  # frames
-    cfg.genext.tracklets.threshold = 0.5  # least cosine
-    cfg.genext.tracklets.side = "both"  # query | gallery | both
-
-    # Neighbour feature centralization (Pose2ID, CVPR 2025): add to a feature those of its mutual neighbours.
-    cfg.genext.nfc = CfgNode()
-    cfg.genext.nfc.enabled = False
-    cfg.genext.nfc.k1 = 2  # neighbours of each feature that are considered
-    cfg.genext.nfc.k2 = 2  # how highly a neighbour must rank the feature in return
-    cfg.genext.nfc.side = "both"  # query | gallery | both (each alone) | joint (sets mixed: transductive)
-    cfg.genext.nfc.neighbours = "any"  # any | cross_camera | spatiotemporal | cross_camera+spatiotemporal
-    cfg.genext.nfc.form = "ratio"  # of time among spatiotemporal neighbours, as spatiotemporal.form
-    cfg.genext.nfc.weight = 0.07  # of time among them
-    cfg.genext.nfc.normalize_before = True  # L2, so that neighbours are those by angle
-    cfg.genext.nfc.normalize_after = True  # L2, so that sums of many and of few compare
-
-    # Expansion by nearest neighbours in the gallery, weighted by cosine ** alpha.
-    cfg.genext.database_augmentation = CfgNode()
-    cfg.genext.database_augmentation.enabled = False  # add to gallery features their nearest others
-    cfg.genext.database_augmentation.k = 5  # other gallery features
-    cfg.genext.database_augmentation.alpha = 3.0  # how fast the weight falls; 0: all alike
-    cfg.genext.query_expansion = CfgNode()
-    cfg.genext.query_expansion.enabled = False  # add to queries their nearest gallery features
-    cfg.genext.query_expansion.k = 5  # gallery features
-    cfg.genext.query_expansion.alpha = 3.0  # 0: plain average query expansion
-
-
-def _add_distance_steps(cfg: CfgNode) -> None:
-    # ST-ReID (AAAI 2019): the time between two images, learnt from the training split, joins their distance.
-    cfg.genext.spatiotemporal = CfgNode()
-    cfg.genext.spatiotemporal.enabled = False  # let time join the distance (ST-ReID)
-    cfg.genext.spatiotemporal.form = "ratio"  # ratio | loglikelihood | official
-    cfg.genext.spatiotemporal.weight = 0.07  # of time, in the first two
-    cfg.genext.spatiotemporal.floor = 1e-4  # likelihood of what no training identity has shown, there
-    cfg.genext.spatiotemporal.alpha = 5.0  # slope of both factors in the official form
-    cfg.genext.spatiotemporal.interval = 100  # frames per bin
-    cfg.genext.spatiotemporal.bins = 5000  # how many; longer lags count in the last
-    cfg.genext.spatiotemporal.sigma = None  # of the smoothing, in bins; None: 50 if official, else 5
-
-    # k-reciprocal re-ranking, which the host's test.rerank switches on.
-    cfg.genext.rerank = CfgNode()
-    cfg.genext.rerank.k1 = 20  # neighbours that may be reciprocal
-    cfg.genext.rerank.k2 = 6  # nearest images whose descriptions are averaged
-    cfg.genext.rerank.lambda_value = 0.3  # share of the original distance
+    del cfg.genext.rerank["enabled"]  # the host's test.rerank is its switch
 
 
 def _add_augmentation(cfg: CfgNode) -> None:

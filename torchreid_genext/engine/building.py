@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torchreid_genext import compat, config
 from torchreid_genext.data.augmented import augmenting
 from torchreid_genext.data.mixing import mix_batches, separate_softmax_engine
+from torchreid_genext.engine.reading import naming_damaged_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ def build_datamanager(cfg: CfgNode) -> Any:
     if cfg.data.type == "image":
         with augmenting(**config.augmentation_kwargs(cfg)):
             manager = compat.image_data_manager(**config.image_data_kwargs(cfg))
+        naming_damaged_files(manager.train_loader.dataset)
         return mix_batches(manager, cfg.genext.augmented.batch_ratio)
     if cfg.data.type == "video":
         return compat.video_data_manager(**config.video_data_kwargs(cfg))

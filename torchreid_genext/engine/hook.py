@@ -1,30 +1,27 @@
-"""The evaluation hook of one torchreid engine, and torchreid's objects built from a configuration.
+"""The evaluation hook of one torchreid engine.
 
 `attach` replaces the method ``_evaluate`` of that one instance; training, data loading and everything global
-stay the host's. The hook extracts features as the host does, lets the configured chain transform them, and
-measures with `retrieval.protocol.evaluate`. Where generated images have label smoothing of their own, the
+stay the host's. The hook extracts features as the host does, lets the configured chain transform them once,
+and measures, re-ranks and draws from that. Where generated images have label smoothing of their own, the
 instance's cross-entropy is replaced too. With every switch off nothing is replaced.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import logging
-import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.data.augmented import augmenting, plain_name
+from torchreid_genext.data.augmented import plain_name
 from torchreid_genext.data.filenames import global_frames, has_frames
 from torchreid_genext.data.generated import (
     FOLDERS,
@@ -33,27 +30,24 @@ from torchreid_genext.data.generated import (
     find_generated,
     reader,
 )
-from torchreid_genext.data.mixing import mix_batches, separate_softmax_engine
 from torchreid_genext.data.smoothing import restore_labels, smooth_generated
+from torchreid_genext.engine.console import show_results
+from torchreid_genext.engine.reading import tolerant_loader
+from torchreid_genext.engine.steps import build_chain, build_step
 from torchreid_genext.retrieval.protocol import (
     Chain,
+    Comparison,
     Report,
     RetrievalSet,
     Sightings,
-    evaluate,
-    transform,
+    compare,
+    protocol_named,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
-    from torch.optim import Optimizer
-    from torch.utils.data import DataLoader
+    from torch import Tensor
 
-__all__ = [
-    "attach", "build_chain", "build_datamanager", "build_engine", "build_model",
-    "console_copied_to", "detach",
-]  # fmt: skip
+__all__ = ["attach", "detach"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,19 +57,21 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
 
     Args:
         engine: any torchreid engine, for images or videos.
-        cfg: the whole tree, or its node ``genext``.
+        cfg: the whole tree, or its node ``genext``; a copy is kept, later changes have no effect.
 
     Returns:
         The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
 
     Raises:
-        ValueError: if a key of a step that is on is out of its range, or its generated images are not there;
-            if there is nothing to smooth for ``augmented.label_smoothing``.
+        ValueError: if a key of a step that is on is out of its range, or the data lack what a step needs:
+            times, cameras, generated images; if there is nothing to smooth for ``augmented.label_smoothing``.
     """
     detach(engine)
+    cfg = cfg.clone()
     genext = _genext(cfg)
-    _check_generated(genext.ipg)
     chain = build_chain(genext)
+    build_step("rerank", genext)
+    _check(engine, cfg, chain)
     smooth_generated(engine, genext.augmented.label_smoothing)
     if genext.evaluation.enabled or not chain.is_identity:
         show_results()
@@ -92,55 +88,32 @@ def detach(engine: Any) -> Any:
     return engine
 
 
-def build_chain(genext: CfgNode, *, normalize: bool = False) -> Chain:
-    """The steps that are switched on, in the order in which they apply.
-
-    Args:
-        genext: the node ``cfg.genext``; its ``evaluation.chain``, if there is one, stands for all switches.
-        normalize: L2-normalise (the host's ``test.normalize_feature``), after generated images are added.
-
-    Raises:
-        ValueError: if a key of a step that is on is out of its range.
-    """
-    if genext.evaluation.chain:
-        return Chain.parse(genext.evaluation.chain)
-    steps = []
-    if genext.ipg.enabled:
-        steps.append(_step("fuse", genext.ipg, ("eta", "reduce", "side", "normalize_before")))
-    if normalize or genext.ipg.enabled and genext.ipg.normalize_after:
-        steps.append("l2")
-    steps += [_step(name, genext[node]) for name, node in _SWITCHES.items() if genext[node].enabled]
-    return Chain.parse("+".join(steps) or "base")
-
-
-# step -> the node of its keys, in the order in which they apply after generated images
-_SWITCHES = {
-    "camera_norm": "camera_norm",
-    "tracklets": "tracklets",
-    "nfc": "nfc",
-    "dba": "database_augmentation",
-    "alpha_qe": "query_expansion",
-    "st": "spatiotemporal",
-}
-
-
-def _step(name: str, node: CfgNode, keys: Sequence[str] = ()) -> str:
-    """A step as text, with some or all keys of its node."""
-    keys = keys or [key for key in node if key != "enabled"]
-    return f"{name}({','.join(f'{key}={node[key]}' for key in keys)})"
-
-
-def _check_generated(ipg: CfgNode) -> None:
-    """Tell before a training, not after it, that generated images are not where they are said to be."""
-    if ipg.enabled and not ipg.root:
+def _check(engine: Any, cfg: CfgNode, chain: Chain) -> None:
+    """Tell before a training, not after it, what the evaluation will lack."""
+    genext = _genext(cfg)
+    if genext.evaluation.protocol:
+        protocol_named(genext.evaluation.protocol)
+    wanted = [split for split in FOLDERS if f"generated {split}" in chain.needs]
+    if wanted and not genext.ipg.root:
         raise ValueError("expected genext.ipg.root, a folder of generated images, got none")
-    for split in FOLDERS if ipg.enabled and not ipg.generate else ():
-        if ipg.side in (split, "both"):
-            check_generated(ipg.root, split)
+    for split in wanted if not genext.ipg.generate else ():
+        check_generated(genext.ipg.root, split)
+    data = engine.datamanager
+    for name in data.test_loader if data is not None else ():
+        _check_data(plain_name(name), data.data_type, cfg, chain)
 
 
-
-
+def _check_data(dataset: str, data_type: str, cfg: CfgNode, chain: Chain) -> None:
+    known = {"cameras"}
+    if data_type == "image":
+        known |= {f"generated {split}" for split in FOLDERS}
+        known |= {"frames", "training times"} if has_frames(dataset) else set()
+    try:
+        chain.check_needs(known)
+    except ValueError as error:
+        raise ValueError(f"{error} by {dataset} ({data_type}s)") from error
+    if "training times" in chain.needs and "data" not in cfg:
+        raise ValueError("expected the whole configuration for a chain with times, got its node genext")
 
 
 def _genext(cfg: CfgNode) -> CfgNode:
@@ -179,33 +152,39 @@ class _Evaluation:
         """Evaluate one data set; returns rank-1 and mAP, both in 0..1, after re-ranking if that is on."""
         chain = build_chain(_genext(self.cfg), normalize=normalize_feature)
         name = plain_name(dataset_name)  # which has the same test images, and times in its file names
-        query = self._images(query_loader, name, "query", chain)
-        gallery = self._images(gallery_loader, name, "gallery", chain)
-        options = self._options(name, dist_metric, chain)
-        protocol = self._protocol(use_metric_cuhk03)
-        measured = functools.partial(
-            evaluate, query, gallery, protocol=protocol, max_rank=max(50, *ranks), **options
-        )
-        report = final = measured(chain)
-        result = report.to_json()
+        query, unread = self._images(query_loader, name, "query", chain)
+        gallery, more = self._images(gallery_loader, name, "gallery", chain)
+        compared = compare(query, gallery, chain, **self._options(name, dist_metric, chain))
+        rules = {"protocol": self._protocol(use_metric_cuhk03), "max_rank": max(50, *ranks, 1)}
+        report = final = compared.rank(**rules)
+        result = report.to_json() | {"unreadable": unread | more}
         if rerank:
-            chain = Chain((*chain.steps, *Chain.parse(_step("rerank", _genext(self.cfg).rerank)).steps))
-            final = measured(chain)
+            compared = compared.after(build_step("rerank", _genext(self.cfg)))
+            final = compared.rank(**rules)
             result["rerank"] = {"mAP": final.mAP, "cmc": final.cmc}
         _log_results(report, final.cmc, final.mAP, ranks)
         if save_dir:
             self._write(Path(save_dir), dataset_name, result)
         if visrank:
-            distances = transform(query, gallery, chain, **options).matrix().numpy()
-            self._draw(distances, dataset_name, Path(save_dir), visrank_topk)
+            self._draw(compared, dataset_name, Path(save_dir), visrank_topk)
         return final.cmc[0], final.mAP
 
-    def _images(self, loader: DataLoader, dataset: str, split: str, chain: Chain) -> RetrievalSet:
-        """One split with its features, and what the chain looks at besides."""
-        images = _extract(self.engine, loader, f"{dataset} {split}")
+    def _images(
+        self, loader: DataLoader, dataset: str, split: str, chain: Chain
+    ) -> tuple[RetrievalSet, dict[str, str]]:
+        """One split with its features and what the chain looks at besides; and what could not be read."""
+        images, unreadable = _extract(self.engine, loader, f"{dataset} {split}", self._device)
         if chain.knows_time and images.paths is not None and has_frames(dataset):
             images = replace(images, frames=torch.tensor(global_frames(images.paths, dataset)))
-        return self._with_generated(images, split, loader)
+        if f"generated {split}" in chain.needs:
+            images = self._with_generated(images, split, loader)
+        return images, unreadable
+
+    @property
+    def _device(self) -> torch.device:
+        """Where features are compared: with the network unless ``evaluation.device`` names a device."""
+        device = _genext(self.cfg).evaluation.device
+        return _device(self.engine) if device == "auto" else torch.device(device)
 
     def _options(self, dataset: str, metric: str, chain: Chain) -> dict[str, Any]:
         keys = _genext(self.cfg).evaluation
@@ -213,15 +192,13 @@ class _Evaluation:
             "metric": metric,
             "memory_limit": keys.memory_limit or None,
             "index": keys.index,
-            "train": self._sightings(dataset) if chain.knows_time else None,
+            "train": self._sightings(dataset) if "training times" in chain.needs else None,
         }
 
     def _sightings(self, dataset: str) -> Sightings | None:
         """Who was where when in the training split of the data set that is tested."""
         if not has_frames(dataset):
             return None
-        if "data" not in self.cfg:
-            raise ValueError("expected the whole configuration for a chain with times, got its node genext")
         train = compat.init_image_dataset(dataset, root=self.cfg.data.root, verbose=False).train
         paths, pids, camids = zip(*(record[:3] for record in train))
         return Sightings(pids, camids, global_frames(paths, dataset))
@@ -230,12 +207,8 @@ class _Evaluation:
         return _genext(self.cfg).evaluation.protocol or ("cuhk03" if cuhk03 else "market1501")
 
     def _with_generated(self, images: RetrievalSet, split: str, loader: DataLoader) -> RetrievalSet:
-        """The set with features of its generated images, if its side is to be fused with them."""
+        """The set with features of its generated images."""
         ipg = _genext(self.cfg).ipg
-        if not ipg.enabled or ipg.side not in (split, "both"):
-            return images
-        if images.paths is None:
-            raise ValueError("expected single images with genext.ipg.enabled, got tracklets")
         if ipg.generate:
             self._generate(images.paths, split)
         found = find_generated(ipg.root, images.paths, split)
@@ -260,11 +233,15 @@ class _Evaluation:
         config.write_config(self.cfg if "genext" in self.cfg else CfgNode({"genext": self.cfg}), folder)
         _log.info("Report written to %s", path)
 
-    def _draw(self, distances: np.ndarray, dataset_name: str, folder: Path, topk: int) -> None:
+    def _draw(self, compared: Comparison, dataset_name: str, folder: Path, topk: int) -> None:
         manager = self.engine.datamanager
+        records = manager.fetch_test_loaders(dataset_name)
+        if manager.data_type == "image":  # of what could be read
+            read = [set(images.paths) for images in (compared.query, compared.gallery)]
+            records = tuple([r for r in some if r[0] in paths] for some, paths in zip(records, read))
         compat.visualize_ranked_results(
-            distances,
-            manager.fetch_test_loaders(dataset_name),
+            compared.matrix().cpu().numpy(),
+            records,
             manager.data_type,
             width=manager.width,
             height=manager.height,
@@ -273,23 +250,34 @@ class _Evaluation:
         )
 
 
-def _extract(engine: Any, loader: DataLoader, split: str) -> RetrievalSet:
-    """Features of one split, by the engine's own parser and extractor, in the loader's order."""
-    features, pids, camids, paths = [], [], [], []
+def _extract(
+    engine: Any, loader: DataLoader, split: str, device: torch.device
+) -> tuple[RetrievalSet, dict[str, str]]:
+    """Features of one split, by the engine's own parser and extractor, in the loader's order; and faults."""
+    features, pids, camids, paths, unreadable = [], [], [], [], {}
+    image = isinstance(loader, DataLoader) and engine.datamanager.data_type == "image"
+    loader = tolerant_loader(loader) if image else loader
     for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
+        batch, faults = batch if image else (batch, {})
+        unreadable |= faults
+        if not batch:
+            continue
         images, batch_pids, batch_camids = engine.parse_data_for_eval(batch)
-        features.append(_features(engine, images))
+        features.append(_features(engine, images).to(device))
         pids.append(batch_pids)
         camids.append(batch_camids)
         paths.extend(batch.get("impath", ()))  # the host's parser drops it; tracklets have none
     if not features:
-        raise ValueError(f"expected at least one image in {split}, got none")
+        raise ValueError(f"expected at least one readable image in {split}, got none")
+    for path, reason in unreadable.items():
+        _log.warning("%s is left out: %s", path, reason)
     _log.info("%s: %d features of width %d", split, sum(map(len, features)), features[0].shape[1])
-    return RetrievalSet(torch.cat(features), torch.cat(pids), torch.cat(camids), paths=paths or None)
+    columns = (torch.cat(values) for values in (features, pids, camids))
+    return RetrievalSet(*columns, paths=paths or None), unreadable
 
 
 def _features(engine: Any, images: Tensor) -> Tensor:
-    return engine.extract_features(images.to(_device(engine))).cpu()
+    return engine.extract_features(images.to(_device(engine)))
 
 
 def _device(engine: Any) -> torch.device:
@@ -304,18 +292,3 @@ def _log_results(report: Report, cmc: Sequence[float], mean_ap: float, ranks: Se
     lines += [f"Rank-{rank:<3}: {cmc[rank - 1]:.1%}" for rank in ranks if rank <= len(cmc)]
     _log.info("%s", "\n".join(lines))
     _log.info("%s", report.summary())
-
-
-# torchreid's objects from a configuration, as its scripts make them
-
-
-
-
-
-
-
-
-
-
-
-

@@ -62,7 +62,7 @@ class Processes:
         return result
 
     def same(self, **values: object) -> None:
-        """Raise ValueError unless each value is the same on all processes; what is no integer, by its text."""
+        """Raise ValueError unless each value is the same on all processes; no integer: by its text."""
         for name, value in values.items():
             number = isinstance(value, int)
             found = self.numbers(value if number else _number_of(repr(value)))
