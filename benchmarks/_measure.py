@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchreid_genext.retrieval._memory import PeakMemory
+from torchreid_genext.benchmark.memory import PeakMemory
 
 __all__ = ["MIB", "Measurement", "measure", "table"]
 

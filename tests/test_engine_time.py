@@ -13,8 +13,8 @@ from yacs.config import CfgNode
 
 from torchreid_genext import compat, config
 from torchreid_genext import engine as hooks
-from torchreid_genext.engine import hook
 from torchreid_genext.data.filenames import global_frames
+from torchreid_genext.engine import hook
 from torchreid_genext.retrieval.protocol import Sightings, evaluate
 
 pytestmark = pytest.mark.usefixtures("registered")

@@ -390,6 +390,7 @@ def measurement(query: RetrievalSet, gallery: RetrievalSet, reports: list[Report
         reports=reports,
         differences=[None] * len(reports),
         precision_effect=None,
+        metric=reports[0].metric,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -52,10 +53,22 @@ def train_and_test(cfg: CfgNode) -> None:
     if cfg.model.resume:
         cfg.train.start_epoch = checkpoints.resume_training(cfg.model.resume, model, optimizer, scheduler)
     trainer = engine.attach(engine.build_engine(cfg, data, model, optimizer, scheduler), cfg)
-    trainer.run(**config.run_kwargs(cfg))
     if not cfg.test.evaluate:
         metadata = {"version": genext.__version__, "num_classes": data.num_train_pids, "config": cfg.dump()}
-        checkpoints.save_backbone(Path(cfg.data.save_dir) / "model.safetensors", model, metadata)
+        path = Path(cfg.data.save_dir) / "model.safetensors"
+        save_before_tests(trainer, lambda: checkpoints.save_backbone(path, model, metadata))
+    trainer.run(**config.run_kwargs(cfg))
+
+
+def save_before_tests(trainer: Any, save: Callable[[], object]) -> None:
+    """The host tests before it saves: what was trained must not be lost to a fault of a test."""
+    test = trainer.test
+
+    def saved_and_tested(*arguments: Any, **options: Any) -> Any:
+        save()
+        return test(*arguments, **options)
+
+    trainer.test = saved_and_tested
 
 
 def build_model(cfg: CfgNode, num_classes: int) -> torch.nn.Module:

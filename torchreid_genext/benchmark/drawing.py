@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from torchreid_genext import checkpoints, visualization
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.ranklists import Place, ranked_lists
-from torchreid_genext.retrieval.protocol import Chain, Comparison, Report, RetrievalSet
+from torchreid_genext.retrieval.protocol import Chain, Comparison, Protocol, Report, RetrievalSet
 from torchreid_genext.retrieval.steps import SpatioTemporal
 from torchreid_genext.visualization import Bar, Hit, RankedQuery, Transition
 
@@ -59,14 +59,16 @@ def _save(figure: Figure, path: Path) -> str:
 
 
 def _bars(measurement: Measurement) -> list[Bar]:
-    return [_bar(*pair) for pair in zip(measurement.reports, measurement.differences)]
+    intervals = measurement.intervals or [None] * len(measurement.reports)
+    return [_bar(*row) for row in zip(measurement.reports, measurement.differences, intervals)]
 
 
-def _bar(report: Report, difference: Difference | None) -> Bar:
-    """The interval of the change, laid around the value."""
+def _bar(report: Report, difference: Difference | None, interval: Difference | None) -> Bar:
+    """The interval of the change, laid around the value; without a change, that of the value."""
     rank1 = report.rank(1)
     if difference is None:
-        return Bar(report.chain, report.mAP, None, rank1, None)
+        own = [interval[name][1:] if interval else None for name in ("mAP", "rank1")]
+        return Bar(report.chain, report.mAP, own[0], rank1, own[1])
     around = {
         name: (value - change + low, value - change + high)
         for name, value in (("mAP", report.mAP), ("rank1", rank1))
@@ -77,9 +79,10 @@ def _bar(report: Report, difference: Difference | None) -> Bar:
 
 def _comparison(measurement: Measurement) -> Iterator[tuple[str, Figure]]:
     """What a chain does to the features, against the first chain."""
-    before, after = measurement.reports[0], _most_telling(measurement.reports)
+    after = _most_telling(measurement.reports)
     if after is None:
         return
+    before = measurement.reports[0]
     names = before.chain, after.chain
     versions = [measurement.after(chain) for chain in names]
     yield "density", visualization.density_histograms(_densities(before), _densities(after), names=names)
@@ -87,14 +90,14 @@ def _comparison(measurement: Measurement) -> Iterator[tuple[str, Figure]]:
     for name, rows in _changed_queries(before, after, measurement.query.pids).items():
         share = f"{len(rows)} out of {before.num_query} queries"
         title = f"{measurement.backbone.label}: {names[1]} has {name} rank-1 of {share}"
-        chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)))
+        chosen = _ranked_queries(rows[:_QUERIES], dict(zip(names, versions)), before.ranking.protocol)
         yield name, visualization.ranked_lists(chosen, title=title)
 
 
 def _changed_queries(before: Report, after: Report, pids: Tensor) -> dict[str, list[int]]:
     """Queries whose rank-1 a chain repaired, and those where it broke it; the largest changes first."""
     gain = np.nan_to_num(after.average_precision - before.average_precision)
-    right_before, right_after = (report.first_match_rank == 1 for report in (before, after))
+    right_before, right_after = (report.ranking.rank1 == 1 for report in (before, after))
     changed = {
         "repaired": sorted(np.flatnonzero(~right_before & right_after), key=lambda row: -gain[row]),
         "broken": sorted(np.flatnonzero(right_before & ~right_after), key=lambda row: gain[row]),
@@ -120,13 +123,13 @@ def _most_telling(reports: list[Report]) -> Report | None:
 
 
 def _densities(report: Report) -> dict[str, np.ndarray]:
-    return {"query": report.density_query, "gallery": report.density_gallery}
+    return {"query": report.density_query, "gallery, of queried identities": report.density_gallery}
 
 
 def _embedding(before: RetrievalSet, after: RetrievalSet, names: tuple[str, str]) -> Figure:
     """Gallery images of some people; of unit length, so that both versions have one scale."""
     rows = np.isin(before.pids, _well_seen(before))
-    features = [normalize(version.features).numpy()[rows] for version in (before, after)]
+    features = [normalize(version.features).cpu().numpy()[rows] for version in (before, after)]
     titles = tuple(f"{name}, normalised" for name in names)
     return visualization.embeddings(
         *features, before.pids.numpy()[rows], before.camids.numpy()[rows], names=titles
@@ -142,9 +145,11 @@ def _well_seen(gallery: RetrievalSet) -> list[int]:
     return [candidates[int(place)] for place in places]
 
 
-def _ranked_queries(rows: list[int], versions: dict[str, Comparison]) -> list[RankedQuery]:
+def _ranked_queries(
+    rows: list[int], versions: dict[str, Comparison], protocol: Protocol
+) -> list[RankedQuery]:
     queries = next(iter(versions.values())).query
-    lists = {name: _hits(version, rows) for name, version in versions.items()}
+    lists = {name: _hits(version, rows, protocol) for name, version in versions.items()}
     return [
         RankedQuery(
             queries.paths[row],
@@ -155,9 +160,9 @@ def _ranked_queries(rows: list[int], versions: dict[str, Comparison]) -> list[Ra
     ]
 
 
-def _hits(comparison: Comparison, rows: list[int]) -> list[list[Hit]]:
+def _hits(comparison: Comparison, rows: list[int], protocol: Protocol) -> list[list[Hit]]:
     """The first of the ranked gallery of each row, without junk."""
-    lists = ranked_lists(comparison, rows, _DEPTH)
+    lists = ranked_lists(comparison, rows, _DEPTH, protocol)
     return [[_hit(comparison.gallery, place) for place in places if place.rank] for places in lists]
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torchreid_genext.benchmark.settings import Backbone
 from torchreid_genext.data.generated import Coverage
-from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet, Sightings, transform
+from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet, Sightings, compare
+from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
 
-Difference = dict[
-    str, tuple[float, float, float]
-]  # "mAP", "rank1" -> change, lower and upper end of its interval
+Difference = dict[str, Interval]  # "mAP", "rank1" -> change, lower and upper end of its interval
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,14 @@ class Measurement:
         unreadable: image file -> why it was left out.
         coverage: split -> how many of its images had generated ones; empty unless a chain uses them.
         query: features before any chain. gallery: likewise.
-        reports: one a chain.
-        differences: one a chain, against the first; None for the first itself.
+        reports: one a chain that could be measured.
+        differences: one a report, against that of the first chain; None for that itself, or if there is none.
+        intervals: one a report: mAP and rank-1 themselves; empty without resampling.
+        failures: chain -> why it could not be measured.
+        peak_memory: chain -> bytes above the start, of the chain and its ranking.
         precision_effect: what the precision changed, if it is known.
         train: who was where when in the training split, if a chain learns from it.
+        metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
     """
@@ -61,17 +64,21 @@ class Measurement:
     reports: list[Report]
     differences: list[Difference | None]
     precision_effect: PrecisionEffect | None
+    intervals: list[Difference] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    peak_memory: dict[str, int] = field(default_factory=dict)
     train: Sightings | None = None
+    metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
-        return transform(
+        return compare(
             self.query,
             self.gallery,
             chain,
-            metric=self.reports[0].metric,
+            metric=self.metric,
             memory_limit=self.memory_limit,
             train=self.train,
             index=self.index,
@@ -98,10 +105,16 @@ class Measurement:
             "unreadable": self.unreadable,
             "generated": {split: vars(coverage) for split, coverage in self.coverage.items()},
             "precision_effect": vars(self.precision_effect) if self.precision_effect else None,
-            "chains": [
-                report.to_json() | {"difference": difference}
-                for report, difference in zip(self.reports, self.differences)
-            ],
+            "chains": [self._chain_to_json(place) for place in range(len(self.reports))]
+            + [{"chain": chain, "failed": reason} for chain, reason in self.failures.items()],
+        }
+
+    def _chain_to_json(self, place: int) -> dict[str, Any]:
+        report = self.reports[place]
+        return report.to_json() | {
+            "peak_memory": self.peak_memory.get(report.chain),
+            "interval": self.intervals[place] if self.intervals else None,
+            "difference": self.differences[place],
         }
 
 
@@ -111,7 +124,7 @@ class Result:
 
     Attributes:
         dataset: its name in torchreid.
-        metric: distance. protocol: "market1501" or "cuhk03".
+        metric: distance. protocol: its name.
         measurements: one a backbone.
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
@@ -128,9 +141,9 @@ class Result:
 
     def headline(self) -> str:
         """The data in a line."""
-        first = self.measurements[0].reports[0]
+        first = self.measurements[0]
         return (
-            f"{self.dataset}: {first.num_query} queries, {first.num_gallery} gallery images, "
+            f"{self.dataset}: {len(first.query)} queries, {len(first.gallery)} gallery images, "
             f"{self.metric} distance, {self.protocol} protocol"
         )
 

@@ -16,14 +16,13 @@ from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.precision import resolve
 from torchreid_genext.retrieval.protocol import Chain, Sightings, expand_chains
-from torchreid_genext.retrieval.steps import Fuse
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
     "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "is_present", "open_dataset", "open_training", "with_generated",
+    "check_needs", "is_present", "open_dataset", "open_training", "with_generated",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -231,6 +230,23 @@ def _host_dataset(cfg: CfgNode) -> Any:
         raise ValueError(str(error) if "choose from" in str(error) else f"{error}; {_LAYOUT}") from error
 
 
+def check_needs(cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Chain]) -> None:
+    """Tell before any work what the data set lacks for a chain.
+
+    Raises:
+        ValueError: naming the chain, the step and what is missing.
+    """
+    known = {"cameras", "generated query", "generated gallery"}  # the latter are looked for by themselves
+    known |= {"frames"} if all(split.frames is not None for split in images) else set()
+    for chain in chains:
+        if "training times" in chain.needs and open_training(cfg).sightings() is not None:
+            known.add("training times")
+        try:
+            chain.check_needs(known)
+        except ValueError as error:
+            raise ValueError(f"{error} by names of {dataset_name(cfg)}, in the chain {chain.name}") from error
+
+
 def with_generated(
     cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Chain]
 ) -> tuple[Images, Images]:
@@ -241,7 +257,7 @@ def with_generated(
     Raises:
         ValueError: if there are none, or no root is given.
     """
-    used = {side for chain in chains for step in chain.steps if isinstance(step, Fuse) for side in step.sides}
+    used = {side for chain in chains for side in ("query", "gallery") if f"generated {side}" in chain.needs}
     if used and not cfg.genext.ipg.root:
         raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
     paths = {name: split.paths for name, split in zip(("query", "gallery"), images) if name in used}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torchreid_genext import config
 from torchreid_genext.benchmark import drawing, extracting, rank_lists, settings, writing
 from torchreid_genext.benchmark.extracting import Split
+from torchreid_genext.benchmark.memory import PeakMemory
 from torchreid_genext.benchmark.results import Difference, Measurement, PrecisionEffect, Result
 from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.extraction import Encoder
@@ -18,6 +19,7 @@ from torchreid_genext.retrieval.protocol import (
     Report,
     RetrievalSet,
     Sightings,
+    bootstrap,
     bootstrap_difference,
     evaluate,
 )
@@ -49,10 +51,13 @@ def run(cfg: CfgNode) -> Result:
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
-    images = settings.with_generated(cfg, settings.open_dataset(cfg), chains)
-    measurements = [_measure(cfg, *pair, images, chains) for pair in zip(backbones, encoders)]
-    result = Result(name, cfg.test.dist_metric, protocol(cfg), measurements, Path(cfg.data.save_dir))
-    writing.write(result)  # before the pictures, which may fail for reasons of their own
+    images = settings.open_dataset(cfg)
+    settings.check_needs(cfg, images, chains)
+    images = settings.with_generated(cfg, images, chains)
+    result = Result(name, cfg.test.dist_metric, protocol(cfg), [], Path(cfg.data.save_dir))
+    for pair in zip(backbones, encoders):
+        result = replace(result, measurements=[*result.measurements, _measure(cfg, *pair, images, chains)])
+        writing.write(result)  # what is measured stands, whatever becomes of the rest
     if cfg.genext.benchmark.pictures:
         result = replace(result, pictures=drawing.draw(result))
     if cfg.genext.benchmark.rank_lists:
@@ -74,7 +79,9 @@ def describe(cfg: CfgNode) -> str:
         name, root = settings.dataset_name(cfg), cfg.data.root
         first = f"{name} will first be drawn below {root}, then extracted for {labels}"
         return "\n".join([first, *lines])
-    images = query, gallery = settings.with_generated(cfg, settings.open_dataset(cfg), chains)
+    images = settings.open_dataset(cfg)
+    settings.check_needs(cfg, images, chains)
+    images = query, gallery = settings.with_generated(cfg, images, chains)
     sizes = f"{settings.dataset_name(cfg)}: {len(query.paths)} query and {len(gallery.paths)} gallery images"
     plans = [_described(cfg, *pair, images) for pair in zip(backbones, encoders)]
     return "\n".join([sizes, *plans, *lines])
@@ -103,7 +110,8 @@ def _measure(
     query, gallery = (split.images for split in splits)
     runs = [run for split in splits for run in split.runs]
     train = settings.open_training(cfg).sightings()
-    reports = [evaluate_chain(cfg, query, gallery, chain, train) for chain in chains]
+    reports, failures, peaks = _evaluated(cfg, query, gallery, chains, train)
+    first = next((report for report in reports if report.chain == chains[0].name), None)
     return Measurement(
         backbone=backbone,
         precision=encoder.precision,
@@ -114,12 +122,33 @@ def _measure(
         query=query,
         gallery=gallery,
         reports=reports,
-        differences=[None, *(_difference(cfg, reports[0], report) for report in reports[1:])],
-        precision_effect=_precision_effect(cfg, backbone, encoder, images, chains[0], reports[0], train),
+        differences=[_difference(cfg, first, report) for report in reports],
+        intervals=[_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
+        failures=failures,
+        peak_memory=peaks,
+        precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first, train),
         train=train,
+        metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         index=cfg.genext.evaluation.index,
     )
+
+
+def _evaluated(
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Sightings | None
+) -> tuple[list[Report], dict[str, str], dict[str, int]]:
+    """Reports of the chains; why others failed, which costs no more than their own row; and peak memory."""
+    reports, failures, peaks = [], {}, {}
+    for chain in chains:
+        memory = PeakMemory()
+        try:
+            reports.append(evaluate_chain(cfg, query, gallery, chain, train))
+        except Exception as error:  # whatever it is: hours of other rows must not be lost
+            detail = _log.isEnabledFor(logging.DEBUG)
+            _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
+            failures[chain.name] = f"{type(error).__name__}: {error}"
+        peaks[chain.name] = memory.growth()
+    return reports, failures, peaks
 
 
 def evaluate_chain(
@@ -139,8 +168,15 @@ def evaluate_chain(
     )
 
 
-def _difference(cfg: CfgNode, first: Report, report: Report) -> Difference:
+def _interval(cfg: CfgNode, report: Report) -> Difference:
     keys = cfg.genext.benchmark
+    return bootstrap(report, samples=keys.bootstrap, seed=keys.seed)
+
+
+def _difference(cfg: CfgNode, first: Report | None, report: Report) -> Difference | None:
+    keys = cfg.genext.benchmark
+    if first is None or report is first:
+        return None
     if keys.bootstrap:
         return bootstrap_difference(first, report, samples=keys.bootstrap, seed=keys.seed)
     changes = {"mAP": report.mAP - first.mAP, "rank1": report.rank(1) - first.rank(1)}

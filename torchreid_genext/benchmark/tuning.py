@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from torchreid_genext import checkpoints, config
 from torchreid_genext.benchmark import settings, study
 from torchreid_genext.benchmark.extracting import Split
+from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, Sightings, expand_chains
 from torchreid_genext.retrieval.sets import unmatched_queries
 
@@ -41,9 +42,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trial:
-    """One chain on all folds: rates in 0 .. 1, their means first."""
+    """One chain on all folds: rates in 0 .. 1, their means first; `steps` has what its text leaves out."""
 
     chain: str
+    steps: str
     protocol: str
     mAP: float
     rank1: float
@@ -54,7 +56,7 @@ class Trial:
         """The means over one report a fold."""
         folds = [{"mAP": report.mAP, "rank1": report.rank(1)} for report in reports]
         means = (sum(fold[name] for fold in folds) / len(folds) for name in TARGETS)
-        return cls(chain.name, reports[0].protocol, *means, folds)
+        return cls(chain.name, repr(chain.steps), reports[0].protocol, *means, folds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,8 @@ class Tuning:
 
     Attributes:
         dataset: whose training split it was. label: the backbone.
-        target: what was compared. trials: one a chain.
+        target: what was compared. trials: one a chain that could be measured.
+        failures: chain -> why it could not.
         sizes: queries and gallery images of each fold.
         key: of the features and settings, so that trials of others are not taken for these.
     """
@@ -74,9 +77,11 @@ class Tuning:
     trials: list[Trial]
     sizes: list[tuple[int, int]]
     key: str
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def best(self) -> Trial:
+        """The first of them."""
         return self.trials[0]
 
     def to_json(self) -> dict[str, Any]:
@@ -99,19 +104,25 @@ def tune(cfg: CfgNode) -> Tuning:
     backbone = settings.backbones(cfg)[0]
     path = Path(cfg.data.save_dir) / "tuning.json"
     config.write_config(cfg, cfg.data.save_dir)
-    images = Split(cfg, settings.build_encoder(cfg, backbone), settings.open_training(cfg)).images
+    training = settings.open_training(cfg)
+    _check_needs(chains, training)
+    images = Split(cfg, settings.build_encoder(cfg, backbone), training).images
     parts = list(folds(images, keys.folds, seed=keys.seed))
     key = _key(cfg, images)
     known = _known(path, key)
-    trials: list[Trial] = []
+    sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
+    tuning = Tuning(settings.dataset_name(cfg), backbone.label, keys.target, [], sizes, key)
     for number, chain in enumerate(chains, start=1):
         _log.info("%d of %d", number, len(chains))
-        trials.append(known.get(chain.name) or _trial(cfg, chain, parts))
-        trials.sort(key=lambda trial: -getattr(trial, keys.target))
-        sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
-        name = settings.dataset_name(cfg)
-        tuning = Tuning(name, backbone.label, keys.target, trials, sizes, key)
+        try:
+            tuning.trials.append(known.get(repr(chain.steps)) or _trial(cfg, chain, parts))
+        except Exception as error:  # whatever it is: the other trials must not be lost
+            _log.warning("chain %s failed: %s", chain.name, error)
+            tuning.failures[chain.name] = f"{type(error).__name__}: {error}"
+        tuning.trials.sort(key=lambda trial: -getattr(trial, keys.target))
         checkpoints.write_json(path, tuning.to_json())
+    if not tuning.trials:
+        raise ValueError(f"expected a chain that can be measured, got none: {tuning.failures}")
     return tuning
 
 
@@ -125,14 +136,14 @@ def _key(cfg: CfgNode, images: RetrievalSet) -> str:
     chosen = (tune.folds, tune.seed, cfg.test.dist_metric, index, study.protocol(cfg))
     digest = hashlib.sha256(repr(chosen).encode())
     for column in (images.features, images.pids, images.camids, images.frames):
-        digest.update(b"" if column is None else column.numpy().tobytes())
+        digest.update(b"" if column is None else column.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def _known(path: Path, key: str) -> dict[str, Trial]:
-    """Trials of an earlier run, by chain."""
+    """Trials of an earlier run, by all that their steps were."""
     saved = json.loads(path.read_text()) if path.is_file() else {}
-    return {trial["chain"]: Trial(**trial) for trial in saved.get("trials", []) if saved.get("key") == key}
+    return {trial["steps"]: Trial(**trial) for trial in saved.get("trials", []) if saved.get("key") == key}
 
 
 def folds(images: RetrievalSet, number: int, *, seed: int = 0) -> Iterator[Part]:
@@ -163,6 +174,7 @@ def tuning_table(tuning: Tuning, shown: int = 20) -> str:
     lines += [
         f"  {t.chain.ljust(width)}  {t.mAP * 100:6.2f}  {t.rank1 * 100:6.2f}" for t in tuning.trials[:shown]
     ]
+    lines += [f"  {chain}: failed: {why}" for chain, why in tuning.failures.items()]
     return "\n".join(lines)
 
 
@@ -172,8 +184,14 @@ def _check(keys: CfgNode, chains: list[Chain]) -> None:
     if not chains:
         raise ValueError("expected at least one chain in genext.tune.chains, got none")
     for chain in chains:
-        if any(step.name == "fuse" for step in chain.steps):
+        if any(need.startswith("generated") for need in chain.needs):
             raise ValueError(f"expected chains without generated images, got {chain.name}")
+
+
+def _check_needs(chains: list[Chain], training: Images) -> None:
+    known = {"cameras"} if training.frames is None else {"cameras", "frames", "training times"}
+    for chain in chains:
+        chain.check_needs(known)
 
 
 def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:

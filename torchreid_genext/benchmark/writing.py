@@ -16,10 +16,11 @@ __all__ = ["table", "write"]
 _RANKS = (1, 5, 10)
 _LEGEND = """\
 mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the
-95 % interval of a paired bootstrap over queries. ID2 is the mean squared distance of normalised features to
-their identity's centre, of queries / gallery; smaller is denser. Ties: mAP with all equal distances read
-against and for the query; where they differ, mAP itself ranks equal distances by gallery index. Seconds and
-peak memory are those of chain and ranking."""
+95 % interval of a paired bootstrap over identities; beside the first chain stands the interval of its mAP.
+ID2 is the mean squared distance of normalised features to their identity's centre, of queries / gallery
+images of queried identities; smaller is denser. Ties: mAP with all equal distances read against and for the
+query; where they differ, mAP itself ranks equal distances by gallery index. Seconds and peak memory are those
+of chain and ranking."""
 
 
 def write(result: Result) -> None:
@@ -48,22 +49,30 @@ _HEADER = (
 
 
 def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
-    return [_row(*pair) for pair in zip(measurement.reports, measurement.differences)]
+    intervals = measurement.intervals or [None] * len(measurement.reports)
+    rows = [
+        _row(report, difference, interval, measurement.peak_memory.get(report.chain))
+        for report, difference, interval in zip(measurement.reports, measurement.differences, intervals)
+    ]
+    empty = ("",) * (len(_HEADER) - 2)
+    return rows + [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
 
 
-def _row(report: Report, difference: Difference | None) -> tuple[str, ...]:
+def _row(
+    report: Report, difference: Difference | None, interval: Difference | None, peak: int | None
+) -> tuple[str, ...]:
     rates = [_percent(report.rank(k)) if k <= len(report.cmc) else "" for k in _RANKS]
     low, high = map(_percent, report.map_bounds)
     return (
         report.chain,
         _percent(report.mAP),
-        _change(difference["mAP"]) if difference else "",
+        _change(difference["mAP"]) if difference else _own(interval),
         *rates,
         _percent(report.mINP),
         f"{report.id2_query:.4f} / {report.id2_gallery:.4f}",
         f"{low} .. {high}" if low != high else "",
         f"{sum(report.seconds.values()):.1f}",
-        f"{max(report.peak_memory.values()) / 2**20:.0f}",
+        "" if peak is None else f"{peak / 2**20:.0f}",
         report.protocol,
     )
 
@@ -75,6 +84,10 @@ def _percent(rate: float) -> str:
 def _change(difference: tuple[float, float, float]) -> str:
     change, low, high = (f"{value * 100:+.2f}" for value in difference)
     return change if low == high else f"{change} [{low}, {high}]"
+
+
+def _own(interval: Difference | None) -> str:
+    return f"[{', '.join(map(_percent, interval['mAP'][1:]))}]" if interval else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -138,16 +151,21 @@ def _markdown_faults(unreadable: dict[str, str]) -> str:
 
 def _csv(result: Result) -> str:
     """A row for each backbone and chain, rates as fractions."""
-    rows = [
-        _csv_row(result, measurement, report, difference)
-        for measurement in result.measurements
-        for report, difference in zip(measurement.reports, measurement.differences)
-    ]
+    rows = [row for measurement in result.measurements for row in _csv_rows(result, measurement)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, max(map(list, rows), key=len), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _csv_rows(result: Result, measurement: Measurement) -> list[dict[str, Any]]:
+    rows = [
+        _csv_row(result, measurement, report, difference)
+        for report, difference in zip(measurement.reports, measurement.differences)
+    ]
+    known = {"dataset": result.dataset, "label": measurement.backbone.label}
+    return rows + [{**known, "chain": chain, "failed": why} for chain, why in measurement.failures.items()]
 
 
 def _csv_row(
@@ -174,5 +192,6 @@ def _csv_row(
         "id2_query": report.id2_query,
         "id2_gallery": report.id2_gallery,
         "seconds": sum(report.seconds.values()),
-        "peak_memory_bytes": max(report.peak_memory.values()),
+        "peak_memory_bytes": measurement.peak_memory.get(report.chain, ""),
+        "failed": "",
     }

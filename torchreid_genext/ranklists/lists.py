@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchreid_genext.retrieval.comparison import Comparison
+from torchreid_genext.retrieval.metrics import Protocol, protocol_named
 from torchreid_genext.retrieval.report import Report
 from torchreid_genext.retrieval.sets import RetrievalSet
 
@@ -21,7 +22,7 @@ KINDS = {
     "match": "the query's identity, seen by another camera",
     "miss": "someone else",
     "distractor": "an identity, or a false detection, that no query asks for",
-    "junk": "the query's identity, seen by the query's own camera; the protocol leaves it out",
+    "junk": "left out by the protocol: the query's identity seen by its own camera, or a bad detection",
 }
 
 
@@ -66,7 +67,7 @@ class RankLists:
 
     def changed(self, report: Report) -> tuple[int, int]:
         """How many of all queries have the first chain's wrong rank-1 repaired, and its right one broken."""
-        before, after = (r.first_match_rank == 1 for r in (self.reports[0], report))
+        before, after = (r.ranking.rank1 == 1 for r in (self.reports[0], report))
         return int((~before & after).sum()), int((before & ~after).sum())
 
 
@@ -100,7 +101,8 @@ def collect(
     if query.paths is None or gallery.paths is None:
         raise ValueError("expected query and gallery sets with paths, got a set without")
     rows = choose_queries([report.average_precision for report in reports], queries)
-    places = [ranked_lists(after(name), rows, depth) for name in names]
+    protocol = reports[0].ranking.protocol
+    places = [ranked_lists(after(name), rows, depth, protocol) for name in names]
     return RankLists(dataset, label, depth, query, gallery, rows, reports, places)
 
 
@@ -139,7 +141,12 @@ def _largest_in_turn(changes: NDArray[np.float64]) -> list[int]:
     return list(dict.fromkeys(row for row in in_turn if row is not None))
 
 
-def ranked_lists(comparison: Comparison, rows: Sequence[int], depth: int = 10) -> list[list[Place]]:
+def ranked_lists(
+    comparison: Comparison,
+    rows: Sequence[int],
+    depth: int = 10,
+    protocol: Protocol | str = "market1501",
+) -> list[list[Place]]:
     """The first of the gallery as a comparison ranks it, equal distances by gallery index.
 
     Distances that differ in their last bit only may change places with those of an evaluation, whose blocks
@@ -149,19 +156,22 @@ def ranked_lists(comparison: Comparison, rows: Sequence[int], depth: int = 10) -
         comparison: what a chain made of both sets.
         rows: of the query set, one list for each, in this order.
         depth: ranks of each list; junk among them comes on top. All of a smaller gallery.
+        protocol: which says what is junk.
 
     Raises:
         ValueError: if the depth is below 1.
     """
     if depth < 1:
         raise ValueError(f"expected lists of at least 1 rank, got {depth}")
-    query, gallery = comparison.query, comparison.gallery
-    pids, camids = gallery.pids.numpy(), gallery.camids.numpy()
+    protocol, query, gallery = protocol_named(protocol), comparison.query, comparison.gallery
+    pids = gallery.pids.numpy()
     unasked = ~np.isin(pids, query.pids.numpy())
     lists = []
     for row, distances in zip(rows, _distances(comparison, rows)):
         same = pids == int(query.pids[row])
-        junk = same & (camids == int(query.camids[row]))
+        junk = np.full(len(pids), False) if protocol.junk_pid is None else pids == protocol.junk_pid
+        if not protocol.own_camera:
+            junk = junk | same & (gallery.camids.numpy() == int(query.camids[row]))
         kinds = np.select([junk, same, unasked], ["junk", "match", "distractor"], "miss")
         lists.append(list(_places(distances, kinds, depth)))
     return lists

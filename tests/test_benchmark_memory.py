@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from torchreid_genext.retrieval._memory import PeakMemory
+from torchreid_genext.benchmark.memory import PeakMemory
 
 MIB = 2**20
 
