@@ -8,11 +8,15 @@ import fcntl
 import io
 import json
 import logging
+import multiprocessing
 import os
 import pickle
+import resource
+import signal
 import types
 import zipfile
 from collections.abc import Callable, Iterator
+from multiprocessing import Queue
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +145,9 @@ def test_missing_file_names_the_most_similar_one_and_a_folder_its_files(
     (tmp_path / "model.pth.tar-6").mkdir()
     with pytest.raises(FileNotFoundError, match="does not exist; near there: model.pth.tar-60$"):
         reader(tmp_path / "model.pth.tar-66")
-    with pytest.raises(FileNotFoundError, match="choose there: model.pth.tar-10, model.pth.tar-60, notes.txt$"):
+    with pytest.raises(
+        FileNotFoundError, match="choose there: model.pth.tar-10, model.pth.tar-60, notes.txt$"
+    ):
         reader(tmp_path)
 
 
@@ -179,7 +185,9 @@ def test_files_of_python_2_are_read_with_their_numpy_scalars(tmp_path: Path) -> 
 
 def test_code_in_a_file_of_python_2_is_refused_and_not_run(tmp_path: Path) -> None:
     save_as_python2({"state_dict": WEIGHTS, "extra": Harmful(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil.pth, .* it holds code \(\w+\.mkdir\): save only the state_dict"):
+    with pytest.raises(
+        ValueError, match=r"evil.pth, .* it holds code \(\w+\.mkdir\): save only the state_dict"
+    ):
         checkpoints.safe_load(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -218,7 +226,10 @@ def test_metadata_and_hdf5_of_what_is_none_are_refused_alike(tmp_path: Path, kin
 
 
 def test_archive_and_program_are_told_from_weights(tmp_path: Path) -> None:
-    for names, words in ((["w.pth"], "a zip archive, not weights: unpack"), (PROGRAM, "a TorchScript program")):
+    for names, words in (
+        (["w.pth"], "a zip archive, not weights: unpack"),
+        (PROGRAM, "a TorchScript program"),
+    ):
         with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
             for name in names:
                 archive.writestr(name, "x")
@@ -295,7 +306,9 @@ def test_mapping_that_holds_itself_is_refused(tmp_path: Path) -> None:
     content: dict = {"epoch": 1}
     content["again"] = content
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="expected named tensors in .*w.pth, got the entries 'epoch', 'again'"):
+    with pytest.raises(
+        ValueError, match="expected named tensors in .*w.pth, got the entries 'epoch', 'again'"
+    ):
         checkpoints.safe_load(tmp_path / "w.pth")
 
 
@@ -417,6 +430,26 @@ def test_full_disk_is_named_and_leaves_the_earlier_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def save_with_little_room(path: Path, answer: Queue) -> None:
+    """Write weights where files may have a kilobyte; a true disk fills in the same way."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+    try:
+        checkpoints.save(path, {"a": torch.ones(10000)})
+    except OSError as error:
+        answer.put((error.errno, error.filename))
+
+
+def test_system_errors_of_safetensors_are_told_as_such(tmp_path: Path) -> None:
+    path, answer = checkpoints.save(tmp_path / "w.safetensors", WEIGHTS), Queue()
+    process = multiprocessing.get_context("fork").Process(target=save_with_little_room, args=(path, answer))
+    process.start()
+    assert answer.get(timeout=60) == (errno.EFBIG, str(path))
+    process.join()
+    assert equal(checkpoints.safe_load(path), WEIGHTS)
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
 def test_home_folder_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     written = [
@@ -488,7 +521,15 @@ def test_weights_of_another_torchreid_model_give_one_short_error(tmp_path: Path)
     assert len(str(caught.value)) < 1500
 
 
-PREFIXES = ["module.", "module.module.", "_orig_mod.", "module._orig_mod.", "base.", "backbone.", "model.module."]
+PREFIXES = [
+    "module.",
+    "module.module.",
+    "_orig_mod.",
+    "module._orig_mod.",
+    "base.",
+    "backbone.",
+    "model.module.",
+]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -510,14 +551,19 @@ def test_prefix_of_some_names_is_taken_off_beside_a_bare_classifier(tmp_path: Pa
 def test_prefix_that_belongs_to_the_model_stays(tmp_path: Path) -> None:
     source = nn.ModuleDict({"module": randomized(Network()), "base": randomized(Network())})
     model = nn.ModuleDict({"module": Network(), "base": Network()})
-    assert checkpoints.load_weights(model, checkpoints.save(tmp_path / "w.safetensors", source.state_dict())) == []
+    assert (
+        checkpoints.load_weights(model, checkpoints.save(tmp_path / "w.safetensors", source.state_dict()))
+        == []
+    )
     assert equal(dict(model.state_dict()), dict(source.state_dict()))
 
 
 def test_names_that_do_not_fit_without_a_prefix_either_are_refused(tmp_path: Path) -> None:
     state = {f"base.{name}": tensor for name, tensor in Network(width=7).state_dict().items()}
     path = checkpoints.save(tmp_path / "w.safetensors", state | {"bottleneck.weight": torch.ones(7)})
-    with pytest.raises(ValueError, match=r"got .*w.safetensors: 1 unexpected \(bottleneck.weight\); 6 of another"):
+    with pytest.raises(
+        ValueError, match=r"got .*w.safetensors: 1 unexpected \(bottleneck.weight\); 6 of another"
+    ):
         checkpoints.load_weights(Network(), path)
 
 
@@ -526,7 +572,9 @@ def test_compiled_model_is_filled_and_saved_by_its_own_names(tmp_path: Path) -> 
     model = torch.compile(Network())
     checkpoints.load_weights(model, checkpoints.save(tmp_path / "w.safetensors", source.state_dict()))
     path = checkpoints.save_backbone(tmp_path / "b.safetensors", model, {})
-    assert equal(checkpoints.safe_load(path), {f"features.{k}": v for k, v in source.features.state_dict().items()})
+    assert equal(
+        checkpoints.safe_load(path), {f"features.{k}": v for k, v in source.features.state_dict().items()}
+    )
 
 
 LIKE_CLASSIFIERS = ["fc", "head", "head.fc", "last_linear"]

@@ -104,7 +104,9 @@ def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Kin
 
 def _faults(misfits: Kinds, ignore: tuple[str, ...]) -> Kinds:
     """Misfits without those of ignored layers."""
-    faults = {kind: [name for name in names if not name.startswith(ignore)] for kind, names in misfits.items()}
+    faults = {
+        kind: [name for name in names if not name.startswith(ignore)] for kind, names in misfits.items()
+    }
     if _CLASSIFIER in ignore:
         faults["unexpected"] = [name for name in faults["unexpected"] if not _LIKE_IT.fullmatch(name)]
     return faults

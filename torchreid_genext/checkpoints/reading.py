@@ -151,4 +151,6 @@ def _numpy_scalar_globals() -> list[Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"expected a whole file of tensors, got {path}, which cannot be read: {reason(path, error)}")
+    return ValueError(
+        f"expected a whole file of tensors, got {path}, which cannot be read: {reason(path, error)}"
+    )
