@@ -458,7 +458,9 @@ def test_home_folder_is_found_in_every_path(tmp_path: Path, monkeypatch: pytest.
         checkpoints.save("~/w.safetensors", WEIGHTS, {"a": 1}),
     ]
     assert written == [tmp_path / "a.txt", tmp_path / "a.json", tmp_path / "w.safetensors"]
-    assert {path.name for path in written} == {*os.listdir(tmp_path)}
+    with checkpoints.atomic_path("~/a.png") as temporary:
+        assert temporary.parent == tmp_path
+    assert {path.name for path in written} | {"a.png"} == {*os.listdir(tmp_path)}
     assert equal(checkpoints.safe_load("~/w.safetensors"), WEIGHTS)
     assert checkpoints.read_metadata("~/w.safetensors") == {"a": 1}
     torch.save(Network().state_dict(), tmp_path / "n.pth")
@@ -565,6 +567,13 @@ def test_names_that_do_not_fit_without_a_prefix_either_are_refused(tmp_path: Pat
         ValueError, match=r"got .*w.safetensors: 1 unexpected \(bottleneck.weight\); 6 of another"
     ):
         checkpoints.load_weights(Network(), path)
+
+
+def test_names_that_would_fall_together_keep_their_prefix(tmp_path: Path) -> None:
+    state = Network().state_dict()
+    state |= {f"module.{name}": tensor for name, tensor in state.items()}
+    with pytest.raises(ValueError, match=r"9 unexpected \(module.features.0.weight"):
+        checkpoints.load_weights(Network(), checkpoints.save(tmp_path / "w.safetensors", state))
 
 
 def test_compiled_model_is_filled_and_saved_by_its_own_names(tmp_path: Path) -> None:
