@@ -572,7 +572,7 @@ def test_names_that_do_not_fit_without_a_prefix_either_are_refused(tmp_path: Pat
 def test_names_that_would_fall_together_keep_their_prefix(tmp_path: Path) -> None:
     state = Network().state_dict()
     state |= {f"module.{name}": tensor for name, tensor in state.items()}
-    with pytest.raises(ValueError, match=r"9 unexpected \(module.features.0.weight"):
+    with pytest.raises(ValueError, match=r"9 unexpected \(module\."):
         checkpoints.load_weights(Network(), checkpoints.save(tmp_path / "w.safetensors", state))
 
 
