@@ -569,6 +569,22 @@ def test_names_that_do_not_fit_without_a_prefix_either_are_refused(tmp_path: Pat
         checkpoints.load_weights(Network(), path)
 
 
+class Adaptable(Network):
+    """Takes its width from the weights."""
+
+    def adapt(self, metadata: dict, state: dict, source: Path) -> None:
+        vars(self).update(vars(Network(width=len(state["features.0.weight"]))))
+        self.told = metadata
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_model_that_adapts_is_told_names_without_prefix_and_metadata(tmp_path: Path, suffix: str) -> None:
+    state = {f"_orig_mod.{name}": tensor for name, tensor in Network(width=7).state_dict().items()}
+    model = Adaptable()
+    checkpoints.load_weights(model, checkpoints.save(tmp_path / f"w{suffix}", state, {"kind": "a"}))
+    assert model.features[0].out_features == 7 and model.told == {"kind": "a"}
+
+
 def test_names_that_would_fall_together_keep_their_prefix(tmp_path: Path) -> None:
     state = Network().state_dict()
     state |= {f"module.{name}": tensor for name, tensor in state.items()}
