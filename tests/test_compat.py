@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import torchreid_genext as genext
 from tests.conftest import ROOT
 from torchreid_genext import compat
+from torchreid_genext.data import filenames
 
 
 def run_python(code: str, *paths: Path) -> subprocess.CompletedProcess:
@@ -132,6 +135,65 @@ def test_dataset_with_an_empty_split_is_named(tmp_path: Path) -> None:
         (tmp_path / "market1501" / "Market-1501-v15.09.15" / name).mkdir(parents=True)
     with pytest.raises(ValueError, match="expected data of market1501 in .*, got a split without images"):
         compat.init_image_dataset("market1501", root=str(tmp_path))
+
+
+def write_market(root: Path, *names: str) -> None:
+    """Market-1501's folders, with an image of each name in all of them."""
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        place = root / "market1501" / "Market-1501-v15.09.15" / folder
+        place.mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", (8, 16)).save(place / name)
+
+
+def open_market(root: Path) -> object:
+    return compat.init_image_dataset("market1501", root=str(root))
+
+
+def manage_market(root: Path) -> object:
+    options = {"use_gpu": False, "workers": 0, "batch_size_train": 1}
+    return compat.image_data_manager(
+        root=str(root), sources=["market1501"], targets=["market1501"], **options
+    )
+
+
+@pytest.mark.parametrize("opened", [open_market, manage_market])
+def test_cameras_that_the_host_reads_as_others_are_refused_by_name(
+    tmp_path: Path, opened: Callable[[Path], object]
+) -> None:
+    write_market(tmp_path / "short", "0001_c1s1_000001_00.jpg", "0002_c3s12_000001_00.jpg")
+    opened(tmp_path / "short")
+    write_market(tmp_path / "long", "0001_c1s1_000001_00.jpg", "0002_c12s1_000001_00.jpg")
+    message = (
+        "expected cameras 1 to 9 in the file names of market1501, got .*0002_c12s1.*as camera 1; register"
+    )
+    with pytest.raises(ValueError, match=message):
+        opened(tmp_path / "long")
+
+
+def test_class_that_reads_long_camera_numbers_itself_may_do_so(tmp_path: Path) -> None:
+    class Reader(compat.image_datasets()["market1501"]):
+        def process_dir(self, *arguments: object, **options: object) -> list[tuple[str, int, int]]:
+            records = super().process_dir(*arguments, **options)
+            return [(path, pid, filenames.parse(path).camid) for path, pid, _ in records]
+
+    write_market(tmp_path, "0001_c1s1_000001_00.jpg", "0002_c12s1_000001_00.jpg")
+    compat.register_image_dataset("reader", Reader)
+    try:
+        opened = compat.init_image_dataset("reader", root=str(tmp_path))
+    finally:
+        compat.unregister_image_dataset("reader", Reader)
+    assert {camid for _, _, camid, *_ in opened.gallery} == {0, 11}
+
+
+def test_home_folder_is_found_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compat.image_dataset_folder("market1501", "~/data") == tmp_path / "data" / "market1501"
+    write_market(tmp_path / "data", "0001_c1s1_000001_00.jpg")
+    assert len(compat.init_image_dataset("market1501", root="~/data").query) == 1
+    (tmp_path / "data" / "dukemtmc-reid").mkdir()
+    with pytest.raises(ValueError, match="from the host"):  # and not that it was withdrawn
+        compat.init_image_dataset("dukemtmcreid", root="~/data")
 
 
 def test_pair_of_torch_and_torchvision_that_does_not_fit_names_the_cure(tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_options_override_the_file_and_the_file_the_defaults(tmp_path: Path) -> 
     assert (cfg.train.lr, cfg.train.max_epoch, cfg.train.batch_size) == (0.25, 7, 32)
 
 
+def test_home_folder_is_found_in_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.yaml").write_text("data: {root: ~/data}\ngenext: {ipg: {root: ~/store}}\n")
+    cfg = config.load_config("~/a.yaml", ["model.load_weights", "~/w.pth"])
+    assert cfg.data.root == str(tmp_path / "data")
+    assert cfg.genext.ipg.root == str(tmp_path / "store")
+    assert cfg.model.load_weights == str(tmp_path / "w.pth")
+    assert config.load_config(root="~/other").data.root == str(tmp_path / "other")
+
+
 def test_written_config_is_read_again(tmp_path: Path) -> None:
     cfg = config.load_config(opts=["genext.nfc.side", "joint", "data.sources", "['a', 'b']"])
     path = config.write_config(cfg, tmp_path / "new" / "folder")

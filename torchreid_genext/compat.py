@@ -11,6 +11,8 @@ import contextlib
 import functools
 import importlib
 import io
+import os
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # Only these differ between the name of a module and the name under which pip knows it.
 _DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "scipy.io": "scipy"}
+_ONE_DIGIT = ("market1501", "dukemtmcreid")  # whose readers take one digit of a camera's number
+_LONG_CAMERA = re.compile(r"[-\d]+_c(\d{2,})(?=s\d|_)")
 _ENGINES = [(data_type, loss) for data_type in ("image", "video") for loss in ("softmax", "triplet")]
 
 
@@ -173,10 +177,13 @@ def init_image_dataset(name: str, **options: Any) -> Any:
     """Open an image data set by name with the host's own options (``root``, ``mode``, ``transform``, ...).
 
     Raises:
-        ValueError: if the name is unknown (the message lists the choices) or its images are not there.
+        ValueError: if the name is unknown (the message lists the choices), its images are not there, or the
+            host misreads their cameras.
     """
     with _opening([name], options):
-        return host().data.datasets.init_image_dataset(name, **options)
+        dataset = host().data.datasets.init_image_dataset(name, **options)
+    _refuse_misread_cameras(name, *(getattr(dataset, split, ()) for split in ("train", "query", "gallery")))
+    return dataset
 
 
 @contextlib.contextmanager
@@ -195,17 +202,34 @@ def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
 
 def _refuse_to_fetch_withdrawn(name: str, dataset: type, root: str) -> None:
     """Where the images are absent, the host would download them; DukeMTMC was withdrawn by its authors."""
-    if name.startswith("dukemtmc") and not Path(root, dataset.dataset_dir).is_dir():
+    if name.startswith("dukemtmc") and not Path(os.path.expanduser(root), dataset.dataset_dir).is_dir():
         raise ValueError(f"expected {name} in {root!r}, got none; it was withdrawn and is never downloaded")
+
+
+def _refuse_misread_cameras(name: str, *splits: Sequence[tuple[Any, ...]]) -> None:
+    """The host reads one digit of a camera's number: cameras 1 and 12 would be one, and their images junk."""
+    readers = tuple(_image_datasets()[known] for known in _ONE_DIGIT)
+    opened = _image_dataset(name)
+    if not (isinstance(opened, type) and issubclass(opened, readers)):
+        return
+    for path, _, camid, *_ in (record for split in splits for record in split):
+        found = _LONG_CAMERA.match(os.path.basename(path))
+        if found and camid == int(found[1][0]) - 1:
+            raise ValueError(
+                f"expected cameras 1 to 9 in the file names of {name}, got {path}, which torchreid reads as "
+                f"camera {found[1][0]}; register a data set class of your own that gives its camids"
+            )
 
 
 def image_dataset_folder(name: str, root: str | Path) -> Path:
     """Where an image data set belongs below `root`; `root` itself if its class has no folder.
 
+    ``~`` is the home folder, as the host has it.
+
     Raises:
         ValueError: if the name is unknown; the message lists the choices.
     """
-    return Path(root, getattr(_image_dataset(name), "dataset_dir", None) or "")
+    return Path(os.path.expanduser(root), getattr(_image_dataset(name), "dataset_dir", None) or "")
 
 
 def _image_dataset(name: str) -> type:
@@ -240,10 +264,16 @@ def image_data_manager(**options: Any) -> Any:
     """torchreid's ``ImageDataManager``.
 
     Raises:
-        ValueError: if a source or target is unknown (the choices are listed) or its images are not there.
+        ValueError: if a source or target is unknown (the choices are listed), its images are not there, or
+            the host misreads their cameras.
     """
     with _opening([*options["sources"], *options["targets"]], options):
-        return host().data.ImageDataManager(**options)
+        manager = host().data.ImageDataManager(**options)
+    for name, splits in manager.test_dataset.items():
+        _refuse_misread_cameras(name, *splits.values())
+    for name in options["sources"]:
+        _refuse_misread_cameras(name, manager.train_loader.dataset.train)
+    return manager
 
 
 def video_data_manager(**options: Any) -> Any:

@@ -27,6 +27,13 @@ def test_generated_name_keeps_the_record_of_its_source() -> None:
     assert parse("0002_c4s1_000451_03_fake_4to2.jpg").camid == 3
 
 
+def test_cameras_and_sequences_may_have_two_digits() -> None:
+    assert parse("0002_c12s10_000451_03.jpg") == Record("0002_c12s10_000451_03.jpg", 2, 11, 10, 451)
+    assert parse("0005_c10_f0046985.jpg", "dukemtmcreid").camid == 9
+    with pytest.raises(ValueError, match=r"expected a camera in 0\.\.5 of market1501, got 11"):
+        global_frames(["0002_c12s1_000451_03.jpg"])
+
+
 @pytest.mark.parametrize(
     "name", ["", "Thumbs.db", "002_c1s1_000451_03.jpg", "0002_c1_f0000451.jpg", "x_c1s1_1_1.jpg"]
 )

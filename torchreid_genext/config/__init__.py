@@ -5,6 +5,7 @@ Every config file written for torchreid works as it is, and yacs refuses unknown
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,14 @@ def merge_file(cfg: CfgNode, config_file: str) -> None:
         ValueError: naming the file and what is wrong with it.
     """
     try:
-        tree = yaml.safe_load(Path(config_file).read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(Path(os.path.expanduser(config_file)).read_text(encoding="utf-8")) or {}
         if not isinstance(tree, dict):
             raise ValueError(f"{tree!r} is not a key with a value")
         cfg.merge_from_other_cfg(CfgNode(tree))
     except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
         reason = _reason(error)
         raise ValueError(f"expected a YAML file of known keys, got {config_file}: {reason}") from error
+    _expand_home(cfg)
 
 
 def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -94,6 +96,16 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     except (KeyError, ValueError, AssertionError) as error:
         given = " ".join(opts)
         raise ValueError(f"expected known keys and values, got {given!r}: {_reason(error)}") from error
+    _expand_home(cfg)
+
+
+def _expand_home(cfg: CfgNode) -> None:
+    """Paths that begin with ``~`` lie in the home folder, as torchreid reads its own; nothing else begins so."""
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            _expand_home(value)
+        elif isinstance(value, str):
+            cfg[name] = os.path.expanduser(value)
 
 
 def check_config(cfg: CfgNode) -> None:

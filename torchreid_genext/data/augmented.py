@@ -12,6 +12,7 @@ data sets by name and hands them nothing but its own options, so `augmenting` sa
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -108,7 +109,7 @@ def generated_folder(name: str, root: str | Path, kind: str = "ipg") -> Path:
         ValueError: if the name is unknown; the message lists the choices.
     """
     folder = compat.image_dataset_folder(name, root)
-    own = folder if folder != Path(root) else folder / name  # a class need not name a folder
+    own = folder if folder != Path(os.path.expanduser(root)) else folder / name  # a class need not name a folder
     return own.with_name(f"{own.name}_generated") / kind
 
 
@@ -149,7 +150,7 @@ class Augmented:
             self.show_summary()
 
     def _pictures(self, root: str, wanted: Augmentation) -> list[Picture]:
-        place = Path(wanted.root or generated_folder(self.plain_name, Path(root).expanduser(), self.kind))
+        place = Path(wanted.root or generated_folder(self.plain_name, root, self.kind))
         options = {"ratio": wanted.ratio, "seed": wanted.seed, "find": _FINDS[self.kind]}
         return find_additions(self.train, place, self.plain_name, **options)
 

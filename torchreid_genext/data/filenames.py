@@ -41,8 +41,8 @@ _SEQUENCES: Mapping[str, Sequence[Sequence[int]]] = {
     "msmt17": (),
     "synthreid": SYNTHREID_SEQUENCES,
 }
-_MARKET = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_\d{2}")
-_DUKE = re.compile(r"(\d{4})_c(\d)_f(\d{7})")
+_MARKET = re.compile(r"(-1|\d{4})_c(\d+)s(\d+)_(\d{6})_\d{2}")
+_DUKE = re.compile(r"(\d{4})_c(\d+)_f(\d{7})")
 _MSMT = re.compile(r"(\d{4})_\d{3}_(\d{2})_(\d{2})(\d{2})(morning|noon|afternoon)")
 _PATTERNS = {"market1501": _MARKET, "synthreid": _MARKET, "dukemtmcreid": _DUKE, "msmt17": _MSMT}
 _EXAMPLES = {

@@ -154,8 +154,8 @@ def _listings(root: str | Path, split: str) -> list[dict[str, str]]:
 
 def _pose_folders(root: str | Path, split: str) -> list[Path]:
     """Of a download, in order."""
-    folder = Path(root, FOLDERS[split])
-    for place in (Path(root), folder):
+    folder = Path(os.path.expanduser(root), FOLDERS[split])
+    for place in (folder.parent, folder):
         if not place.is_dir():
             raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
     numbered = {int(match[1]): path for path in folder.iterdir() if (match := _POSE.fullmatch(path.name))}

@@ -46,7 +46,8 @@ def write_mark(picture: Path, mark: Mark) -> None:
         ValueError: if a number is not finite.
     """
     said = {"kept": mark.kept, "reasons": list(mark.reasons), "measured": mark.measured, "gate": mark.gate}
-    checkpoints.write_json(mark_file(picture), said)
+    text = json.dumps(said, indent=2, allow_nan=False)  # a null would be no measurement
+    checkpoints.write_text(mark_file(picture), f"{text}\n")
 
 
 def read_mark(picture: Path) -> Mark | None:

@@ -212,7 +212,7 @@ class _Store:
         content = json.dumps([what, size, [(os.path.abspath(path), *_times(path)) for path in paths]])
         key = hashlib.sha256(content.encode()).hexdigest()
         name = f"{what}_{size[0]}x{size[1]}_{key[:12]}.safetensors"
-        return cls(Path(folder, name), key, shape)
+        return cls(Path(os.path.expanduser(folder), name), key, shape)
 
     def load(self) -> tuple[Tensor, dict[int, str]] | None:
         """Pixels and faults, or None if there are none that can be trusted."""

@@ -7,6 +7,7 @@ pixels, -1 where a joint is missing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_poses(
         ValueError: if the kind is unknown, a file is malformed (it is named, with line or person), places are
             shares of an image whose size is not told, an image is there twice, or a folder has no file.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.exists():
         raise FileNotFoundError(f"expected a file or folder of poses, got {path}, which does not exist")
     if path.suffix.lower() == ".csv":

@@ -102,7 +102,7 @@ def _canonical(content: Any) -> str:
 
 def is_store(root: str | Path) -> bool:
     """Whether a folder says that it is a store; `ImageStore` tells whether it is one of ours."""
-    return Path(root, _MARK).is_file()
+    return Path(os.path.expanduser(root), _MARK).is_file()
 
 
 class ImageStore:
@@ -116,7 +116,7 @@ class ImageStore:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = Path(os.path.expanduser(root))
         if not is_store(root):
             raise ValueError(f"expected a store of generated images, got {str(root)!r} without {_MARK}")
         if (found := _read_json(self.root / _MARK)) != _CONTENT:
@@ -130,7 +130,7 @@ class ImageStore:
             ValueError: if the folder holds other things, or a store of another version.
         """
         # Listed before the mark is looked for: another process may be creating and filling the same store.
-        others = [path for path in Path(root).glob("*") if not path.name.startswith(".")]
+        others = [path for path in Path(os.path.expanduser(root)).glob("*") if not path.name.startswith(".")]
         if not is_store(root):
             if others:
                 raise ValueError(f"expected a new or empty folder, got {str(root)!r} with {others[0].name}")

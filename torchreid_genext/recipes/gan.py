@@ -7,6 +7,7 @@ camstyle     one model of all cameras, or that of a pair    -> camstyle.safetens
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class _Training:
     def __init__(self, cfg: CfgNode, name: str) -> None:
         self.cfg, self.name, self.node = cfg, name, cfg.genext[name]
         self.size = (self.node.height, self.node.width)
-        self.folder = Path(cfg.data.save_dir, name)
+        self.folder = Path(os.path.expanduser(cfg.data.save_dir), name)
         self.file = self.folder / f"{name}.safetensors"
 
     def run(self) -> Path:

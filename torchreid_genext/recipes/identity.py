@@ -10,6 +10,7 @@ cross      encoder and denoiser without a table  -> inverter.safetensors, genera
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -74,7 +75,7 @@ class _Recipe:
 
     @property
     def folder(self) -> Path:
-        return Path(self.cfg.data.save_dir)
+        return Path(os.path.expanduser(self.cfg.data.save_dir))
 
     @cached_property
     def images(self) -> ImageTensor:

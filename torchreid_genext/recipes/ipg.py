@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -130,7 +131,7 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 
 def _train(cfg: CfgNode) -> Path:
-    folder = Path(cfg.data.save_dir, "ipg")
+    folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
     images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one

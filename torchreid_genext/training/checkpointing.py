@@ -5,7 +5,6 @@ A file is whole or not there at all. The newest whole one counts; the ones befor
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -72,13 +71,7 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; nothing is removed then.
         """
-        from safetensors import SafetensorError
-
-        path = self.path(step)
-        try:
-            checkpoints.save(path, tensors, {**metadata, "step": step})
-        except SafetensorError as error:
-            raise OSError(errno.EIO, f"expected room for a checkpoint, got: {error}", str(path)) from error
+        path = checkpoints.save(self.path(step), tensors, {**metadata, "step": step})
         # Later ones are those that could not be read when this training was resumed before them.
         for old in sorted(self.paths(), key=lambda other: (_step(other) > step, -_step(other)))[self._keep :]:
             old.unlink(missing_ok=True)
