@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["DEVICE", "Pretended", "counting_syncs", "pretended_accelerator"]
+__all__ = ["DEVICE", "Pretended", "Waits", "counting_syncs", "pretended_accelerator"]
 
 DEVICE = torch.device("xpu", 0)
 
@@ -31,7 +31,7 @@ _NUMBERS_TOO = {
     "addmm", "bmm", "cat", "stack", "dot", "mv", "equal", "embedding",
 }  # fmt: skip
 
-_counts: list[Counter[str]] = []
+_counts: list[Waits] = []
 
 
 class Pretended(Tensor):
@@ -90,10 +90,16 @@ def pretended_accelerator() -> Iterator[torch.device]:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
+class Waits(Counter[str]):
+    """How often the host waited, by what made it wait; ``fetched``: how many numbers were copied to it."""
+
+    fetched = 0
+
+
 @contextmanager
-def counting_syncs() -> Iterator[Counter[str]]:
-    """How often the host waits for the accelerator meanwhile, by what makes it wait."""
-    count: Counter[str] = Counter()
+def counting_syncs() -> Iterator[Waits]:
+    """How often the host waits for the accelerator meanwhile."""
+    count = Waits()
     _counts.append(count)
     try:
         yield count
@@ -101,9 +107,10 @@ def counting_syncs() -> Iterator[Counter[str]]:
         _counts.remove(count)
 
 
-def _waits(name: str) -> None:
+def _waits(name: str, fetched: int = 0) -> None:
     for count in _counts:
         count[name] += 1
+        count.fetched += fetched
 
 
 def _held(value: Any) -> Any:
@@ -150,7 +157,7 @@ def _moved(name: str, tensor: Tensor, args: tuple, kwargs: dict) -> Tensor:
         if ours == isinstance(tensor, Pretended):
             return Tensor.to(tensor, copy=kwargs.get("copy", False), **kept)
         if not ours:
-            _waits("cpu")
+            _waits("cpu", tensor.numel())
         found = Tensor.to(_held(tensor), copy=True, **kept)
     return Pretended(found) if ours else found
 
@@ -218,7 +225,7 @@ def _count_waits(name: str, args: tuple, kwargs: dict) -> None:
     if name in _SYNCS:
         _waits(name)
     if name == "copy_" and isinstance(args[1], Pretended) and not isinstance(args[0], Pretended):
-        _waits("cpu")
+        _waits("cpu", args[1].numel())
     if name == "repeat_interleave" and kwargs.get("output_size") is None:
         _waits(name)
     masks = [t for t in _tensors(args[1:2]) if t.dtype in (torch.bool, torch.uint8)]

@@ -200,6 +200,7 @@ def test_counts_are_of_their_own_block(there: Tensor) -> None:
             there.cpu()
     there.cpu()
     assert outer.total() == 2 and dict(inner) == {"cpu": 1}
+    assert outer.fetched == inner.fetched == 6
 
 
 @pytest.mark.skipif(torch.xpu.is_available(), reason="a real one has that name")
