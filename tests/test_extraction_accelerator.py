@@ -26,8 +26,8 @@ def accelerator() -> None:
         yield
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found.cpu(), expected.cpu(), rtol=1e-5, atol=1e-6)
+def close(found: Tensor, expected: Tensor, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(found.cpu(), expected.cpu(), rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_encoder_gives_the_same(images: list[str], options: dict[str, Any]) -> N
     pixels = torch.stack([torch.from_numpy(read_image(path, 32, 16)) for path in images[:6]])
     encoders = (Encoder(osnet(), "osnet", **SIZE, **options, device=device) for device in (DEVICE, "cpu"))
     found, expected = (encoder(pixels) for encoder in encoders)
-    close(found, expected)
+    close(found, expected, atol=5e-3 if "precision" in options else 1e-6)  # kernels of bf16 round in their own ways
 
 
 @pytest.mark.parametrize("workers", (0, 2))
