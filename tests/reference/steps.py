@@ -68,13 +68,13 @@ def joined(query: Images, gallery: Images) -> Images:
     return Images(*(np.concatenate(columns) for columns in zip(query, gallery)))
 
 
-def neighbour_distances(features: np.ndarray, images: Images, neighbours: str, train: tuple) -> np.ndarray:
+def neighbour_distances(features: np.ndarray, images: Images, neighbours: str, train: tuple, sigma: float) -> np.ndarray:
     """How far images of one set are apart for `nfc`; infinite for those that cannot be neighbours."""
     timed = "spatiotemporal" in neighbours
     distances = squared_distances(features, features)
     if timed:
         where = images.camids, images.frames
-        distances = official_distances(features, *where, features, *where, train, sigma=50)
+        distances = official_distances(features, *where, features, *where, train, sigma=sigma)
     if "cross_camera" in neighbours:
         distances[images.camids[:, None] == images.camids] = np.inf
     np.fill_diagonal(distances, np.inf)
@@ -82,13 +82,14 @@ def neighbour_distances(features: np.ndarray, images: Images, neighbours: str, t
 
 
 def nfc(
-    query: Images, gallery: Images, k1=2, k2=2, side="both", neighbours="any", normalize_after=True, train=()
-) -> Pair:
-    """Features of length one, each with its mutual neighbours; `time` has the form of ST-ReID."""
+    query: Images, gallery: Images, k1=2, k2=2, side="both", neighbours="any", normalize_after=True, train=(),
+    sigma=50.0,
+) -> Pair:  # fmt: skip
+    """Features of length one, each with its mutual neighbours; time in ST-ReID's official form."""
 
     def centralized(images: Images) -> np.ndarray:
         features = unit(images.features)
-        found = summed(features, neighbour_distances(features, images, neighbours, train), k1, k2)
+        found = summed(features, neighbour_distances(features, images, neighbours, train, sigma), k1, k2)
         return unit(found) if normalize_after else found
 
     if side == "joint":
