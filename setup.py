@@ -42,6 +42,9 @@ setup(
         "faiss": ["faiss-cpu>=1.8"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "export": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "test": ["pytest>=8.0", "pytest-xdist>=3.8", "accelerate>=1.0", "scipy>=1.10", "h5py>=3.8", "faiss-cpu>=1.8"],
+        "test": [
+            "pytest>=8.0", "pytest-xdist>=3.8", "hypothesis>=6.100",
+            "accelerate>=1.0", "scipy>=1.10", "h5py>=3.8", "faiss-cpu>=1.8",
+        ],
     },
 )

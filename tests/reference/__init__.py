@@ -1,0 +1,59 @@
+"""Slow, literal restatements of the formulas, in double precision: the oracles of the fast code."""
+
+from tests.reference.cameras import merged_tracklets
+from tests.reference.camstyle import (
+    cyclegan_generator,
+    image_pool,
+    instance_normalized,
+    reflected,
+    strided,
+    transposed,
+)
+from tests.reference.centralization import fuse_generated, id2, nfc, reported_density
+from tests.reference.deformable import carried, convex_contains, direct_linear_transform, nearest_neighbour
+from tests.reference.diffusion import (
+    diffusion_rates,
+    inverted,
+    network_says,
+    sampled,
+    sinusoidal,
+    taken_apart,
+)
+from tests.reference.expansion import expanded
+from tests.reference.neighbours import nearest, squared_distances
+from tests.reference.pg2 import halving_convolved, pg2_discriminator, pg2_discs, pg2_mask
+from tests.reference.quality import (
+    color_distance,
+    inception_score,
+    joints_in_place,
+    structural_similarity,
+    uniform_similarity,
+)
+from tests.reference.ranking import (
+    average_precision,
+    evaluate,
+    ranked,
+    recall_curve,
+    streid_average_precision,
+)
+from tests.reference.reranking import k_reciprocal
+from tests.reference.times import log_ratios, mean_frames, official_distances, parzen, transition_counts
+from tests.reference.training import adam, soft_margin_triplet
+from tests.reference.unet import convolved, doubled, encoded, halved, residual_block, unet, with_constants
+
+__all__ = [
+    "merged_tracklets",
+    "cyclegan_generator", "image_pool", "instance_normalized", "reflected", "strided", "transposed",
+    "fuse_generated", "id2", "nfc", "reported_density",
+    "carried", "convex_contains", "direct_linear_transform", "nearest_neighbour",
+    "diffusion_rates", "inverted", "network_says", "sampled", "sinusoidal", "taken_apart",
+    "expanded",
+    "nearest", "squared_distances",
+    "halving_convolved", "pg2_discriminator", "pg2_discs", "pg2_mask",
+    "color_distance", "inception_score", "joints_in_place", "structural_similarity", "uniform_similarity",
+    "average_precision", "evaluate", "ranked", "recall_curve", "streid_average_precision",
+    "k_reciprocal",
+    "log_ratios", "mean_frames", "official_distances", "parzen", "transition_counts",
+    "adam", "soft_margin_triplet",
+    "convolved", "doubled", "encoded", "halved", "residual_block", "unet", "with_constants",
+]  # fmt: skip
