@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-__all__ = ["from_fixed", "full_precision", "magnitude", "products", "scale_of", "scaled", "to_fixed", "unit"]
+__all__ = ["from_fixed", "full_precision", "magnitude", "products", "rescaled", "scale_of", "scaled", "to_fixed", "unit"]
 
 _STEP = 16  # rows and columns of the tiles that a processor multiplies in one way
 _FRACTION_BITS = {torch.int32: 30, torch.int64: 40}
@@ -85,9 +85,9 @@ def unit(features: Tensor) -> Tensor:
 
 
 def magnitude(*features: Tensor) -> int:
-    """Exponent of the power of two just above the largest absolute value."""
-    largest = max(float(torch.linalg.vector_norm(x, math.inf)) for x in features)
-    return math.frexp(largest)[1]
+    """Exponent of the power of two just above the largest absolute value; a very small one without any."""
+    largest = max((float(torch.linalg.vector_norm(x, math.inf)) for x in features if x.numel()), default=0.0)
+    return math.frexp(largest or 2.0**-149)[1]
 
 
 def scale_of(exponent: int) -> float:
@@ -103,7 +103,12 @@ def scale_of(exponent: int) -> float:
 def scaled(*features: Tensor) -> tuple[tuple[Tensor, ...], float]:
     """Features of which squared distances can be had, and by what they were multiplied, see `scale_of`."""
     scale = scale_of(magnitude(*features))
-    return (features if scale == 1 else tuple(x * scale for x in features)), scale
+    return tuple(rescaled(x, scale) for x in features), scale
+
+
+def rescaled(features: Tensor, scale: float) -> Tensor:
+    """``features * scale``, which for a scale of 1 are themselves."""
+    return features if scale == 1 else features * scale
 
 
 def to_fixed(values: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:

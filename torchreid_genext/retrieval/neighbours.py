@@ -107,7 +107,8 @@ def at_most(where: str, **counts: tuple[int, int]) -> list[int]:
     asked = {name: check_count(name, number) for name, (number, _) in counts.items()}
     beyond = [f"{name}={asked[name]} of {most}" for name, (_, most) in counts.items() if asked[name] > most]
     if beyond:
-        logger.warning("%s: expected as many neighbours as there are, got %s; taking all", where, ", ".join(beyond))
+        numbers = ", ".join(beyond)
+        logger.warning("%s: expected at most as many as there are, got %s; taking all", where, numbers)
     return [min(asked[name], most) for name, (_, most) in counts.items()]
 
 
