@@ -5,7 +5,6 @@ Distances come from features, or row by row from any other origin; the matrix of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,13 +131,10 @@ def greatest_distances(features: Tensor, *, memory_limit: int | None = None) -> 
     """Squared distance (N,) of each row to the one farthest from it; each pair is looked at once."""
     squares = _squares(features)
     greatest = torch.zeros_like(squares)
-    buffer = features.new_empty(0)
     for rows in blocks_within(len(features), 4 * len(features), memory_limit):
-        rest, shape = slice(rows.start, None), (rows.stop - rows.start, len(features) - rows.start)
-        buffer = buffer if len(buffer) else buffer.new_empty(math.prod(shape))  # the first is the largest
-        block = buffer[: math.prod(shape)].view(shape)
-        torch.addmm(squares[rest], features[rows], features[rest].t(), alpha=-2, out=block)
-        block += squares[rows, None]
+        rest = slice(rows.start, None)
+        plus = squares[rows], squares[rest]
+        block = products(features[rows], features[rest], times=-2, plus=plus)
         torch.maximum(greatest[rows], block.amax(1), out=greatest[rows])
         torch.maximum(greatest[rest], block.amax(0), out=greatest[rest])
     return greatest
