@@ -32,6 +32,18 @@ def nfc(features: np.ndarray, k1: int, k2: int, self_distance: float = np.inf) -
     return result
 
 
+def nfc_in_order(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
+    """The same in float32, each sum by ascending index with the own feature in its place: bit for bit."""
+    lists = nearest(features, None, k1)
+    result = np.empty_like(features)
+    for i in range(len(features)):
+        members = sorted([i, *(j for j in lists[i] if i in lists[j][:k2])])
+        result[i] = features[members[0]]
+        for j in members[1:]:
+            result[i] = result[i] + features[j]
+    return result
+
+
 def id2(features: np.ndarray, pids: np.ndarray) -> np.ndarray:
     """Squared distance of each normalised feature to the mean of its identity."""
     unit = features / np.sqrt((features.astype(np.float64) ** 2).sum(1, keepdims=True))
