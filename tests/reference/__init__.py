@@ -9,7 +9,7 @@ from tests.reference.camstyle import (
     strided,
     transposed,
 )
-from tests.reference.centralization import fuse_generated, id2, nfc, reported_density
+from tests.reference.centralization import fuse_generated, id2, nfc, nfc_in_order, reported_density
 from tests.reference.deformable import carried, convex_contains, direct_linear_transform, nearest_neighbour
 from tests.reference.diffusion import (
     diffusion_rates,

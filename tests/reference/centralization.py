@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.reference.neighbours import squared_distances
+from tests.reference.neighbours import nearest, squared_distances
 
 
 def nfc(features: np.ndarray, k1: int, k2: int, self_distance: float = np.inf) -> np.ndarray:
@@ -17,6 +17,18 @@ def nfc(features: np.ndarray, k1: int, k2: int, self_distance: float = np.inf) -
         for j in lists[i]:
             if i in lists[j][:k2]:
                 result[i] = result[i] + features[j]
+    return result
+
+
+def nfc_in_order(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
+    """The same in float32, each sum by ascending index with the own feature in its place: bit for bit."""
+    lists = nearest(features, None, k1)
+    result = np.empty_like(features)
+    for i in range(len(features)):
+        members = sorted([i, *(j for j in lists[i] if i in lists[j][:k2])])
+        result[i] = features[members[0]]
+        for j in members[1:]:
+            result[i] = result[i] + features[j]
     return result
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.reference.neighbours import nearest
-
 
 def adam(gradient, start: np.ndarray, steps: int, step_size: float) -> np.ndarray:
     """Kingma and Ba's descent of one vector; gradient: vector -> vector."""

@@ -136,10 +136,13 @@ def test_stages_on_shares_of_the_images_make_the_same_whole() -> None:
     assert torch.equal(whole.distances(slice(0, QUERIES)), of_features(features))
 
 
-def test_permuting_the_gallery_permutes_the_result() -> None:
+@pytest.mark.parametrize("metric", ("euclidean", "cosine"))
+def test_permuting_the_gallery_permutes_the_result_bit_for_bit(metric: str) -> None:
+    """Sums of weights are in fixed point and products of one kind: no order decides on a digit."""
     features, order = people(), torch.randperm(IMAGES - QUERIES)
     shuffled = torch.cat([features[:QUERIES], features[QUERIES:][order]])
-    torch.testing.assert_close(of_features(shuffled), of_features(features)[:, order])
+    expected = of_features(features, metric=metric)[:, order]
+    assert torch.equal(of_features(shuffled, metric=metric), expected)
 
 
 def test_scale_of_features_does_not_matter_even_where_its_fourth_power_overflows() -> None:
@@ -176,10 +179,6 @@ def test_greatest_distances_are_those_of_the_matrix(memory_limit: int | None) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        ({"k1": 0}, r"expected k1 in 1\.\.89 for 90 images, got 0"),
-        ({"k1": 90}, r"expected k1 in 1\.\.89 for 90 images, got 90"),
-        ({"k2": 0}, r"expected k2 in 1\.\.90 for 90 images, got 0"),
-        ({"k2": 91}, r"expected k2 in 1\.\.90 for 90 images, got 91"),
         ({"lambda_value": 1.5}, r"expected lambda_value in 0\.\.1, got 1.5"),
         ({"lambda_value": math.nan}, r"expected lambda_value in 0\.\.1, got nan"),
         ({"memory_limit": 0}, "expected memory_limit >= 1 byte, got 0"),

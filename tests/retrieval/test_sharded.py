@@ -49,6 +49,13 @@ def equals() -> torch.Tensor:
     return crowd() * (torch.arange(91) % 5 == 0)[:, None] + 1
 
 
+def cliques() -> torch.Tensor:
+    """Three images of each person, close together, the last person has one."""
+    generator = torch.Generator().manual_seed(4)
+    centres, people = 9 * torch.randn(31, 20, generator=generator), torch.arange(93) % 31
+    return (centres[people] + 0.1 * torch.randn(93, 20, generator=generator))[:91]
+
+
 def shard(rank: int, count: int) -> slice:
     start = sum(SIZES[count][:rank])
     return slice(start, start + SIZES[count][rank])
@@ -64,6 +71,11 @@ def results(rank: int, count: int) -> dict[str, Any]:
         "nearest of two sets": sharded.nearest(x[own][: 5 * rank], x[own], k=91),
         "nfc": sharded.nfc(x[own], k1=3, k2=2),
         "nfc with ties": sharded.nfc(y[own], k1=4, k2=4),
+        "nfc of cliques": sharded.nfc(cliques()[own], k1=2, k2=2),
+        "nfc of all": sharded.nfc(x[own], k1=500, k2=500),
+        "nearest of long": sharded.nearest(2.0**80 * x[own], k=5),
+        "nfc of long": sharded.nfc(2.0**80 * x[own], k1=3, k2=2),
+        "k_reciprocal of long": sharded.k_reciprocal(2.0**80 * x[own], 2.0**80 * x[own], k1=200, k2=3),
         "k_reciprocal": sharded.k_reciprocal(x[own], images(1).features[own] @ torch.ones(8, 20), k1=6, k2=3),
         "k_reciprocal of equals": sharded.k_reciprocal(equals()[own], equals()[own], k1=4, k2=2),
         "k_reciprocal cosine": sharded.k_reciprocal(
@@ -94,7 +106,8 @@ def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: Retrieval
         lambda: sharded.evaluate(query, gallery, "rerank+l2"),
         lambda: sharded.evaluate(query, gallery, protocol="cuhk03"),
         lambda: sharded.evaluate(query, gallery, metric="manhattan"),
-        lambda: sharded.k_reciprocal(x, x, k1=200),
+        lambda: sharded.k_reciprocal(x, x, k1=True),
+        lambda: sharded.nearest(x, k=2, memory_limit=rank - 1),
     ]
 
 
@@ -170,6 +183,20 @@ def test_neighbours_in_another_set_and_of_no_rows_at_all(found: dict, count: int
 def test_centralization_equals_one_process_bit_for_bit(found: dict, count: int) -> None:
     assert torch.equal(rows(found, count, "nfc"), nfc(crowd(), k1=3, k2=2))
     assert torch.equal(rows(found, count, "nfc with ties"), nfc(images(0).features, k1=4, k2=4))
+    assert torch.equal(rows(found, count, "nfc of cliques"), nfc(cliques(), k1=2, k2=2))
+    assert torch.equal(rows(found, count, "nfc of all"), nfc(crowd(), k1=90, k2=90))
+    of_persons = rows(found, count, "nfc of cliques").view(-1)[: 62 * 20].view(2, 31, 20)[:, :29]
+    assert torch.equal(*of_persons)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_features_whose_squares_overflow_equal_one_process(found: dict, count: int) -> None:
+    long = 2.0**80 * crowd()
+    for column, expected in enumerate(neighbours.nearest(long, k=5)):
+        assert torch.equal(rows(found, count, "nearest of long", column), expected)
+    assert torch.equal(rows(found, count, "nfc of long"), nfc(long, k1=3, k2=2))
+    expected = reranking.k_reciprocal(crowd(), crowd(), k1=181, k2=3)
+    torch.testing.assert_close(rows(found, count, "k_reciprocal of long"), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -208,7 +235,7 @@ def test_ties_and_junk_are_read_as_in_one_process(found: dict, count: int) -> No
 @pytest.mark.parametrize("count", SIZES)
 def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> None:
     for rank, part in enumerate(found[count]):
-        nan, width, k, own_k, two_widths, k2, step, side, last, cuhk03, metric, k1 = part["problems"]
+        nan, width, k, own_k, two_widths, k2, step, side, last, cuhk03, metric, *rest = part["problems"]
         assert nan == (
             "expected finite x, got NaN or infinity in rows 0 (1 in all)" if rank == 1
             else "expected good arguments on all processes, got bad ones on 1; see there"
@@ -217,13 +244,16 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert k == "expected k in 1..90, got 91"
         assert own_k.startswith("expected one k on all processes, got 2, 3")
         assert two_widths == "expected x and y of one width, got 20 and 5"
-        assert k2 == "expected k2 in 1..90, got 0"
+        assert k2 == "expected k2 >= 1, got 0"
         assert step == "expected only the steps l2, nfc, rerank in shards, got camera_norm"
         assert "expected nfc in shards with neighbours=any" in side
         assert last.startswith("expected re-ranking to be the last step")
         assert cuhk03 == "expected one of the protocols market1501, streid in shards, got 'cuhk03'"
         assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"
-        assert k1 == "expected k1 in 1..181 for 182 images, got 200"
+        assert rest[0] == "expected k1 to be an integer, got True"
+        assert rest[1].startswith(
+            f"expected memory_limit >= 1 byte, got {rank - 1}" if rank < 2 else "expected good arguments"
+        )
 
 
 @pytest.mark.parametrize("count", SIZES)

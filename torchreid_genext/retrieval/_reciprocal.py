@@ -6,15 +6,15 @@ may share the rows and exchange the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import from_fixed, to_fixed
 
-__all__ = ["SparseRows", "expand_locally", "min_sums", "reciprocal_sets", "row_blocks"]
+__all__ = ["SparseRows", "expand_locally", "min_sums", "reciprocal_sets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class SparseRows:
     Attributes:
         starts: where each row begins, and where the last one ends, int64 (N + 1,).
         columns: of the entries, int64, ascending within a row.
-        values: of the entries, float32.
+        values: of the entries, float32, or integers in fixed point.
     """
 
     starts: Tensor
@@ -68,17 +68,14 @@ class SparseRows:
         ahead = self.starts[rows] - (counts.cumsum(0) - counts)
         return place, ahead[place] + torch.arange(len(place), device=place.device)
 
+    def fixed(self) -> SparseRows:
+        """The same with values in fixed point, int32, as `min_sums` adds them."""
+        return replace(self, values=to_fixed(self.values, torch.int32))
+
     def transposed(self, columns: int) -> SparseRows:
         """Rows become columns, of which there were so many."""
         row, order = torch.repeat_interleave(self.counts), self.columns.argsort(stable=True)
         return SparseRows.of(self.columns[order], row[order], self.values[order], columns)
-
-
-def row_blocks(rows: slice, row_bytes: int, memory_limit: int | None) -> Iterator[slice]:
-    """Slices of rows that take so many bytes each and fit into the memory limit together."""
-    size = max(1, (memory_limit or DEFAULT_MEMORY_LIMIT) // row_bytes)
-    for start in range(rows.start, rows.stop, size):
-        yield slice(start, min(start + size, rows.stop))
 
 
 def reciprocal_sets(
@@ -103,7 +100,7 @@ def reciprocal_sets(
     row_bytes = len(lists) + 40 * whole.shape[1] * half.shape[1]
     keys = [
         _expanded(whole, half, mutual_half, part, _mutual(whole, part, memory_limit))
-        for part in row_blocks(rows, row_bytes, memory_limit)
+        for part in blocks_within(rows, row_bytes, memory_limit)
     ]
     keys = torch.cat(keys)
     return keys.div(len(lists), rounding_mode="floor"), keys.remainder(len(lists))
@@ -112,7 +109,7 @@ def reciprocal_sets(
 def _mutual(lists: Tensor, rows: slice, memory_limit: int | None) -> Tensor:
     """Whether each listed image lists the row in return, (B, W)."""
     parts = []
-    for part in row_blocks(rows, 10 * lists.shape[1] ** 2, memory_limit):
+    for part in blocks_within(rows, 10 * lists.shape[1] ** 2, memory_limit):
         own = torch.arange(part.start, part.stop, device=lists.device)
         parts.append((lists[lists[part]] == own[:, None, None]).any(2))
     return torch.cat(parts)
@@ -146,7 +143,7 @@ def expand_locally(
     """
     row_bytes = 64 * k2 * int(vectors.counts.max())
     return SparseRows.concatenate([
-        _means(vectors, lists[part, :k2]) for part in row_blocks(rows, row_bytes, memory_limit)
+        _means(vectors, lists[part, :k2]) for part in blocks_within(rows, row_bytes, memory_limit)
     ])  # fmt: skip
 
 
@@ -154,19 +151,19 @@ def _means(vectors: SparseRows, lists: Tensor) -> SparseRows:
     rows, k2 = lists.shape
     place, entry = vectors.entries(lists.flatten())
     keys = place.div(k2, rounding_mode="floor") * len(vectors) + vectors.columns[entry]
-    keys, order = keys.sort(stable=True)
+    keys, order = keys.sort()
     keys, kept = keys.unique_consecutive(return_inverse=True)
-    sums = torch.zeros(len(keys), device=keys.device).index_add_(0, kept, vectors.values[entry[order]])
+    sums = torch.zeros_like(keys).index_add_(0, kept, to_fixed(vectors.values[entry[order]]))
     row = keys.div(len(vectors), rounding_mode="floor")
-    return SparseRows.of(row, keys.remainder(len(vectors)), sums / k2, rows)
+    return SparseRows.of(row, keys.remainder(len(vectors)), from_fixed(sums) / k2, rows)
 
 
 def min_sums(vectors: SparseRows, others: SparseRows, width: int) -> Tensor:
     """Sums of the smaller of two entries, over the columns that two rows share.
 
     Args:
-        vectors: B rows.
-        others: M rows, transposed: of each column, which rows have an entry there.
+        vectors: B rows of sums of at most 1, in fixed point.
+        others: M rows, likewise, transposed: of each column, which rows have an entry there.
         width: M.
 
     Returns:
@@ -175,5 +172,6 @@ def min_sums(vectors: SparseRows, others: SparseRows, width: int) -> Tensor:
     row = torch.repeat_interleave(vectors.counts)
     place, entry = others.entries(vectors.columns)
     smaller = torch.minimum(vectors.values[place], others.values[entry])
-    sums = torch.zeros(len(vectors) * width, device=row.device)
-    return sums.index_add_(0, row[place] * width + others.columns[entry], smaller).view(-1, width)
+    sums = smaller.new_zeros(len(vectors) * width)
+    sums.index_add_(0, row[place] * width + others.columns[entry], smaller)
+    return from_fixed(sums).view(-1, width)

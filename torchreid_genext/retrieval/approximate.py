@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from torchreid_genext.retrieval import neighbours
-from torchreid_genext.retrieval._blocks import blocks
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT, check_features, squared_distances
+from torchreid_genext.retrieval._blocks import blocks, check_count, check_limit
+from torchreid_genext.retrieval._numerics import full_precision, scaled
+from torchreid_genext.retrieval.neighbours import check_features, squared_distances
 
 __all__ = ["Flat", "Graph", "INDEXES", "Index", "InvertedLists", "nearest", "recall"]
 
@@ -62,7 +63,8 @@ class InvertedLists:
     nprobe: int = 64
 
     def __post_init__(self) -> None:
-        _check_positive(nlist=1 if self.nlist is None else self.nlist, nprobe=self.nprobe)
+        check_count("nlist", 1 if self.nlist is None else self.nlist)
+        check_count("nprobe", self.nprobe)
 
     def build(self, y: Tensor, width: int) -> Any:
         faiss = _faiss()
@@ -95,7 +97,8 @@ class Graph:
     ef_search: int = 64
 
     def __post_init__(self) -> None:
-        _check_positive(**vars(self))
+        for name, value in vars(self).items():
+            check_count(name, value)
 
     def build(self, y: Tensor, width: int) -> Any:
         index = _faiss().IndexHNSWFlat(y.shape[1], self.links)
@@ -108,6 +111,7 @@ class Graph:
 INDEXES = {"flat": Flat, "ivf": InvertedLists, "hnsw": Graph}
 
 
+@full_precision()
 def nearest(
     x: Tensor,
     y: Tensor | None = None,
@@ -138,14 +142,16 @@ def nearest(
     x = check_features(x, "x")
     y_set = x if y is None else check_features(y, "y")
     neighbours.check_sizes(x, y_set, k, excluding_self=y is None)
+    size = None if chunk is None else check_count("chunk", chunk)
+    limit, ((x, y_set), scale) = check_limit(memory_limit), scaled(x, y_set)
     search = _Search(x, y_set, k, excluding_self=y is None, index=_named(index))
-    rows = chunk or search.rows_within(memory_limit or DEFAULT_MEMORY_LIMIT)
+    rows = size or search.rows_within(limit)
     every = torch.arange(len(x), device=x.device)
     parts = [search(every[part]) for part in blocks(len(x), rows)]
     distances, indices = (torch.cat(column) for column in zip(*parts))
     if logger.isEnabledFor(logging.INFO):
         search.log_recall(indices)
-    return distances, indices
+    return (distances if scale == 1 else distances / scale / scale), indices
 
 
 def recall(found: Tensor, expected: Tensor) -> float:
@@ -176,8 +182,6 @@ class _Search:
         self.index, self.built = index, index.build(y.cpu(), self.width)
 
     def rows_within(self, memory_limit: int) -> int:
-        if memory_limit < 1:
-            raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
         row = self.width * (4 * self.x.shape[1] + 64)
         return max(1, min(len(self.x), memory_limit // row))
 
@@ -223,12 +227,6 @@ def _named(index: str | Index) -> Index:
     if index not in INDEXES:
         raise ValueError(f"unknown index {index!r}; choose from exact, {', '.join(INDEXES)}")
     return INDEXES[index]()
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"expected {name} >= 1, got {value}")
 
 
 def _faiss() -> Any:

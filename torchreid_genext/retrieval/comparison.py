@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._blocks import blocks_within, check_limit
+from torchreid_genext.retrieval._numerics import full_precision
 from torchreid_genext.retrieval.density import id2
 from torchreid_genext.retrieval.metrics import Protocol as Rules
 from torchreid_genext.retrieval.metrics import protocol_named, rank_streamed
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 from torchreid_genext.retrieval.report import Report
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, unmatched_queries
 
@@ -50,11 +51,17 @@ class Measure(Protocol):
 class Metric:
     """A distance of features: ``euclidean`` (squared, as in torchreid) or ``cosine``.
 
+    Attributes:
+        name: of the distance.
+        steady: whether equal features get equal distances, wherever they stand in a block; else the digits
+            are torchreid's, which differ by the last bit at the edges of odd blocks.
+
     Raises:
         ValueError: if the name is unknown.
     """
 
     name: str = "euclidean"
+    steady: bool = False
 
     bytes_per_pair = 4
 
@@ -63,7 +70,12 @@ class Metric:
             raise ValueError(f"unknown metric {self.name!r}; choose from {', '.join(METRICS)}")
 
     def __call__(self, x: RetrievalSet, y: RetrievalSet) -> Tensor:
-        return distances(x.features, y.features, self.name)
+        if not self.steady:
+            return distances(x.features, y.features, self.name)
+        if self.name == "cosine":
+            return products(unit(x.features), unit(y.features), times=-1).add_(1)
+        squares = x.features.square().sum(1), y.features.square().sum(1)
+        return products(x.features, y.features, times=-2, plus=squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +106,11 @@ class Comparison:
     def after(self, step: Step) -> Comparison:
         """The comparison that a step makes of this one."""
         start = time.perf_counter()
-        with torch.autocast(self.query.features.device.type, enabled=False):
-            changed = step(self._centred(step))
+        before = self._centred(step)
+        if step.name not in _HOSTS and isinstance(self.measure, Metric):
+            before = replace(before, measure=replace(self.measure, steady=True))
+        with full_precision():
+            changed = step(before)
         if step.final:  # the features themselves stay where they were
             changed = replace(self, reranked=changed.reranked)
         seconds = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
@@ -118,7 +133,7 @@ class Comparison:
         self._check_matches(protocol)
         start = time.perf_counter()
         comparison = self._centred()
-        with torch.autocast(self.query.features.device.type, enabled=False):
+        with full_precision():
             ranking = rank_streamed(
                 comparison._block, *self._labels(),
                 whole_rows=self.reranked is not None,  # re-ranking gives whole rows
@@ -156,9 +171,7 @@ class Comparison:
         Euclidean distances do not change by it, but for rounding. torchreid's own chains keep its digits.
         """
         final = coming is None or coming.final
-        if not final or self.reranked is not None or self.measure != Metric("euclidean"):
-            return self
-        if all(step.name in _HOSTS for step in self.steps):
+        if not final or self.reranked is not None or self.measure != Metric("euclidean", steady=True):
             return self
         mean = self.gallery.features.mean(0)
         spread = sum((part - mean).square_().sum() for part in self.gallery.features.split(4096))
@@ -214,9 +227,7 @@ class Comparison:
 
     def row_blocks(self, rows: int, columns: int) -> Iterator[slice]:
         """Slices of `rows` whose distances to `columns` images fit into the memory limit."""
-        size = max(1, self.pairs_within_limit // columns)
-        for start in range(0, rows, size):
-            yield slice(start, min(start + size, rows))
+        return blocks_within(rows, columns * self.measure.bytes_per_pair, self.memory_limit)
 
     @property
     def search(self) -> dict[str, Any]:
@@ -226,7 +237,7 @@ class Comparison:
     @property
     def pairs_within_limit(self) -> int:
         """How many pairs of images can be compared at a time."""
-        return max(1, (self.memory_limit or DEFAULT_MEMORY_LIMIT) // self.measure.bytes_per_pair)
+        return max(1, check_limit(self.memory_limit) // self.measure.bytes_per_pair)
 
     def matrix(self) -> Tensor:
         """All distances (Q, G) at once, for small sets and for what takes nothing else."""

@@ -30,8 +30,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
+from torchreid_genext.retrieval._blocks import check_limit
 from torchreid_genext.retrieval._counting import Block, Gallery, Tally, sampled_curves
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
 
 __all__ = [
     "PROTOCOLS", "Blocks", "Protocol", "Ranking", "block_shape", "collect", "count", "evaluate_rank",
@@ -380,9 +380,7 @@ def block_shape(
     Raises:
         ValueError: if the memory limit is below one byte.
     """
-    memory_limit = DEFAULT_MEMORY_LIMIT if memory_limit is None else memory_limit
-    if memory_limit < 1:
-        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+    memory_limit = check_limit(memory_limit)
     rows = memory_limit // (4 * gallery)
     if whole_rows or rows >= min(_ENOUGH_ROWS, queries):
         return min(queries, max(1, rows)), gallery

@@ -14,6 +14,7 @@ as fast, and the result is the same.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -21,24 +22,27 @@ import torch
 from torch import Tensor
 
 from torchreid_genext.precision import cpu_has
-from torchreid_genext.retrieval._blocks import blocks
+from torchreid_genext.retrieval._blocks import DEFAULT_MEMORY_LIMIT, blocks, check_count, check_limit
 from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
+from torchreid_genext.retrieval._numerics import full_precision, scaled
 
 if TYPE_CHECKING:
     from torchreid_genext.retrieval.approximate import Index
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT", "INDEXES", "PRECISIONS",
-    "check_features", "check_sizes", "name_rows", "nearest", "squared_distances",
+    "at_most", "check_features", "check_sizes", "name_rows", "nearest", "squared_distances",
 ]  # fmt: skip
 
-DEFAULT_MEMORY_LIMIT = 96 * 2**20  # bytes of working memory; larger blocks are not faster
+logger = logging.getLogger(__name__)
+
 PRECISIONS = ("auto", "fp32", "bf16")
 INDEXES = ("exact", "flat", "ivf", "hnsw")  # the last three through faiss
 _IN_CACHE = 2**20  # bytes of vectors gathered at a time
 _WORTH_TWO_STAGES = 4_000_000  # scores; below, the second copy of the features costs more than it saves
 
 
+@full_precision()
 def nearest(
     x: Tensor,
     y: Tensor | None = None,
@@ -65,7 +69,7 @@ def nearest(
 
     Returns:
         Squared Euclidean distances (N, k), float32, and indices (N, k), int64. Equal distances are ordered by
-        index.
+        index. A distance beyond the range of float32 is infinite, its neighbour is the right one.
 
     Raises:
         ValueError: if a shape, ``k``, ``chunk``, ``memory_limit``, ``precision`` or ``index`` is out of
@@ -79,12 +83,33 @@ def nearest(
     x = check_features(x, "x")
     y_set = x if y is None else check_features(y, "y")
     check_sizes(x, y_set, k, excluding_self=y is None)
-    search = _Search(x, y_set, k, excluding_self=y is None, bf16=_use_bf16(precision, x, y_set))
+    size = None if chunk is None else check_count("chunk", chunk)
+    limit, bf16 = check_limit(memory_limit), _use_bf16(precision, x, y_set)
+    (x, y_set), scale = scaled(x, y_set)
+    search = _Search(x, y_set, k, excluding_self=y is None, bf16=bf16)
     distances = torch.empty(len(x), k, dtype=torch.float32, device=x.device)
     indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    for rows in blocks(len(x), chunk or search.rows_within(memory_limit or DEFAULT_MEMORY_LIMIT)):
+    for rows in blocks(len(x), size or search.rows_within(limit)):
         distances[rows], indices[rows] = search(rows)
-    return distances, indices
+    return (distances if scale == 1 else distances / scale / scale), indices
+
+
+def at_most(where: str, **counts: tuple[int, int]) -> list[int]:
+    """Numbers of neighbours, cut to as many as there are; one warning names those that were more.
+
+    Args:
+        where: what they are for, as the warning begins.
+        counts: of each number what was asked for, and how many there are.
+
+    Raises:
+        ValueError: if a number asked for is no integer >= 1.
+    """
+    asked = {name: check_count(name, number) for name, (number, _) in counts.items()}
+    beyond = [f"{name}={asked[name]} of {most}" for name, (_, most) in counts.items() if asked[name] > most]
+    if beyond:
+        numbers = ", ".join(beyond)
+        logger.warning("%s: expected at most as many as there are, got %s; taking all", where, numbers)
+    return [min(asked[name], most) for name, (_, most) in counts.items()]
 
 
 def check_features(features: Tensor, name: str = "features") -> Tensor:
@@ -124,8 +149,8 @@ def check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"expected x and y of one width, got {x.shape[1]} and {y.shape[1]}")
     most = len(y) - excluding_self
-    if not 1 <= k <= most:
-        raise ValueError(f"expected k in 1..{most}, got {k}")
+    if isinstance(k, bool | float) or k not in range(1, most + 1):
+        raise ValueError(f"expected k in 1..{most}, got {k!r}")
 
 
 def _use_bf16(precision: str, x: Tensor, y: Tensor) -> bool:
@@ -166,8 +191,6 @@ class _Search:
 
     def rows_within(self, memory_limit: int) -> int:
         """How many rows make a block: their bounds, and what is kept of each."""
-        if memory_limit < 1:
-            raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
         row = len(self.y) * self.bounds.bytes + 32 * self.width + 12 * self.x.shape[1]
         return max(1, min(len(self.x), memory_limit // row))
 

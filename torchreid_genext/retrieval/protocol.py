@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torchreid_genext.retrieval._blocks import check_limit
 from torchreid_genext.retrieval.chain import Chain, expand_chains
 from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol, Ranking, protocol_named
@@ -110,7 +111,6 @@ def _check(query: RetrievalSet, gallery: RetrievalSet, memory_limit: int | None,
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
-    if memory_limit is not None and memory_limit < 1:
-        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+    check_limit(memory_limit)
     if isinstance(index, str) and index not in INDEXES:
         raise ValueError(f"unknown index {index!r}; choose from {', '.join(INDEXES)}")

@@ -24,17 +24,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from torchreid_genext.retrieval._blocks import blocks_within, check_limit
+from torchreid_genext.retrieval._numerics import from_fixed, full_precision, to_fixed
 from torchreid_genext.retrieval._reciprocal import (
     SparseRows,
     expand_locally,
     min_sums,
     reciprocal_sets,
-    row_blocks,
 )
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT
+from torchreid_genext.retrieval.neighbours import at_most
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space, Survey
 
-__all__ = ["KReciprocal", "check_ranges", "encode", "k_reciprocal", "k_reciprocal_distances"]
+__all__ = ["KReciprocal", "check_ranges", "counts_of", "encode", "k_reciprocal", "k_reciprocal_distances"]
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -55,8 +56,9 @@ def k_reciprocal(
         q_features: shape (Q, D).
         g_features: shape (G, D).
         metric: ``euclidean`` or ``cosine``; both are squared and squared again.
-        k1: neighbours that may be reciprocal, in 1 .. Q + G - 1.
-        k2: nearest images, the image itself included, whose descriptions are averaged, in 1 .. Q + G.
+        k1: neighbours that may be reciprocal; more than the Q + G - 1 that there are means all of them, and
+            is said in a warning.
+        k2: nearest images, the image itself included, whose descriptions are averaged, likewise.
         lambda_value: share of the original distance in the result, in 0 .. 1.
         memory_limit: bytes of working memory, 96 MiB unless told; the sparse descriptions, a copy of the
             features and the result come on top.
@@ -117,8 +119,8 @@ class KReciprocal:
     Attributes:
         space: the images, queries first, and their original distances.
         greatest: original distance of each image, (N,).
-        query: descriptions of the queries, Q rows.
-        gallery: descriptions of the gallery, transposed.
+        query: descriptions of the queries, Q rows, in fixed point.
+        gallery: descriptions of the gallery, transposed, in fixed point.
         lambda_value: share of the original distance.
         power: to which original distances are raised.
         memory_limit: bytes of working memory, 96 MiB unless told.
@@ -133,6 +135,7 @@ class KReciprocal:
     memory_limit: int | None
 
     @classmethod
+    @full_precision()
     def of(
         cls,
         space: Space,
@@ -149,7 +152,8 @@ class KReciprocal:
         Raises:
             ValueError: if a number is out of range, or the space holds distances that are not finite.
         """
-        check_ranges(len(space), num_query, k1, k2, lambda_value, power, memory_limit)
+        check_ranges(len(space), num_query, lambda_value, power, memory_limit)
+        k1, k2 = counts_of(len(space), k1, k2)
         survey, everyone = space.survey(max(k1 + 1, k2)), slice(0, len(space))
         vectors = encode(space, survey, k1, everyone, power=power, memory_limit=memory_limit)
         if k2 > 1:
@@ -170,21 +174,24 @@ class KReciprocal:
         memory_limit: int | None = None,
     ) -> KReciprocal:
         """From the finished descriptions of all images."""
+        vectors = vectors.fixed()
         gallery = vectors[num_query:].transposed(len(vectors))
         return cls(space, greatest, vectors[:num_query], gallery, lambda_value, power, memory_limit)
 
+    @full_precision()
     def __call__(self, rows: slice | Tensor) -> Tensor:
         """Distances (B, G) of a range of queries, or of some by index."""
         if isinstance(rows, slice):
             return self.distances(rows)
-        size = max(1, (self.memory_limit or DEFAULT_MEMORY_LIMIT) // self._row_bytes)
-        return torch.cat([self._distances(some) for some in rows.split(size)])
+        parts = blocks_within(len(rows), self._row_bytes, self.memory_limit)
+        return torch.cat([self._distances(rows[part]) for part in parts])
 
+    @full_precision()
     def distances(self, rows: slice) -> Tensor:
         """Distances (B, G) of a range of queries to the whole gallery, float32, in 0 .. 1."""
         start, stop, _ = rows.indices(len(self.query))
-        result = torch.empty(stop - start, len(self.space) - len(self.query), device=self.greatest.device)
-        for part in row_blocks(slice(start, stop), self._row_bytes, self.memory_limit):
+        result = self.greatest.new_empty(stop - start, len(self.space) - len(self.query))
+        for part in blocks_within(slice(start, stop), self._row_bytes, self.memory_limit):
             result[part.start - start : part.stop - start] = self._distances(part)
         return result
 
@@ -231,37 +238,37 @@ def encode(
     if len(unknown):
         distances[unknown] = space.pairs(image[unknown], neighbour[unknown])
     weights = _normalised(distances, survey.greatest[image], power).neg_().exp_()
-    sums = torch.zeros_like(survey.greatest).index_add_(0, image, weights)
-    return SparseRows.of(image - rows.start, neighbour, weights / sums[image], rows.stop - rows.start)
+    sums = torch.zeros_like(survey.lists[:, 0]).index_add_(0, image, to_fixed(weights))
+    weights /= from_fixed(sums)[image]
+    return SparseRows.of(image - rows.start, neighbour, weights, rows.stop - rows.start)
+
+
+def counts_of(images: int, k1: int, k2: int) -> list[int]:
+    """k1 and k2 as so many images have them; raises ValueError as `at_most`."""
+    return at_most(f"re-ranking of {images} images", k1=(k1, images - 1), k2=(k2, images))
 
 
 def check_ranges(
     images: int,
     num_query: int,
-    k1: int,
-    k2: int,
     lambda_value: float,
     power: float = 2,
     memory_limit: int | None = None,
 ) -> None:
     """Raise ValueError that names the first number out of range."""
-    for name, value, most in (
-        ("k1", k1, images - 1), ("k2", k2, images), ("num_query", num_query, images - 1),
-    ):  # fmt: skip
-        if not 1 <= value <= most:
-            raise ValueError(f"expected {name} in 1..{most} for {images} images, got {value}")
+    if not 1 <= num_query < images:
+        raise ValueError(f"expected num_query in 1..{images - 1} for {images} images, got {num_query}")
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"expected lambda_value in 0..1, got {lambda_value}")
     if not 0 < power < math.inf:
         raise ValueError(f"expected power > 0 and finite, got {power}")
-    if memory_limit is not None and memory_limit < 1:
-        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+    check_limit(memory_limit)
 
 
 def _known(survey: Survey, image: Tensor, neighbour: Tensor, memory_limit: int | None) -> Tensor:
     """Distances (P,) of pairs where the neighbour is listed, NaN elsewhere."""
-    result = torch.full((len(image),), math.nan, device=image.device)
-    for part in row_blocks(slice(0, len(image)), 12 * survey.lists.shape[1], memory_limit):
+    result = torch.full((len(image),), math.nan, dtype=torch.float32, device=image.device)
+    for part in blocks_within(len(image), 12 * survey.lists.shape[1], memory_limit):
         pair, place = (survey.lists[image[part]] == neighbour[part, None]).nonzero(as_tuple=True)
         result[part.start + pair] = survey.distances[image[part][pair], place]
     return result

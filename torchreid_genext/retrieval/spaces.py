@@ -5,7 +5,6 @@ Distances come from features, or row by row from any other origin; the matrix of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from torchreid_genext.retrieval._reciprocal import row_blocks
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import full_precision, products, scaled, unit
 from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest
 
 __all__ = ["FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
@@ -76,6 +75,8 @@ class FeatureSpace:
     ) -> FeatureSpace:
         """Of any features; cosine distances are half the squared ones of normalised features.
 
+        Very long and very short features are multiplied by a power of two, which re-ranking does not see.
+
         Raises:
             ValueError: if the metric is unknown, or the features are bad or of two widths.
         """
@@ -85,7 +86,8 @@ class FeatureSpace:
             raise ValueError(f"expected query and gallery features of one width, got {widths}")
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"unknown metric {metric!r}; choose from euclidean, cosine")
-        return cls(*(map(normalize, sets) if metric == "cosine" else sets), memory_limit, index)
+        query, gallery = map(unit, sets) if metric == "cosine" else scaled(*sets)[0]
+        return cls(query, gallery, memory_limit, index)
 
     def __len__(self) -> int:
         return len(self.query) + len(self.gallery)
@@ -107,8 +109,8 @@ class FeatureSpace:
 
     def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
         some = self.query[rows] if isinstance(rows, Tensor) else self._of(rows)
-        squares = self._squares[rows, None] + self._squares[columns]
-        return squares.addmm_(some, self._of(columns).t(), alpha=-2).clamp_(min=0)
+        squares = self._squares[rows], self._squares[columns]
+        return products(some, self._of(columns), times=-2, plus=squares).clamp_(min=0)
 
     def _of(self, images: slice) -> Tensor:
         """Features of a range of images: a copy only if it lies in both sets."""
@@ -124,17 +126,15 @@ class FeatureSpace:
         return torch.cat([_squares(self.query), _squares(self.gallery)])
 
 
+@full_precision()
 def greatest_distances(features: Tensor, *, memory_limit: int | None = None) -> Tensor:
     """Squared distance (N,) of each row to the one farthest from it; each pair is looked at once."""
     squares = _squares(features)
     greatest = torch.zeros_like(squares)
-    buffer = torch.empty(0, device=features.device)
-    for rows in row_blocks(slice(0, len(features)), 4 * len(features), memory_limit):
-        rest, shape = slice(rows.start, None), (rows.stop - rows.start, len(features) - rows.start)
-        buffer = buffer if len(buffer) else buffer.new_empty(math.prod(shape))  # the first is the largest
-        block = buffer[: math.prod(shape)].view(shape)
-        torch.addmm(squares[rest], features[rows], features[rest].t(), alpha=-2, out=block)
-        block += squares[rows, None]
+    for rows in blocks_within(len(features), 4 * len(features), memory_limit):
+        rest = slice(rows.start, None)
+        plus = squares[rows], squares[rest]
+        block = products(features[rows], features[rest], times=-2, plus=plus)
         torch.maximum(greatest[rows], block.amax(1), out=greatest[rows])
         torch.maximum(greatest[rest], block.amax(0), out=greatest[rest])
     return greatest
@@ -174,7 +174,7 @@ class RowSpace:
         return Survey(*(torch.cat(values) for values in zip(*parts)))
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
-        result = torch.empty(len(row), device=row.device)
+        result = torch.empty(len(row), dtype=torch.float32, device=row.device)
         for rows, block in self._blocks(slice(int(row[0]), int(row[-1]) + 1)):
             first, end = torch.searchsorted(row, torch.tensor([rows.start, rows.stop], device=row.device))
             result[first:end] = block[row[first:end] - rows.start, column[first:end]]
@@ -184,7 +184,7 @@ class RowSpace:
         return self.rows(rows)[:, columns]
 
     def _blocks(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:
-        for part in row_blocks(rows, self.size * (self.bytes_per_pair + 8), self.memory_limit):
+        for part in blocks_within(rows, self.size * (self.bytes_per_pair + 8), self.memory_limit):
             yield part, self.rows(part)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
+from torchreid_genext.retrieval._blocks import check_limit
 from torchreid_genext.retrieval._counting import Gallery, Tally
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.metrics import (
@@ -98,8 +99,7 @@ def _checked(
     protocol = protocol_named(protocol)
     if protocol.curve != "cmc":  # a sampled curve wants whole rows, which no process has
         raise ValueError(f"expected a protocol whose curve is a CMC in shards, got {protocol.name}")
-    if memory_limit is not None and memory_limit < 1:
-        raise ValueError(f"expected memory_limit >= 1 byte, got {memory_limit}")
+    check_limit(memory_limit)
     Metric(metric)
     chain = Chain.parse(chain)
     for step in chain.steps:
@@ -124,7 +124,7 @@ def _changed(comparison: Comparison, step: Step, group: dist.ProcessGroup | None
         return step(comparison)
 
     def normalized(features: Tensor, wanted: bool) -> Tensor:
-        return normalize(features) if wanted else features
+        return unit(features) if wanted else features
 
     def centralized(images: RetrievalSet) -> Tensor:
         features = normalized(images.features, step.normalize_before)

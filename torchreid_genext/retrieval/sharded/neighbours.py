@@ -9,12 +9,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchreid_genext.retrieval import neighbours
+from torchreid_genext.retrieval._blocks import check_limit
+from torchreid_genext.retrieval._numerics import full_precision, magnitude, rescaled, scale_of
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval.steps.nfc import members_in_order, sum_members
 
 __all__ = ["check_shard", "merge", "nearest", "nearest_in", "nfc"]
 
 
+@full_precision()
 def nearest(
     x: Tensor,
     y: Tensor | None = None,
@@ -45,13 +49,17 @@ def nearest(
     """
     processes = Processes(x.device, group)
     y_own = x if y is None else y
-    x, y_own = processes.agreed(lambda: (check_shard(x, "x"), check_shard(y_own, "y")))
+    x, y_own = processes.agreed(
+        lambda: (check_shard(x, "x"), check_shard(y_own, "y"), check_limit(memory_limit))[:2]
+    )
     _check(processes, x, y_own, k)
-    found = nearest_in(
-        x, y_own, Shards(len(y_own), processes), k=k, excluding_self=y is None,
+    # One scale for all: each shard by itself could make infinite distances of which the order is lost.
+    scale = scale_of(max(processes.numbers(magnitude(x, y_own))))
+    distances, indices = nearest_in(
+        rescaled(x, scale), rescaled(y_own, scale), Shards(len(y_own), processes), k=k, excluding_self=y is None,
         memory_limit=memory_limit, precision=precision,
     )  # fmt: skip
-    return found
+    return distances / scale / scale, indices
 
 
 def nearest_in(
@@ -104,28 +112,41 @@ def nfc(
 
     Args:
         features: shard of this process (n, D); arguments otherwise as ``centralization.nfc``.
-        k1: neighbours considered, in ``1 .. N - 1``, the same on all processes.
+        k1: neighbours considered, the same on all processes.
         k2: how highly the neighbour must rank the row in return, likewise.
         memory_limit: see ``nearest``, as are ``precision`` and ``group``.
 
     Returns:
-        New tensor (n, D), float32: the rows that one process would compute.
+        New tensor (n, D), float32: bit for bit the rows that one process would compute.
 
     Raises:
         ValueError, RuntimeError: as ``nearest``.
     """
-    options = {"memory_limit": memory_limit, "precision": precision, "group": group}
-    _, lists = nearest(features, k=k1, **options)
-    shards = Shards(len(features), Processes(features.device, group))
-    shards.processes.same(k2=k2)
-    if not 1 <= k2 <= shards.total - 1:
-        raise ValueError(f"expected k2 in 1..{shards.total - 1}, got {k2}")
-    row, neighbour = _mutual_pairs(lists, shards, k2)
-    features = check_shard(features)
-    result = features.clone()
-    for part in shards.rounds(len(row)):
-        result.index_add_(0, row[part], shards.fetch(features, neighbour[part]))
-    return result
+    processes = Processes(features.device, group)
+    own = processes.agreed(lambda: check_shard(features))
+    shards = Shards(len(own), processes)
+    k1, k2 = processes.agreed(lambda: _counts(shards.total, k1, k2))
+    processes.same(k1=k1, k2=k2)
+    if shards.total == 1:
+        return own.clone()
+    _, lists = nearest(own, k=k1, memory_limit=memory_limit, precision=precision, group=group)
+    members = _members(*_mutual_pairs(lists, shards, k2), shards, k1)
+
+    def fetch(indices: Tensor) -> Tensor:
+        return torch.cat([own[:0], *(shards.fetch(own, indices[part]) for part in shards.rounds(len(indices)))])
+
+    return sum_members(members, shards.total, fetch)
+
+
+def _counts(total: int, k1: int, k2: int) -> list[int]:
+    return neighbours.at_most(
+        f"mutual neighbours of {total} images", k1=(k1, total - 1), k2=(k2, total - 1)
+    )
+
+
+def _members(row: Tensor, neighbour: Tensor, shards: Shards, most: int) -> Tensor:
+    here = torch.arange(shards.sizes[shards.processes.rank], device=row.device) + shards.offset
+    return members_in_order(here, row, neighbour, most, shards.total)
 
 
 def _mutual_pairs(lists: Tensor, shards: Shards, k2: int) -> tuple[Tensor, Tensor]:

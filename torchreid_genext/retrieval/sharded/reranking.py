@@ -8,19 +8,20 @@ that no list knows the distance of.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from torchreid_genext.retrieval._blocks import blocks
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import full_precision, magnitude, rescaled, scale_of, unit
 from torchreid_genext.retrieval._reciprocal import SparseRows, expand_locally
 from torchreid_genext.retrieval.comparison import METRICS
 from torchreid_genext.retrieval.comparison import distances as squared_distances
-from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT, check_features
-from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, encode
+from torchreid_genext.retrieval.neighbours import check_features
+from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, counts_of, encode
 from torchreid_genext.retrieval.sharded.neighbours import merge, nearest_in
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
@@ -29,6 +30,7 @@ from torchreid_genext.retrieval.spaces import FeatureSpace, Survey
 __all__ = ["Reranking", "k_reciprocal"]
 
 
+@full_precision()
 def k_reciprocal(
     q_features: Tensor,
     g_features: Tensor,
@@ -90,12 +92,17 @@ class Reranking:
     ) -> None:
         self.metric = metric
         self.query, self.gallery = processes.agreed(lambda: self._checked(query, gallery))
-        processes.same(width=self.query.shape[1], k1=k1, k2=k2)
+        processes.same(width=self.query.shape[1])
+        self.scale = scale_of(max(processes.numbers(magnitude(self.query, self.gallery))))
+        self.query, self.gallery = self.prepared(self.query), self.prepared(self.gallery)
         self.query_shards = Shards(len(query), processes)
         self.gallery_shards = Shards(len(gallery), processes)
         self.num_query = self.query_shards.total
         self.total = self.num_query + self.gallery_shards.total
-        check_ranges(self.total, self.num_query, k1, k2, lambda_value, memory_limit=memory_limit)
+        check = functools.partial(check_ranges, memory_limit=memory_limit)
+        processes.agreed(lambda: check(self.total, self.num_query, lambda_value))
+        k1, k2 = processes.agreed(lambda: counts_of(self.total, k1, k2))
+        processes.same(k1=k1, k2=k2)
         self.processes, self.lambda_value, self.memory_limit = processes, lambda_value, memory_limit
         self.survey = self._survey(max(k1 + 1, k2))
         self.vectors = self._gathered(lambda rows: self._encoded(k1, rows))
@@ -109,16 +116,16 @@ class Reranking:
         """Distances of the queries of one process, of features ``visiting``, to this process's gallery."""
         first = self.query_shards.starts[source]
         rows = slice(first, first + len(visiting))
-        gallery = self.vectors[self._places[1]].transposed(self.total)
-        space = FeatureSpace.of(visiting, self.gallery, memory_limit=self.memory_limit)
+        gallery = self.vectors[self._places[1]].fixed().transposed(self.total)
+        space = FeatureSpace(visiting, self.gallery, self.memory_limit)
         return KReciprocal(
-            space, self.survey.greatest[rows], self.vectors[rows], gallery,
+            space, self.survey.greatest[rows], self.vectors[rows].fixed(), gallery,
             self.lambda_value, 2, self.memory_limit,
         )  # fmt: skip
 
     def prepared(self, features: Tensor) -> Tensor:
         """Features whose squared distances are those of the metric, or twice these."""
-        return normalize(features) if self.metric == "cosine" else features
+        return unit(features) if self.metric == "cosine" else rescaled(features, self.scale)
 
     def _checked(self, query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
         query, gallery = check_features(query, "query features"), check_features(gallery, "gallery features")
@@ -127,7 +134,7 @@ class Reranking:
             raise ValueError(f"expected query and gallery features of one width, got {widths}")
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}; choose from {', '.join(METRICS)}")
-        return self.prepared(query), self.prepared(gallery)
+        return query, gallery
 
     @property
     def _places(self) -> tuple[slice, slice]:
@@ -157,8 +164,7 @@ class Reranking:
         greatest = x.new_zeros(len(x))
         for features, shards, _ in self._sets():
             for _, (visiting,) in shards.visits(features):
-                size = max(1, (self.memory_limit or DEFAULT_MEMORY_LIMIT) // (4 * len(visiting)))
-                for rows in blocks(len(x), size):
+                for rows in blocks_within(len(x), 4 * len(visiting), self.memory_limit):
                     farthest = squared_distances(x[rows], visiting).amax(1)
                     torch.maximum(greatest[rows], farthest, out=greatest[rows])
         return greatest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.steps.base import Step, option
@@ -48,11 +48,11 @@ class CameraNormalize(Step):
         return comparison.with_sets(query.with_features(of_query), gallery.with_features(of_gallery))
 
     def _prepared(self, images: RetrievalSet) -> RetrievalSet:
-        return images.with_features(normalize(images.features)) if self.normalize_before else images
+        return images.with_features(unit(images.features)) if self.normalize_before else images
 
     def _normalized(self, images: RetrievalSet, *reference: Tensor) -> Tensor:
         features = camera_norm(images.features, images.camids, *reference, epsilon=self.epsilon)
-        return normalize(features) if self.normalize_after else features
+        return unit(features) if self.normalize_after else features
 
 
 def _lone(camids: Tensor) -> Tensor:

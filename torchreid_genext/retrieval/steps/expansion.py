@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._numerics import full_precision, unit
 from torchreid_genext.retrieval.comparison import Comparison
-from torchreid_genext.retrieval.neighbours import check_features, nearest
+from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest
 from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = [
@@ -71,7 +71,7 @@ class DatabaseAugmentation(Step):
         query, gallery = comparison.query, comparison.gallery
         augmented = database_augmentation(gallery.features, k=self.k, alpha=self.alpha, **comparison.search)
         return comparison.with_sets(
-            query.with_features(normalize(query.features)), gallery.with_features(augmented)
+            query.with_features(unit(query.features)), gallery.with_features(augmented)
         )
 
 
@@ -79,7 +79,7 @@ def _expanded(comparison: Comparison, k: int, alpha: float) -> Comparison:
     query, gallery = comparison.query, comparison.gallery
     expanded = alpha_query_expansion(query.features, gallery.features, k=k, alpha=alpha, **comparison.search)
     return comparison.with_sets(
-        query.with_features(expanded), gallery.with_features(normalize(gallery.features))
+        query.with_features(expanded), gallery.with_features(unit(gallery.features))
     )
 
 
@@ -91,7 +91,7 @@ def average_query_expansion(
     Args:
         query: shape (Q, D), any scale, no zero rows.
         gallery: shape (G, D), likewise.
-        k: how many gallery features, in 1 .. G.
+        k: how many gallery features, >= 1; more than G means all, and is said in a warning.
         memory_limit: bytes of working memory, see ``neighbours.nearest``; normalised copies come on top.
         index: see ``neighbours.nearest``.
 
@@ -99,11 +99,12 @@ def average_query_expansion(
         New tensor (Q, D), float32, L2-normalised.
 
     Raises:
-        ValueError: if ``k`` is out of range, or the features are not finite or of two widths.
+        ValueError: if ``k`` is no integer >= 1, or the features are not finite or of two widths.
     """
     return alpha_query_expansion(query, gallery, k=k, alpha=0, memory_limit=memory_limit, index=index)
 
 
+@full_precision()
 def alpha_query_expansion(
     query: Tensor,
     gallery: Tensor,
@@ -118,7 +119,7 @@ def alpha_query_expansion(
     Args:
         query: shape (Q, D), any scale, no zero rows.
         gallery: shape (G, D), likewise.
-        k: how many gallery features, in 1 .. G.
+        k: how many gallery features, see ``average_query_expansion``.
         alpha: how fast the weight falls, >= 0; 0 weighs all alike, also those of negative cosine.
         memory_limit: see ``average_query_expansion``.
 
@@ -129,11 +130,13 @@ def alpha_query_expansion(
         ValueError: if ``alpha`` is out of range, or as ``average_query_expansion``.
     """
     _check_alpha(alpha)
-    query, gallery = normalize(check_features(query, "query")), normalize(check_features(gallery, "gallery"))
+    query, gallery = unit(check_features(query, "query")), unit(check_features(gallery, "gallery"))
+    (k,) = at_most("query expansion", k=(k, len(gallery)))
     distances, indices = nearest(query, gallery, k=k, memory_limit=memory_limit, index=index)
-    return normalize(_add_weighted(query, gallery, indices, _weights(distances, alpha)))
+    return unit(query + _weighted_sums(gallery, indices, _weights(distances, alpha)))
 
 
+@full_precision()
 def database_augmentation(
     gallery: Tensor, *, k: int = 5, alpha: float = 3.0, memory_limit: int | None = None, index: str = "exact"
 ) -> Tensor:
@@ -141,20 +144,26 @@ def database_augmentation(
 
     Args:
         gallery: shape (G, D), any scale, no zero rows.
-        k: how many other features, in 1 .. G - 1.
+        k: how many other features, >= 1; more than G - 1 means all, and is said in a warning.
         alpha: how fast the weight falls, >= 0; 0 is the mean.
         memory_limit: see ``average_query_expansion``.
 
     Returns:
-        New tensor (G, D), float32, L2-normalised; each row is made of features as they were before.
+        New tensor (G, D), float32, L2-normalised; each row is made of features as they were before. Rows of
+        the same features and weights are equal, bit for bit: a sum runs by ascending index, own included.
 
     Raises:
         ValueError: if ``k`` or ``alpha`` is out of range, or the features are not finite.
     """
     _check_alpha(alpha)
-    gallery = normalize(check_features(gallery, "gallery"))
+    gallery = unit(check_features(gallery, "gallery"))
+    (k,) = at_most("database augmentation", k=(k, len(gallery) - 1))
+    if k == 0:
+        return gallery
     distances, indices = nearest(gallery, k=k, memory_limit=memory_limit, index=index)
-    return normalize(_add_weighted(gallery, gallery, indices, _weights(distances, alpha)))
+    own = torch.arange(len(gallery), device=gallery.device)[:, None]
+    distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], dim=1)
+    return unit(_weighted_sums(gallery, torch.cat([own, indices], dim=1), _weights(distances, alpha)))
 
 
 def _check_alpha(alpha: float) -> None:
@@ -166,8 +175,17 @@ def _weights(squared_distances: Tensor, alpha: float) -> Tensor:
     return (1 - squared_distances / 2).clamp_(min=0).pow_(alpha)
 
 
-def _add_weighted(features: Tensor, others: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    """``f_i + sum_j w_ij g_indices[i, j]``, shape of `features`."""
-    rows = max(1, _IN_CACHE // (4 * others.shape[1] * indices.shape[1]))
-    parts = zip(features.split(rows), indices.split(rows), weights.split(rows))
-    return torch.cat([f + torch.bmm(w[:, None], others[near])[:, 0] for f, near, w in parts])
+def _weighted_sums(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """``sum_j w_ij f_indices[i, j]``, (N, D): by ascending index, and rounded after each product and sum."""
+    indices, order = indices.sort(dim=1)
+    weights = weights.gather(1, order)
+    rows = max(1, _IN_CACHE // (8 * features.shape[1]))
+    parts = zip(indices.split(rows), weights.split(rows))
+    return torch.cat([_weighted_sum(features, *part) for part in parts])
+
+
+def _weighted_sum(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    total = features[indices[:, 0]].mul_(weights[:, :1])
+    for place in range(1, indices.shape[1]):
+        total += features[indices[:, place]].mul_(weights[:, place, None])
+    return total

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
 __all__ = ["Fuse", "fuse_generated"]
+
+_IN_CACHE = 2**20  # bytes of directions made at a time
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Fuse(Step):
         )
 
     def _left_alone(self, images: RetrievalSet) -> Tensor:
-        return normalize(images.features) if self.normalize_before else images.features
+        return unit(images.features) if self.normalize_before else images.features
 
 
 def fuse_generated(
@@ -90,13 +92,15 @@ def fuse_generated(
     if not math.isfinite(eta):
         raise ValueError(f"expected a finite eta, got {eta}")
     if normalize_before:
-        features, total = normalize(features), _sum_of_directions(generated)
+        features, total = unit(features), _sum_of_directions(generated)
     else:
         total = generated.sum(1)
     return features + eta * (total / generated.shape[1] if reduce == "mean" else total)
 
 
 def _sum_of_directions(generated: Tensor) -> Tensor:
-    """``normalize(generated, dim=2).sum(1)`` without a second (N, P, D)."""
-    lengths = torch.linalg.vector_norm(generated, dim=2).clamp_min_(1e-12)
-    return torch.bmm(lengths.reciprocal_()[:, None], generated)[:, 0]
+    """``unit(generated).sum(1)`` without a second (N, P, D)."""
+    total = generated.new_empty(len(generated), generated.shape[2])
+    for rows in blocks_within(len(generated), 8 * generated[0].numel(), _IN_CACHE):
+        total[rows] = unit(generated[rows]).sum(1)
+    return total

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
-from torchreid_genext.retrieval.neighbours import check_features, nearest
+from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
 from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, on_joint, option
 
-__all__ = ["NEIGHBOURS", "Centralize", "add_rows", "mutual_neighbours", "mutual_pairs", "nfc"]
+__all__ = [
+    "NEIGHBOURS", "Centralize", "add_rows", "members_in_order", "mutual_neighbours", "mutual_pairs", "nfc",
+    "sum_members",
+]  # fmt: skip
 
 NEIGHBOURS = ("any", "cross_camera", "spatiotemporal", "cross_camera+spatiotemporal")
 
@@ -78,10 +83,10 @@ class Centralize(Step):
     def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
         features = images.features
         if self.normalize_before:
-            features = normalize(features)
+            features = unit(features)
         images = images.with_features(features)
         features = add_rows(features, *self._mutual(images, comparison))
-        return normalize(features) if self.normalize_after else features
+        return unit(features) if self.normalize_after else features
 
     def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
         if self.neighbours == "any":
@@ -100,7 +105,7 @@ class Centralize(Step):
     def _left_alone(self, images: RetrievalSet) -> Tensor:
         # The other side must stay comparable: it gets the same normalisation, but no neighbours.
         features = images.features
-        return normalize(features) if self.normalize_before or self.normalize_after else features
+        return unit(features) if self.normalize_before or self.normalize_after else features
 
 
 def nfc(
@@ -117,35 +122,79 @@ def nfc(
 
     Args:
         features: one row per image, shape (N, D), any scale.
-        k1: how many neighbours of each row are considered.
-        k2: how highly the neighbour must rank the row in return; beyond ``k1`` it has no further effect,
-            since a neighbour that does not list the row cannot rank it.
+        k1: how many neighbours of each row are considered; more than there are means all of them, and is
+            said in a warning.
+        k2: how highly the neighbour must rank the row in return, likewise; beyond ``k1`` it has no further
+            effect, since a neighbour that does not list the row cannot rank it.
         self_distance: squared distance at which a row finds itself. The official code sets 1000 and so counts
             a row twice where features are farther apart than that; the default leaves the row itself out.
-        memory_limit: bytes of working memory, see ``neighbours.nearest``.
+        memory_limit: bytes of working memory, see ``neighbours.nearest``; the lists and the result come on top.
         precision: of the search for candidates, see ``neighbours.nearest``; the result does not depend on it.
         index: ``exact``, or how faiss searches, see ``neighbours.nearest``.
 
     Returns:
-        New tensor (N, D), float32, not normalised; a row without mutual neighbours is unchanged.
+        New tensor (N, D), float32, not normalised; a row without mutual neighbours is unchanged. Rows that
+        are sums of the same features are equal, bit for bit: a sum runs by ascending index, own included.
 
     Raises:
-        ValueError: unless ``features`` is finite and ``k1`` and ``k2`` are in ``1 .. N - 1``.
+        ValueError: unless ``features`` is finite and ``k1`` and ``k2`` are integers >= 1.
     """
     features = check_features(features)
     row, neighbour = mutual_neighbours(
         features, k1=k1, k2=k2, self_distance=self_distance, memory_limit=memory_limit, precision=precision,
         index=index,
     )  # fmt: skip
-    return add_rows(features, row, neighbour)
+    return add_rows(features, row, neighbour, memory_limit=memory_limit)
 
 
-def add_rows(features: Tensor, row: Tensor, neighbour: Tensor) -> Tensor:
-    """A copy of `features` (N, D) in which row ``row[p]`` has got feature ``neighbour[p]``, for all p."""
-    result = features.clone()
-    for some_rows, some_neighbours in zip(row.split(8192), neighbour.split(8192)):
-        result.index_add_(0, some_rows, features[some_neighbours])
+def add_rows(
+    features: Tensor, row: Tensor, neighbour: Tensor, *, memory_limit: int | None = None
+) -> Tensor:
+    """A copy of `features` (N, D) in which row ``row[p]`` has got feature ``neighbour[p]``, for all p.
+
+    Args:
+        row: ascending, int64 (P,).
+        neighbour: of each row, int64 (P,).
+        memory_limit: bytes of working memory, on top of the result.
+    """
+    counts = torch.bincount(row, minlength=len(features))
+    ends, most = [0, *counts.cumsum(0).tolist()], int(counts.max())
+    result = torch.empty_like(features)
+    for rows in blocks_within(len(features), 12 * features.shape[1] + 48 * (most + 1), memory_limit):
+        pairs = slice(ends[rows.start], ends[rows.stop])
+        own = torch.arange(rows.start, rows.stop, device=row.device)
+        members = members_in_order(own, row[pairs] - rows.start, neighbour[pairs], most, len(features))
+        result[rows] = sum_members(members, len(features), features.__getitem__)
     return result
+
+
+def members_in_order(own: Tensor, row: Tensor, neighbour: Tensor, most: int, nobody: int) -> Tensor:
+    """The neighbours of each row and itself, by ascending index, int64 (B, most + 1).
+
+    Args:
+        own: index of each row (B,).
+        row: ascending places among the rows (P,).
+        neighbour: their neighbours' indices (P,), `most` for one row at most.
+        nobody: what fills up short rows, larger than any index.
+    """
+    counts = torch.bincount(row, minlength=len(own))
+    place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+    members = own.new_full((len(own), most + 1), nobody)
+    members[:, most] = own
+    members[row, place] = neighbour
+    return members.sort(dim=1).values
+
+
+def sum_members(members: Tensor, nobody: int, fetch: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums (B, D) of what is fetched for the members of each row, one after the other from left to right.
+
+    The order alone decides on the bits, on any device: no row is added to twice in one call.
+    """
+    total = fetch(members[:, 0])
+    for column in members[:, 1:].unbind(1):
+        some = (column < nobody).nonzero()[:, 0]
+        total.index_add_(0, some, fetch(column[some]))
+    return total
 
 
 def mutual_neighbours(
@@ -161,36 +210,40 @@ def mutual_neighbours(
     """Pairs (i, j) such that j is among the k1 nearest of i, and i among the first k2 of the k1 nearest of j.
 
     Returns:
-        Two int64 tensors of one length, ordered by i: the rows, and the neighbour of each.
+        Two int64 tensors of one length, ordered by i: the rows, and the neighbour of each. A set of one image
+        has none.
 
     Raises:
         ValueError: as ``nfc``.
     """
+    features = check_features(features)
     most = len(features) - 1
-    for name, value in (("k1", k1), ("k2", k2)):
-        if not 1 <= value <= most:
-            raise ValueError(
-                f"expected {name} in 1..{most} (one less than the images of the set), got {value}"
-            )
-    distances, indices = nearest(features, k=k1, memory_limit=memory_limit, precision=precision, index=index)
+    k1, k2 = at_most(f"mutual neighbours of {most + 1} images", k1=(k1, most), k2=(k2, most))
+    if most == 0:
+        return tuple(torch.empty(2, 0, dtype=torch.int64, device=features.device))
+    distances, indices = nearest(
+        features, k=k1, memory_limit=memory_limit, precision=precision, index=index
+    )
     if self_distance != math.inf:
         indices = _with_self(distances, indices, self_distance)
-    return mutual_pairs(indices, k2)
+    return mutual_pairs(indices, k2, memory_limit=memory_limit)
 
 
-def mutual_pairs(lists: Tensor, k2: int) -> tuple[Tensor, Tensor]:
+def mutual_pairs(lists: Tensor, k2: int, *, memory_limit: int | None = None) -> tuple[Tensor, Tensor]:
     """Pairs (i, j) such that j is in the list of i, and i among the first k2 of the list of j.
 
     Args:
         lists: neighbours of each row, nearest first, int64 (N, k1); -1 where a row has no more.
         k2: how highly the neighbour must rank the row, >= 1.
+        memory_limit: bytes of working memory, 96 MiB unless told.
 
     Returns:
         As `mutual_neighbours`.
     """
     row = torch.arange(len(lists), device=lists.device)[:, None].expand_as(lists)
-    returned = (lists[lists][:, :, :k2] == row[:, :, None]).any(2)  # (N, k1): does the neighbour list it?
-    returned &= lists >= 0
+    returned, ranked = lists >= 0, lists[:, :k2].contiguous()
+    for part in blocks_within(len(lists), 10 * lists.shape[1] * ranked.shape[1], memory_limit):
+        returned[part] &= (ranked[lists[part]] == row[part, :, None]).any(2)  # does the neighbour list it?
     return row[returned], lists[returned]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch.nn.functional import normalize
-
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.steps.base import Step, on_each
 
@@ -19,4 +18,4 @@ class Normalize(Step):
     name = "l2"
 
     def __call__(self, comparison: Comparison) -> Comparison:
-        return on_each(comparison, "both", lambda images: normalize(images.features))
+        return on_each(comparison, "both", lambda images: unit(images.features))
