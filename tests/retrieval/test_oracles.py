@@ -225,6 +225,7 @@ RERANK = st.sampled_from((1, 4, 50)), st.sampled_from((1, 3, 50)), st.sampled_fr
 @given(worlds(), *RERANK)
 def test_rerank(world: World, k1: int, k2: int, share: float) -> None:
     both = steps.unit(steps.joined(world.query, world.gallery).features)
+    assume(np.ptp(both, axis=0).max() > 1e-3)  # images that all lie in one place: a test of its own
     distances = reference.squared_distances(both, both)
     options = {"k1": k1, "k2": k2, "lambda_value": share}
     found = after(world, "l2+" + text("rerank", options)).matrix()
@@ -243,6 +244,16 @@ def test_rerank_of_appearance_and_time(world: World, k1: int, k2: int, share: fl
     found = after(world, text("st", {"form": "official"} | time) + "+" + text("rerank", options)).matrix()
     expected = reference.k_reciprocal(distances, len(world.query.pids), **options, power=1)
     same(found, expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("images", (2, 3, 12))
+def test_reranking_of_images_in_one_place_finds_no_distances(images: int) -> None:
+    row = np.random.default_rng(images).normal(size=(1, 8)).astype(np.float32).repeat(images, 0)
+    places = np.arange(images)
+    columns = row, places, places, places, row[:, None]
+    query, gallery = (Images(*(column[part] for column in columns)) for part in (slice(0, 1), slice(1, None)))
+    found = after(World(query, gallery, (places, places, places)), "l2+rerank(k1=1,k2=1)").matrix()
+    assert found.abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("chain", ("nfc", "nfc(neighbours=cross_camera)", "dba", "aqe", "camera_norm", "tracklets"))
