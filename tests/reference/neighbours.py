@@ -12,7 +12,7 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def nearest(x: np.ndarray, y: np.ndarray | None, k: int) -> np.ndarray:
-    """Indices (N, k) of the nearest rows, all if they are fewer, ties by index; without y no row finds itself."""
+    """Indices (N, k) of the nearest rows, all if fewer, ties by index; without y no row finds itself."""
     distances = squared_distances(x, x if y is None else y)
     if y is None:
         np.fill_diagonal(distances, np.inf)
