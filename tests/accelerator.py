@@ -1,7 +1,7 @@
 """A pretended accelerator: CPU data that say they lie elsewhere, refuse to mix, and count waits of the host.
 
-Inside ``pretended_accelerator()`` tensors can be made on ``DEVICE`` or moved there, modules too. They follow the
-rules of a real one: what it refuses, and what would make the host wait, is refused and counted here.
+Inside ``pretended_accelerator()`` tensors can be made on ``DEVICE`` or moved there, modules too. They follow
+the rules of a real one: what it refuses, and what would make the host wait, is refused and counted here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class Pretended(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.removeprefix("aten::")
-        if torch.is_inference_mode_enabled() and (made := func.decompose(*args, **kwargs)) is not NotImplemented:
+        if (
+            torch.is_inference_mode_enabled()
+            and (made := func.decompose(*args, **kwargs)) is not NotImplemented
+        ):
             return made
         _refuse_mixing(func, name.rstrip("_"), args, kwargs)
         _count_waits(name, args, kwargs)
@@ -201,10 +204,14 @@ def _refuse_mixing(func: Any, name: str, args: tuple, kwargs: dict) -> None:
     written = _tensors(_written(func, args, kwargs))
     if name in ("index", "index_put", "_index_put_impl"):
         if not isinstance(args[0], Pretended):
-            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+            raise RuntimeError(
+                "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
+            )
         args = (args[0], *args[2:])
     for tensor in _tensors(args, kwargs):
-        is_number = tensor.ndim == 0 and name not in _NUMBERS_TOO and not any(tensor is one for one in written)
+        is_number = (
+            tensor.ndim == 0 and name not in _NUMBERS_TOO and not any(tensor is one for one in written)
+        )
         if not isinstance(tensor, Pretended) and not is_number:
             devices = f"{DEVICE} and cpu! (in {name})"
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Extraction and the engine's hook with a network on the pretended accelerator: the CPU's numbers, nothing moved."""
+"""Extraction and the engine's hook with a network on the pretended accelerator: the CPU's numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_encoder_gives_the_same(images: list[str], options: dict[str, Any]) -> N
     pixels = torch.stack([torch.from_numpy(read_image(path, 32, 16)) for path in images[:6]])
     encoders = (Encoder(osnet(), "osnet", **SIZE, **options, device=device) for device in (DEVICE, "cpu"))
     found, expected = (encoder(pixels) for encoder in encoders)
-    close(found, expected, atol=5e-3 if "precision" in options else 1e-6)  # kernels of bf16 round in their own ways
+    close(
+        found, expected, atol=5e-3 if "precision" in options else 1e-6
+    )  # kernels of bf16 round in their own ways
 
 
 @pytest.mark.parametrize("workers", (0, 2))
@@ -52,9 +54,11 @@ def test_extraction_gives_the_same(images: list[str], workers: int) -> None:  # 
     close(found.features, expected.features)
 
 
-def test_cached_features_are_those_that_were_computed(images: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_cached_features_are_the_computed_ones(images: list[str], tmp_path: Path) -> None:  # noqa: F811
     encoder = Encoder(osnet(), **SIZE, device=DEVICE)
-    first, again = (extract(encoder, images, cache_dir=tmp_path / "cache", workers=0, progress=False) for _ in "ab")
+    first, again = (
+        extract(encoder, images, cache_dir=tmp_path / "cache", workers=0, progress=False) for _ in "ab"
+    )
     assert (first.computed, again.computed) == (40, 0)
     close(again.features, first.features)
 

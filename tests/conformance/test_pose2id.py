@@ -79,7 +79,7 @@ def curve_bounds(query: RetrievalSet, gallery: RetrievalSet, distances: Tensor, 
 @pytest.mark.parametrize("seed", (None, 0, 1), ids=("recorded", "reordered", "again"))
 @pytest.mark.parametrize("key", sorted({key.rsplit(".", 1)[0] for key in case("evaluator")[1]}))
 def test_demo_evaluator_is_a_chain(key: str, seed: int | None) -> None:
-    """Features to the digit, whatever the order; rates too, but where exact ties of NFC decide, within their bounds."""
+    """Features and rates to the digit, in any order; where exact ties decide, rates lie in their bounds."""
     options, (_, outputs), order = settings(key), case("evaluator"), reordered(seed)
     chain = "fuse(eta=2)+" + ("nfc" if options["nfc"] else "l2")
     query, gallery = official_sets(options["ipg"], order)

@@ -12,8 +12,9 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def nearest(x: np.ndarray, y: np.ndarray | None, k: int) -> np.ndarray:
-    """Indices (N, k) of the nearest rows, ties by index; without y a row does not find itself."""
+    """Indices (N, k) of the nearest rows, all if fewer, ties by index; without y no row finds itself."""
     distances = squared_distances(x, x if y is None else y)
     if y is None:
         np.fill_diagonal(distances, np.inf)
+        k = min(k, len(x) - 1)
     return np.argsort(distances, axis=1, kind="stable")[:, :k]

@@ -43,7 +43,7 @@ def hits(row, pid, camid, g_pids, g_camids, rules: Rules, ties: str) -> np.ndarr
 
 
 def ranked_queries(distances, q_pids, g_pids, q_camids, g_camids, protocol: str) -> list[dict]:
-    """Of each query, for every reading of ties: average precision and first rank; mINP and recall of the stable."""
+    """Average precision and first rank of each query for every reading of ties; also its mINP and recall."""
     rules, found = RULES[protocol], []
     for row, pid, camid in zip(distances, q_pids, q_camids):
         one = {}
@@ -76,7 +76,9 @@ def rates(found: list[dict], protocol: str, max_rank: int) -> dict:
     }
 
 
-def sampled_curve(distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, repeats: int = 10) -> np.ndarray:
+def sampled_curve(
+    distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, repeats: int = 10
+) -> np.ndarray:
     """The CMC of CUHK03 as torchreid draws it: one image of each identity by numpy's global generator."""
     curves = []
     for row, pid, camid in zip(distances, q_pids, q_camids):
@@ -94,7 +96,9 @@ def sampled_curve(distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, 
     return np.mean(curves, axis=0)
 
 
-def bootstrap_by_identity(gains: np.ndarray, pids: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
+def bootstrap_by_identity(
+    gains: np.ndarray, pids: np.ndarray, samples: int, seed: int
+) -> tuple[float, float]:
     """95 % interval of the mean gain of a query, whole identities drawn with replacement."""
     generator, identities, means = np.random.default_rng(seed), sorted(set(pids.tolist())), []
     for _ in range(samples):

@@ -68,7 +68,9 @@ def joined(query: Images, gallery: Images) -> Images:
     return Images(*(np.concatenate(columns) for columns in zip(query, gallery)))
 
 
-def neighbour_distances(features: np.ndarray, images: Images, neighbours: str, train: tuple, sigma: float) -> np.ndarray:
+def neighbour_distances(
+    features: np.ndarray, images: Images, neighbours: str, train: tuple, sigma: float
+) -> np.ndarray:
     """How far images of one set are apart for `nfc`; infinite for those that cannot be neighbours."""
     timed = "spatiotemporal" in neighbours
     distances = squared_distances(features, features)

@@ -53,8 +53,10 @@ def log_ratios(pids, camids, frames, interval: int, bins: int, sigma: float, flo
     return {pair: np.log((density(same, pair) + floor) / (density(other, pair) + floor)) for pair in same}
 
 
-def smoothed_curves(train: tuple, interval: int, bins: int, sigma: float) -> dict[tuple[int, int], dict[int, float]]:
-    """ST-ReID's densities, (later camera, earlier camera) -> bin -> share; bins that hold nothing are left out."""
+def smoothed_curves(
+    train: tuple, interval: int, bins: int, sigma: float
+) -> dict[tuple[int, int], dict[int, float]]:
+    """ST-ReID's densities, (later camera, earlier camera) -> bin -> share, without empty bins."""
     curves = {}
     for pair, counts in transition_counts(*train, interval, bins).items():
         curve: dict[int, float] = {}
@@ -69,7 +71,17 @@ def smoothed_curves(train: tuple, interval: int, bins: int, sigma: float) -> dic
 
 
 def official_distances(
-    query, q_cams, q_frames, gallery, g_cams, g_frames, train: tuple, interval=100, bins=5000, sigma=50.0, alpha=5.0
+    query,
+    q_cams,
+    q_frames,
+    gallery,
+    g_cams,
+    g_frames,
+    train: tuple,
+    interval=100,
+    bins=5000,
+    sigma=50.0,
+    alpha=5.0,
 ) -> np.ndarray:
     """One minus ST-ReID's logistic product of cosine and likelihood (Q, G), a pair of images at a time."""
     curves = smoothed_curves(train, interval, bins, sigma)

@@ -71,7 +71,7 @@ def accelerator() -> None:
 
 
 def world(device: torch.device, people: int = 12) -> tuple[RetrievalSet, RetrievalSet, Sightings]:
-    """Query, gallery and training times: people seen twice by each of four cameras that colour what they see."""
+    """Query, gallery and training times: people seen twice by each of four cameras."""
     generator = torch.Generator().manual_seed(0)
     noise = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     pids = torch.arange(people).repeat_interleave(8)
@@ -175,8 +175,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_give_the_same_and_stay(name: str) -> None:
     found, expected = (
-        FUNCTIONS[name](query.features, gallery.features)
-        for query, gallery, _ in (world(DEVICE), world(CPU))
+        FUNCTIONS[name](query.features, gallery.features) for query, gallery, _ in (world(DEVICE), world(CPU))
     )
     close(found, expected)
 

@@ -133,7 +133,11 @@ def test_fuse(world: World, side: str, reduce: str, before: bool, eta: float) ->
 
 
 @many
-@given(worlds(("random", "tiny", "huge", "far")), st.sampled_from(("each", "gallery")), st.sampled_from((0.1, 0.01)))
+@given(
+    worlds(("random", "tiny", "huge", "far")),
+    st.sampled_from(("each", "gallery")),
+    st.sampled_from((0.1, 0.01)),
+)
 def test_camera_norm(world: World, statistics: str, epsilon: float) -> None:
     check(world, "camera_norm", steps.camera_norm, {"epsilon": epsilon, "statistics": statistics})
 
@@ -157,7 +161,12 @@ def test_nfc(world: World, k1: int, k2: int, side: str, after: bool) -> None:
 
 
 @many
-@given(worlds(), st.sampled_from((1, 2, 50)), st.sampled_from((1, 2, 50)), st.sampled_from(("both", "gallery", "joint")))
+@given(
+    worlds(),
+    st.sampled_from((1, 2, 50)),
+    st.sampled_from((1, 2, 50)),
+    st.sampled_from(("both", "gallery", "joint")),
+)
 def test_nfc_across_cameras(world: World, k1: int, k2: int, side: str) -> None:
     check(world, "nfc", steps.nfc, {"k1": k1, "k2": k2, "side": side, "neighbours": "cross_camera"})
 
@@ -170,7 +179,9 @@ def test_nfc_across_cameras(world: World, k1: int, k2: int, side: str) -> None:
     st.sampled_from(("spatiotemporal", "cross_camera+spatiotemporal")),
 )
 def test_nfc_by_appearance_and_time(world: World, k: int, side: str, neighbours: str) -> None:
-    assume(world.query.features.shape[1] > 1)  # where half of all images look alike rounding has the last word
+    assume(
+        world.query.features.shape[1] > 1
+    )  # where half of all images look alike rounding has the last word
     options = {"k1": k, "k2": k, "side": side, "neighbours": neighbours, "sigma": 2.0}
     found = after(world, text("nfc", options | {"form": "official"}))
     expected = steps.nfc(world.query, world.gallery, **options, train=world.train)
@@ -225,6 +236,7 @@ RERANK = st.sampled_from((1, 4, 50)), st.sampled_from((1, 3, 50)), st.sampled_fr
 @given(worlds(), *RERANK)
 def test_rerank(world: World, k1: int, k2: int, share: float) -> None:
     both = steps.unit(steps.joined(world.query, world.gallery).features)
+    assume(np.ptp(both, axis=0).max() > 1e-3)  # images that all lie in one place: a test of its own
     distances = reference.squared_distances(both, both)
     options = {"k1": k1, "k2": k2, "lambda_value": share}
     found = after(world, "l2+" + text("rerank", options)).matrix()
@@ -245,7 +257,19 @@ def test_rerank_of_appearance_and_time(world: World, k1: int, k2: int, share: fl
     same(found, expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("chain", ("nfc", "nfc(neighbours=cross_camera)", "dba", "aqe", "camera_norm", "tracklets"))
+@pytest.mark.parametrize("images", (2, 3, 12))
+def test_reranking_of_images_in_one_place_finds_no_distances(images: int) -> None:
+    row = np.random.default_rng(images).normal(size=(1, 8)).astype(np.float32).repeat(images, 0)
+    places = np.arange(images)
+    columns = row, places, places, places, row[:, None]
+    query, gallery = (Images(*(column[part] for column in columns)) for part in (slice(0, 1), slice(1, None)))
+    found = after(World(query, gallery, (places, places, places)), "l2+rerank(k1=1,k2=1)").matrix()
+    assert found.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "chain", ("nfc", "nfc(neighbours=cross_camera)", "dba", "aqe", "camera_norm", "tracklets")
+)
 def test_one_query_and_one_gallery_image_are_served(chain: str) -> None:
     one = Images(*(np.array(column) for column in ([[3.0, 4.0]], [1], [0], [5], [[[1.0, 0.0]]])))
     one = one._replace(features=one.features.astype(np.float32), generated=one.generated.astype(np.float32))
@@ -293,7 +317,9 @@ def check_ranking(world: Ranked, protocol: str, max_rank: int = 30) -> None:
     for ties, (precision, first) in columns.items():
         np.testing.assert_allclose(getattr(found, precision), [one[ties][0] for one in expected], atol=1e-12)
         np.testing.assert_array_equal(getattr(found, first), [one[ties][1] for one in expected])
-    np.testing.assert_allclose(found.inverse_negative_penalty, [one["penalty"] for one in expected], atol=1e-12)
+    np.testing.assert_allclose(
+        found.inverse_negative_penalty, [one["penalty"] for one in expected], atol=1e-12
+    )
     if not any(one["stable"][1] for one in expected):
         assert found.mAP == found.mINP == 0
         return
@@ -306,9 +332,13 @@ def check_ranking(world: Ranked, protocol: str, max_rank: int = 30) -> None:
 
 def without_junk_queries(world: Ranked) -> Ranked:
     """Nobody asks for junk; that a query of pid -1 has no match is a test of its own."""
-    asked = np.flatnonzero(world.q_pids != -1) if world.q_pids.dtype.kind == "i" else np.arange(len(world.q_pids))
+    asked = (
+        np.flatnonzero(world.q_pids != -1) if world.q_pids.dtype.kind == "i" else np.arange(len(world.q_pids))
+    )
     assume(len(asked))
-    return world._replace(distances=world.distances[asked], q_pids=world.q_pids[asked], q_camids=world.q_camids[asked])
+    return world._replace(
+        distances=world.distances[asked], q_pids=world.q_pids[asked], q_camids=world.q_camids[asked]
+    )
 
 
 @pytest.mark.parametrize("protocol", protocols.RULES)
@@ -336,7 +366,9 @@ def test_a_query_of_junk_has_no_match(protocol: str) -> None:
 def test_cuhk03_draws_as_torchreid_does(world: Ranked) -> None:
     world = without_junk_queries(world)
     world.g_pids[world.g_pids == -1] = 0  # torchreid knows no junk
-    known = [set(world.g_camids[world.g_pids == pid]) - {camid} for pid, camid in zip(world.q_pids, world.q_camids)]
+    known = [
+        set(world.g_camids[world.g_pids == pid]) - {camid} for pid, camid in zip(world.q_pids, world.q_camids)
+    ]
     assume(any(known))
     np.random.seed(5)
     expected = protocols.sampled_curve(*world, max_rank=len(world.g_pids))
@@ -380,7 +412,9 @@ def people(seed: int = 0, ids: int = 8, cameras: int = 3, uneven: bool = False) 
     features = random.normal(size=(ids + 3, 6))[pids] + noise * random.normal(size=(len(pids), 6))
     columns = features.astype(np.float32), pids, camids, 10 * pids + 10, features[:, None].astype(np.float32)
     number = ids * cameras
-    query, gallery = (Images(*(column[part] for column in columns)) for part in (slice(number), slice(number, None)))
+    query, gallery = (
+        Images(*(column[part] for column in columns)) for part in (slice(number), slice(number, None))
+    )
     return World(query, gallery, (pids, camids, 10 * pids + 10))
 
 
@@ -394,7 +428,9 @@ def test_reports_are_means_of_the_protocol(protocol: str, chain: str) -> None:
     world = people()
     found, distances = report(world, chain, protocol), after(world, chain).matrix().numpy()
     labels = (world.query.pids, world.gallery.pids, world.query.camids, world.gallery.camids)
-    expected = protocols.rates(protocols.ranked_queries(distances, *labels, protocol), protocol, len(found.cmc))
+    expected = protocols.rates(
+        protocols.ranked_queries(distances, *labels, protocol), protocol, len(found.cmc)
+    )
     for name in ("mAP", "mINP", "map_bounds", "rank1_bounds", "cmc"):
         assert getattr(found, name) == pytest.approx(expected[name], abs=1e-6), name
 
