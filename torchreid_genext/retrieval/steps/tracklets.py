@@ -115,12 +115,13 @@ def _sums(
     features: Tensor, moments: Tensor, rows: slice, near: slice, gap: int, threshold: float
 ) -> Tensor:
     """What `rows` have in common with those `near`, which are many where a gap spans a whole recording."""
-    own, total = features[rows], 0
+    own = features[rows]
+    total = torch.zeros_like(own)
     for start in range(near.start, near.stop, _COLUMNS):
         others = slice(start, min(start + _COLUMNS, near.stop))
         together = (moments[rows, None] - moments[others]).abs_() <= gap
         together &= own @ features[others].t() >= threshold
         # Whatever rounding says of an image and itself.
         together.diagonal(rows.start - start).fill_(True)
-        total = total + together.to(own.dtype) @ features[others]
+        total.addmm_(together.to(own.dtype), features[others])
     return total
