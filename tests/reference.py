@@ -157,40 +157,21 @@ def parzen(row: np.ndarray, sigma: float) -> np.ndarray:
     return result
 
 
-def signed_votes(pids, camids, frames, interval: int, bins: int):
-    """(first, second camera) -> votes of one person and of two by lag, bins around multiples of the interval."""
-    means, rows = {}, {}
-    for who in set(zip(pids, camids)):
-        times = [frame for pid, camid, frame in zip(pids, camids, frames) if (pid, camid) == who]
-        means[who] = sum(times) / len(times)
-    for first in set(camids):
-        for second in (camid for camid in set(camids) if camid > first):
-            same, other = np.zeros(2 * bins - 1), np.zeros(2 * bins - 1)
-            for (pid, camid), time in means.items():
-                for (pid2, camid2), time2 in means.items():
-                    if (camid, camid2) == (first, second):
-                        place = (time - time2) / interval
-                        for end in (np.floor(place + 0.5), np.ceil(place - 0.5)):
-                            votes = same if pid == pid2 else other
-                            votes[bins - 1 + int(np.clip(end, 1 - bins, bins - 1))] += 0.5
-            if same.any():
-                rows[first, second] = same, other
-    return rows
+def log_ratios(pids, camids, frames, interval: int, bins: int, sigma: float, floor: float):
+    """(later, earlier) -> log of the density of lags of one person over that of two, both ways together."""
+    means, same = mean_frames(pids, camids, frames), transition_counts(pids, camids, frames, interval, bins)
+    other = {pair: np.zeros(bins) for pair in same}
+    for (pid, camid), time in means.items():
+        for (pid2, camid2), time2 in means.items():
+            if pid != pid2 and time > time2 and (camid, camid2) in other:
+                other[camid, camid2][min(bins - 1, int((time - time2) / interval))] += 1
+    same, other = ({pair: parzen(row, sigma) for pair, row in rows.items()} for rows in (same, other))
 
+    def density(rows, pair):
+        both = [rows[way].sum() for way in (pair, pair[::-1]) if way in rows]
+        return rows[pair] / sum(both)
 
-def signed_densities(pids, camids, frames, interval: int, bins: int, sigma: float):
-    """`signed_votes` smoothed across zero, each with sum 1, or 0 without any vote."""
-    votes = signed_votes(pids, camids, frames, interval, bins)
-    smoothed = {pair: [parzen(row, sigma) if sigma else row for row in rows] for pair, rows in votes.items()}
-    return {pair: [row / (row.sum() or 1) for row in rows] for pair, rows in smoothed.items()}
-
-
-def signed_likelihood(densities, bins: int, interval: int, one: tuple[int, int], two: tuple[int, int]):
-    """Of two images (camera, frame), in any order."""
-    (first, time), (second, time2) = sorted([one, two], key=lambda image: image[0])
-    if (first, second) not in densities:
-        return 0.0
-    return densities[first, second][0][bins - 1 + int(np.clip(round((time - time2) / interval), 1 - bins, bins - 1))]
+    return {pair: np.log((density(same, pair) + floor) / (density(other, pair) + floor)) for pair in same}
 
 
 def merged_tracklets(features: np.ndarray, camids, frames, gap: int, threshold: float) -> np.ndarray:

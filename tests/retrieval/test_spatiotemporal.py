@@ -140,6 +140,44 @@ def test_narrow_smoothing_moves_nothing() -> None:
 # Both directions on one axis
 
 
+def signed_votes(pids, camids, frames, interval: int, bins: int):
+    """(first, second camera) -> votes of one person and of two, around multiples of the interval."""
+    means, rows = {}, {}
+    for who in set(zip(pids, camids)):
+        times = [frame for pid, camid, frame in zip(pids, camids, frames) if (pid, camid) == who]
+        means[who] = sum(times) / len(times)
+    for first in set(camids):
+        for second in (camid for camid in set(camids) if camid > first):
+            same, other = np.zeros(2 * bins - 1), np.zeros(2 * bins - 1)
+            for (pid, camid), time in means.items():
+                for (pid2, camid2), time2 in means.items():
+                    if (camid, camid2) == (first, second):
+                        place = (time - time2) / interval
+                        for end in (np.floor(place + 0.5), np.ceil(place - 0.5)):
+                            votes = same if pid == pid2 else other
+                            votes[bins - 1 + int(np.clip(end, 1 - bins, bins - 1))] += 0.5
+            if same.any():
+                rows[first, second] = same, other
+    return rows
+
+
+def signed_densities(pids, camids, frames, interval: int, bins: int, sigma: float):
+    """`signed_votes` smoothed across zero, each with sum 1, or 0 without any vote."""
+    votes = signed_votes(pids, camids, frames, interval, bins)
+    if sigma:
+        votes = {pair: [reference.parzen(row, sigma) for row in rows] for pair, rows in votes.items()}
+    return {pair: [row / (row.sum() or 1) for row in rows] for pair, rows in votes.items()}
+
+
+def signed_likelihood(densities, bins: int, interval: int, one: tuple[int, int], two: tuple[int, int]):
+    """Of two images (camera, frame), in any order."""
+    (first, time), (second, time2) = sorted([one, two], key=lambda image: image[0])
+    if (first, second) not in densities:
+        return 0.0
+    place = int(np.clip(round((time - time2) / interval), 1 - bins, bins - 1))
+    return densities[first, second][0][bins - 1 + place]
+
+
 def widened(rows: Tensor, bins: int) -> np.ndarray:
     """Rows of a model as wide as those of the reference."""
     margin = bins - 1 - rows.shape[1] // 2
@@ -155,7 +193,7 @@ def test_densities_of_one_person_and_of_two_are_those_of_the_description(
     walks: Sightings, bins: int, sigma: float
 ) -> None:
     model = SignedLags.fit(walks.pids, walks.camids, walks.frames, interval=50, bins=bins, sigma=sigma)
-    expected = reference.signed_densities(*lists(walks), 50, bins, sigma)
+    expected = signed_densities(*lists(walks), 50, bins, sigma)
     pairs = [tuple(model.cameras[pair].tolist()) for pair in model.pairs]
     assert set(pairs) == set(expected)
     rows = zip(pairs, widened(model.curves, bins), widened(model.background, bins))
@@ -164,7 +202,7 @@ def test_densities_of_one_person_and_of_two_are_those_of_the_description(
 
 
 def test_ratio_compares_one_person_with_two(signed: SignedLags) -> None:
-    expected = np.log((signed.curves.double() + 1e-3) / (signed.background.double() + 1e-3))
+    expected = ((signed.curves.double() + 1e-3) / (signed.background.double() + 1e-3)).log()
     np.testing.assert_allclose(signed.log_ratio(1e-3), expected, atol=1e-5)
     np.testing.assert_allclose(signed.log_likelihood(1e-3), (signed.curves.double() + 1e-3).log(), atol=1e-5)
 
@@ -184,10 +222,10 @@ def test_likelihood_is_that_of_the_description_from_either_side(
     columns = [0, 0, 1], [0, 1, 3], [0, 50, 0]
     for column, values in zip(columns, zip(*((pid, *where) for pid, where in train))):
         column.extend(values)
-    densities = reference.signed_densities(*columns, 100, bins, sigma)
+    densities = signed_densities(*columns, 100, bins, sigma)
     model = SignedLags.fit(*columns, interval=100, bins=bins, sigma=sigma)
     there = model.likelihood(*zip(*x), *zip(*y))
-    expected = [[reference.signed_likelihood(densities, bins, 100, one, two) for two in y] for one in x]
+    expected = [[signed_likelihood(densities, bins, 100, one, two) for two in y] for one in x]
     np.testing.assert_allclose(there, expected, atol=1e-6)
     assert torch.equal(there, model.likelihood(*zip(*y), *zip(*x)).t())
 
@@ -212,8 +250,8 @@ def test_density_is_smoothed_across_zero() -> None:
     assert model.curves.sum().item() == pytest.approx(1)
 
 
-def test_time_stamps_since_1970_are_as_good_as_those_since_today(walks: Sightings, signed: SignedLags) -> None:
-    since = 1_700_000_000_000
+def test_clock_that_counts_from_long_ago_is_as_good(walks: Sightings, signed: SignedLags) -> None:
+    since = 1_700_000_000_000 * 100_000
     late = SignedLags.fit(walks.pids, walks.camids, walks.frames + since, **SETTINGS)
     assert torch.equal(late.log_ratio(1e-4), signed.log_ratio(1e-4))
     measures = [TimedMeasure(model, "ratio") for model in (signed, late)]
@@ -240,12 +278,20 @@ def test_background_is_counted_for_the_ratio_only(walks: Sightings) -> None:
 
 @pytest.mark.parametrize("kind", [SpatioTemporalModel, SignedLags])
 def test_picture_shows_every_vote_at_its_lag(kind: type) -> None:
-    model = kind.fit([1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 0, 2], [0, 300, 500, 200, 0, 100], bins=8, sigma=0)
+    people, cameras = [1, 1, 2, 2, 3, 3, 4, 4], [0, 1, 0, 1, 0, 2, 0, 1]
+    model = kind.fit(people, cameras, [0, 300, 500, 200, 0, 100, 0, 300], bins=8, sigma=0)
     (name, edges, counts, density), (other, *_) = model.transitions()
     assert (name, other) == ("1 to 2", "1 to 3") and len(edges) == len(counts) + 1 == len(density) + 1
     middle = (edges[:-1] + edges[1:]) / 2
-    assert middle[counts > 0].tolist() == [-300, 300] and counts.sum() == 2
-    np.testing.assert_allclose(density, counts / 2)
+    assert middle[counts > 0].tolist() == [-300, 300] and counts[counts > 0].tolist() == [1, 2]
+    np.testing.assert_allclose(density, counts / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [SpatioTemporalModel, SignedLags])
+def test_lag_is_exact_however_long_the_clock(kind: type) -> None:
+    model = kind.fit([5, 5], [0, 1], [330, 0], interval=100, sigma=0)
+    likelihood = model.likelihood([0], [10**9 + 330], [1, 1], [0, 10**9])
+    assert likelihood.round().tolist() == [[0, 1]]
 
 
 def test_joint_similarity_is_the_logistic_product() -> None:
@@ -299,7 +345,7 @@ def test_measure_out_of_range_is_refused(walks: Sightings, options: dict, messag
 
 
 def test_form_wants_its_model(model: SpatioTemporalModel) -> None:
-    with pytest.raises(ValueError, match="expected a SignedLags in the form ratio, got a SpatioTemporalModel"):
+    with pytest.raises(ValueError, match="expected a SignedLags in the form ratio, got a Spatio"):
         TimedMeasure(model)
 
 

@@ -126,7 +126,8 @@ class Sums:
     def save(self, path: str | Path) -> Path:
         """Write the model as one safetensors file, whole or not at all."""
         fitted = self.fitted()
-        return checkpoints.save(path, *({name: fitted[name] for name in names} for names in (_TENSORS, _NUMBERS)))
+        tensors, numbers = ({name: fitted[name] for name in names} for names in (_TENSORS, _NUMBERS))
+        return checkpoints.save(path, tensors, numbers)
 
     @classmethod
     def load(cls: type[_Model], path: str | Path) -> _Model:
@@ -164,7 +165,7 @@ class Sums:
         return Table(values.to(device or rows.device), start.to(device or rows.device))
 
     def read(self, table: Table, x: Moments, y: Moments) -> Iterator[tuple[slice, Tensor]]:
-        """Values (b, len(y)) of the table at the lags of all pairs of images, for some rows of x at a time."""
+        """Values (b, G) of a table at the lags of all pairs of images, for some rows of x at a time."""
         # Floats are several times as fast as integers here, and exact as long as they hold every frame.
         exact = torch.float32 if x.latest + y.latest < _EXACT else torch.float64
         x_frames, y_frames = x.frames.to(exact), y.frames.to(exact)
@@ -182,7 +183,7 @@ class Sums:
         g_cam: ArrayLike,
         g_frame: ArrayLike,
     ) -> Tensor:
-        """Read any (P, bins) rows at the lags of all pairs of images; arguments as `likelihood` and `table`."""
+        """Any (P, bins) rows at the lags of all pairs of images; arguments as `likelihood` and `table`."""
         x = self.moments(*_labels(q_cam=q_cam, q_frame=q_frame))
         y = self.moments(*_labels(g_cam=g_cam, g_frame=g_frame))
         result = rows.new_empty(len(x.frames), len(y.frames))

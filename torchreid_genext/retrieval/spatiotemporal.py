@@ -95,13 +95,16 @@ class SpatioTemporalModel(Sums):
 
     @functools.cached_property
     def curves(self) -> Tensor:
-        shares = _share(self.counts)
-        return _share(smooth(shares, self.sigma)) if self.sigma else shares
+        curves = _share_(self.counts)
+        for row in curves.split(1) if self.sigma else ():
+            _share_(row.copy_(smooth(row, self.sigma)))
+        return curves
 
     @functools.cached_property
     def _votes(self) -> tuple[Tensor, Tensor]:
         """Pairs (later, earlier) of cameras that somebody walked between, and the place of each vote."""
-        means = (self.frames.double() / (self.images.double() + _EPSILON)).masked_fill(self.images == 0, math.nan)
+        means = self.frames.double() / (self.images.double() + _EPSILON)
+        means.masked_fill_(self.images == 0, math.nan)
         first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1)
         lag = means[:, first] - means[:, second]  # (I, pairs), NaN unless both cameras saw the identity
         person, pair = lag.isfinite().nonzero(as_tuple=True)
@@ -207,7 +210,7 @@ class SignedLags(Sums):
 
     @functools.cached_property
     def _means(self) -> Tensor:
-        """Mean frame of each identity under each camera since the first of them, NaN where it was not seen."""
+        """Mean frame of each identity under each camera since the first of them; NaN where not seen."""
         seen = self.images > 0
         origin = (self.frames // self.images.clamp(min=1))[seen].min()  # clocks may count from 1970
         return (self.frames - origin * self.images).double() / self.images
@@ -331,7 +334,7 @@ class TimedMeasure:
                 visual[rows].neg_().add_(timed)
 
     def _gallery(self, y: RetrievalSet) -> tuple[int, Moments]:
-        """The first frame of a set, and its images since then; kept, as blocks of x meet one and the same y."""
+        """The first frame of a set, and its images since then; kept, since blocks of x meet one y."""
         labels, device = (y.camids, y.frames), y.features.device
         key = (*(column.data_ptr() for column in labels), len(y), device)
         if self._prepared.get("gallery", (None,))[0] != key:
@@ -352,7 +355,8 @@ class TimedMeasure:
         Official: its factor. Else what it adds to the distance, 1 at least (the 1 of ``1 - cos`` is in it).
         """
         if self.form == "official":
-            return (1 / (1 + 2 * (-self.alpha * self.model.curves).exp())).float(), 1 / 3
+            parts = self.model.curves.split(256)  # float64
+            return torch.cat([(1 / (1 + 2 * (-self.alpha * part).exp())).float() for part in parts]), 1 / 3
         if self.form == "ratio":
             logarithm = self.model.log_ratio(self.floor)
             never = float(logarithm.min())
@@ -424,5 +428,5 @@ def _by_cameras(start: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
     return start.index_select(0, q_cameras).index_select(1, g_cameras)
 
 
-def _share(rows: Tensor) -> Tensor:
-    return rows / (rows.sum(1, keepdim=True) + _EPSILON)
+def _share_(rows: Tensor) -> Tensor:
+    return rows.div_(rows.sum(1, keepdim=True) + _EPSILON)
