@@ -11,6 +11,7 @@ from tests import reference
 from torchreid_genext.retrieval.comparison import Metric
 from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
 from torchreid_genext.retrieval.protocol import Chain, RetrievalSet, Sightings, evaluate, transform
+from torchreid_genext.retrieval.steps import tracklets
 from torchreid_genext.retrieval.steps.camera_norm import camera_norm
 from torchreid_genext.retrieval.steps.nfc import NEIGHBOURS, mutual_pairs
 from torchreid_genext.retrieval.steps.tracklets import merge_tracklets
@@ -106,9 +107,24 @@ def test_nearest_by_a_metric_is_the_nearest(images: RetrievalSet, cross_camera: 
     assert torch.equal(lists, parts)
 
 
-def test_nearest_by_wants_k_within_the_set(images: RetrievalSet) -> None:
-    with pytest.raises(ValueError, match=r"expected k in 1..119, got 120"):
-        nearest_by(Metric(), images, k=120)
+@pytest.mark.parametrize("cross_camera", (True, False))
+def test_more_neighbours_than_there_are_means_all_of_them(images: RetrievalSet, cross_camera: bool) -> None:
+    some = images.select(slice(0, 7))
+    lists = nearest_by(Metric(), some, k=20, cross_camera=cross_camera)
+    others = (some.camids[:, None] != some.camids).sum(1) if cross_camera else torch.full((7,), 6)
+    assert lists.shape == (7, 20) and torch.equal((lists >= 0).sum(1), others)
+    if cross_camera:
+        assert torch.equal(lists, cross_camera_neighbours(some.features, some.camids, k=20))
+    assert (nearest_by(Metric(), images.select(slice(0, 1)), k=2) == -1).all()
+
+
+def test_neighbours_want_some(images: RetrievalSet) -> None:
+    with pytest.raises(ValueError, match="expected k >= 1, got 0"):
+        nearest_by(Metric(), images, k=0)
+    with pytest.raises(ValueError, match="expected k >= 1, got 0"):
+        cross_camera_neighbours(images.features, torch.zeros(120), k=0)
+    with pytest.raises(ValueError, match="expected a camera for each row of features, got 3 for 120"):
+        cross_camera_neighbours(images.features, images.camids[:3], k=1)
 
 
 @pytest.mark.parametrize("neighbours", NEIGHBOURS)
@@ -143,6 +159,25 @@ def test_tracklets_of_a_long_recording_are_those_of_a_short_one() -> None:
     result = merge_tracklets(features, camids, frames, gap=40, threshold=0.9)
     expected = reference.merged_tracklets(features.numpy(), camids.tolist(), frames.tolist(), 40, 0.9)
     assert (np.abs(result.numpy() - expected).max(1) > 1e-5).sum() <= 3  # rounding at the threshold
+
+
+def test_tracklets_of_a_gap_without_bounds_take_parts(images: RetrievalSet, monkeypatch) -> None:
+    arguments = images.features, images.camids, images.frames
+    whole = merge_tracklets(*arguments, gap=10_000, threshold=0.2)
+    monkeypatch.setattr(tracklets, "_ROWS", 5)
+    monkeypatch.setattr(tracklets, "_COLUMNS", 7)
+    torch.testing.assert_close(merge_tracklets(*arguments, gap=10_000, threshold=0.2), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_neither_tracklets_nor_neighbours(images: RetrievalSet, dtype: torch.dtype) -> None:
+    def found() -> list[torch.Tensor]:
+        merged = merge_tracklets(images.features, images.camids, images.frames)
+        return [merged, nearest_by(Metric("cosine"), images, k=5)]
+
+    expected = found()
+    with torch.autocast("cpu", dtype):
+        assert all(torch.equal(*pair) for pair in zip(found(), expected))
 
 
 def test_tracklet_arguments_out_of_range_are_refused(images: RetrievalSet) -> None:

@@ -1,30 +1,37 @@
 """ST-ReID: where and when people were seen says who they can be (Wang et al., AAAI 2019).
 
-People walk from one camera to another in typical times. The model counts, on training identities, how long
-each pair of cameras lay apart, smooths the counts, and so knows how likely a lag is between two images of one
-person. `joint_similarity` is the paper's way to join that with a visual similarity.
+People walk from one camera to another in typical times. Training identities tell how long each pair of
+cameras lay apart; smoothed, these votes say how likely a lag is between two images of one person.
 
 Time stamps of test images are more than a picture shows: results with and without them do not compare.
-Departures from the published code: any number of cameras, with any numbers; a lag beyond the last bin counts
-in the last bin instead of failing; pairs of cameras that nobody walked between take no memory.
+
+``SpatioTemporalModel`` is the published model: a curve for each direction between two cameras, from bins that
+begin at multiples of the interval. Departures from the published code: any number of cameras, with any
+numbers; a lag beyond the last bin counts in the last bin instead of failing; pairs of cameras that nobody
+walked between take no memory. `joint_similarity` is the paper's way to join it with a visual similarity.
+
+``SignedLags`` is ours: both directions on one axis of lags, smoothed across zero, from bins that lie around
+multiples of the interval. So people seen by two cameras at the same time, or within one tick of a coarse
+clock, count alike for both directions, and an image finds another as likely as that finds it.
 
 ``TimedMeasure`` makes one distance of appearance and time:
 
 ``official``: the logistic product of ST-ReID, see ``joint_similarity``; time breaks ties.
 ``loglikelihood``: ``cos + weight * log(l + floor)``, with the likelihood l of the time between the images.
 ``ratio``: ``cos + weight * log((l + floor) / (b + floor))``, with the density b of that time between images
-of different people: what the time says of who it is, not of when the cameras were busy. Both densities are
-over both directions of a pair of cameras.
+of different people: what the time says of who it is, not of when the cameras were busy.
+
+The last two read ``SignedLags``.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -32,79 +39,27 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.functional import normalize
 
-from torchreid_genext import checkpoints
+from torchreid_genext.retrieval._lags import IN_CACHE, Moments, Sums, Table
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
 
-__all__ = ["FORMS", "SpatioTemporalModel", "TimedMeasure", "joint_similarity", "smooth"]
+__all__ = ["FORMS", "SignedLags", "SpatioTemporalModel", "TimedMeasure", "joint_similarity", "smooth"]
 
 FORMS = ("ratio", "loglikelihood", "official")
 _SIGMA = {"official": 50.0, "loglikelihood": 5.0, "ratio": 5.0}  # bins; a logarithm bears sharper curves
 _EPSILON = 1e-7  # the published code adds it to every denominator
-_IN_CACHE = 2**18  # pairs at a time
+_TINY = 1e-300  # keeps rows without any vote at zero
 
-_log = logging.getLogger(__name__)
+_Model = TypeVar("_Model", bound="Sums")
 
 
-@dataclass(frozen=True, eq=False)
-class SpatioTemporalModel:
-    """How long people take from one camera to another.
+class SpatioTemporalModel(Sums):
+    """How long people take from one camera to another, as published: a curve for each direction.
 
-    Attributes:
-        cameras: camera ids seen in `fit`, ascending, shape (C,).
+    Attributes beyond those of ``fit``:
         pairs: (P, 2) int64, indices into `cameras` of the later and the earlier camera.
         counts: (P, bins) float64, identities by lag.
-        background: (P, bins) float64, pairs of different identities by lag.
         curves: (P, bins) float64, the counts as a density: smoothed, each row's sum 1.
-        identities: how many there were.
-        interval: frames per bin.
-        sigma: of the smoothing, in bins.
     """
-
-    cameras: Tensor
-    pairs: Tensor
-    counts: Tensor
-    background: Tensor
-    curves: Tensor
-    identities: int
-    interval: int
-    sigma: float
-    _warned: set[int] = field(default_factory=set, repr=False)  # cameras that `fit` never saw
-
-    @classmethod
-    def fit(
-        cls,
-        pids: ArrayLike,
-        camids: ArrayLike,
-        frames: ArrayLike,
-        *,
-        interval: int = 100,
-        bins: int = 5000,
-        sigma: float = 50,
-    ) -> SpatioTemporalModel:
-        """Count the lags of training identities.
-
-        Each identity has one vote for each pair of cameras that saw it: the difference of its mean frames,
-        for the direction in which it walked.
-
-        Args:
-            pids: identity of each training image, integers (N,).
-            camids: camera of each, integers (N,).
-            frames: time of each, in frames of one clock, integers (N,), >= 0.
-            interval: frames per bin, >= 1.
-            bins: how many bins, >= 1; lags beyond them count in the last.
-            sigma: of the smoothing, in bins; 0 for none.
-
-        Raises:
-            ValueError: if lengths differ, the set is empty, or a value is out of range.
-        """
-        pids, camids, frames = _labels(pids=pids, camids=camids, frames=frames)
-        _check_settings(interval, bins, sigma)
-        cameras, camera = camids.unique(return_inverse=True)
-        means = _mean_frames(pids, camera, frames, len(cameras))
-        pairs, counts = _count_lags(means, interval, bins)
-        curves = _share(smooth(_share(counts), sigma)) if sigma else _share(counts)
-        background = _count_other_lags(means, pairs, interval, bins)
-        return cls(cameras, pairs, counts, background, curves, len(means), interval, sigma)
 
     def likelihood(
         self, q_cam: ArrayLike, q_frame: ArrayLike, g_cam: ArrayLike, g_frame: ArrayLike
@@ -124,99 +79,41 @@ class SpatioTemporalModel:
         """
         return self.lookup(self.curves, 0.0, q_cam, q_frame, g_cam, g_frame)
 
-    def log_ratio(self, floor: float) -> Tensor:
-        """How much more likely each lag is for one person than for two, as a logarithm (P, bins).
-
-        Unlike the likelihood it does not favour the hours in which cameras were busy, and it knows in which
-        direction people rather walk: both densities are over the lags of both directions.
-
-        Args:
-            floor: added to both densities, > 0: what nobody has shown is unlikely, not impossible.
-        """
-        same, other = (self._density(counts) for counts in (self.counts, self.background))
-        return ((same + floor) / (other + floor)).log()
-
-    def _density(self, counts: Tensor) -> Tensor:
-        """Smoothed counts as a share of those of both directions between two cameras."""
-        smoothed = smooth(counts, self.sigma) if self.sigma else counts
-        ways = self.pairs.sort(dim=1).values
-        _, way = ways.unique(dim=0, return_inverse=True)
-        total = counts.new_zeros(len(ways)).index_add_(0, way, smoothed.sum(1))
-        return smoothed / (total[way, None] + _EPSILON)
-
     def transitions(self) -> Iterator[tuple[str, NDArray, NDArray, NDArray]]:
-        """For each two cameras, both ways together: name, edges of the bins in frames, counts, and density.
+        """As those of ``SignedLags``: a picture shows both directions on one axis."""
+        return SignedLags(**self.fitted()).transitions()
 
-        Lags below zero are of people who came to the first camera last; cameras are named from 1.
-        """
-        ways = {tuple(pair): row for row, pair in enumerate(self.pairs.tolist())}
-        bins = self.counts.shape[1]
-        nothing = self.counts.new_zeros(bins)
-        edges = self.interval * torch.arange(-bins, bins + 1).numpy()
-        for first, second in sorted({tuple(sorted(pair)) for pair in ways}):
-            back, there = ways.get((first, second)), ways.get((second, first))
-            both = [
-                torch.cat([(nothing if row is None else rows[row]) for row in (back, there)])
-                for rows in (self.counts, self._density(self.counts))
-            ]
-            counts, density = (torch.cat([part[:bins].flip(0), part[bins:]]).numpy() for part in both)
-            name = f"{int(self.cameras[first]) + 1} to {int(self.cameras[second]) + 1}"
-            yield name, edges, counts, density
+    @property
+    def pairs(self) -> Tensor:
+        return self._votes[0]
 
-    def lookup(
-        self,
-        curves: Tensor,
-        otherwise: float,
-        q_cam: ArrayLike,
-        q_frame: ArrayLike,
-        g_cam: ArrayLike,
-        g_frame: ArrayLike,
-    ) -> Tensor:
-        """Read any (P, bins) curves at the lags of all pairs of images; arguments as `likelihood`.
+    @property
+    def counts(self) -> Tensor:
+        pairs, places = self._votes
+        counts = places.bincount(minlength=len(pairs) * self.bins)
+        return counts.double().view(-1, self.bins)
 
-        Args:
-            curves: a row for each pair of cameras, (P, bins).
-            otherwise: for pairs of images without a row.
-        """
-        q_cam, q_frame = _labels(q_cam=q_cam, q_frame=q_frame)
-        g_cam, g_frame = _labels(g_cam=g_cam, g_frame=g_frame)
-        table = torch.cat([curves, curves.new_full((1, curves.shape[1]), otherwise)]).flatten()
-        start = self._rows() * curves.shape[1]
-        start = start.int() if len(table) < 2**31 else start
-        q_cam, g_cam = self._index(q_cam), self._index(g_cam)
-        # Floats are several times as fast as integers here, and exact as long as they hold every frame.
-        exact = torch.float32 if max(q_frame.max(), g_frame.max()) < 2**24 else torch.float64
-        q_frame, g_frame = q_frame.to(exact), g_frame.to(exact)
-        result = curves.new_empty(len(q_cam), len(g_cam))
-        for camera in q_cam.unique():
-            own = (q_cam == camera).nonzero()[:, 0]
-            earlier, later = start[g_cam, camera], start[camera, g_cam]  # than the gallery image
-            for rows in own.split(max(1, _IN_CACHE // len(g_cam))):
-                lag = q_frame[rows, None] - g_frame
-                place = (lag > 0).to(start.dtype).mul_(later - earlier).add_(earlier)
-                bins = lag.abs_().div_(self.interval).floor_().clamp_(max=curves.shape[1] - 1)
-                place += bins.to(start.dtype)
-                result[rows] = table.index_select(0, place.flatten()).view(place.shape)
-        return result
+    @functools.cached_property
+    def curves(self) -> Tensor:
+        curves = _share_(self.counts)
+        for row in curves.split(1) if self.sigma else ():
+            _share_(row.copy_(smooth(row, self.sigma)))
+        return curves
 
-    def save(self, path: str | Path) -> Path:
-        """Write the model as one safetensors file, whole or not at all."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        return checkpoints.save(path, tensors, {name: getattr(self, name) for name in _NUMBERS})
-
-    @classmethod
-    def load(cls, path: str | Path) -> SpatioTemporalModel:
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it holds no such model; names it.
-        """
-        tensors, numbers = checkpoints.safe_load(path), checkpoints.read_metadata(path)
-        missing = [name for name in (*_TENSORS, *_NUMBERS) if name not in {**tensors, **numbers}]
-        if missing:
-            raise ValueError(f"expected a spatio-temporal model in {path}, got none of {', '.join(missing)}")
-        return cls(*(tensors[name] for name in _TENSORS), *(numbers[name] for name in _NUMBERS))
+    @functools.cached_property
+    def _votes(self) -> tuple[Tensor, Tensor]:
+        """Pairs (later, earlier) of cameras that somebody walked between, and the place of each vote."""
+        means = self.frames.double() / (self.images.double() + _EPSILON)
+        means.masked_fill_(self.images == 0, math.nan)
+        first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1)
+        lag = means[:, first] - means[:, second]  # (I, pairs), NaN unless both cameras saw the identity
+        person, pair = lag.isfinite().nonzero(as_tuple=True)
+        lag = lag[person, pair]
+        # Published ties go to the camera with the larger number as the later one.
+        later = torch.where(lag > 0, first[pair], second[pair])
+        earlier = torch.where(lag > 0, second[pair], first[pair])
+        pairs, row = torch.stack([later, earlier], dim=1).unique(dim=0, return_inverse=True)
+        return pairs, row * self.bins + (lag.abs() / self.interval).long().clamp_(max=self.bins - 1)
 
     def _rows(self) -> Tensor:
         """(C + 1, C + 1): row of the curves for a later and an earlier camera; the last is for no curve."""
@@ -224,19 +121,142 @@ class SpatioTemporalModel:
         rows[self.pairs[:, 0], self.pairs[:, 1]] = torch.arange(len(self.pairs))
         return rows
 
-    def _index(self, camids: Tensor) -> Tensor:
-        """Places in `cameras`, C for a camera that is not among them."""
-        index = torch.searchsorted(self.cameras, camids).clamp_(max=len(self.cameras) - 1)
-        known = self.cameras[index] == camids
-        new = set(camids[~known].tolist()) - self._warned
-        if new:
-            self._warned.update(new)
-            _log.warning("cameras %s were never seen in fit: likelihood 0", ", ".join(map(str, sorted(new))))
-        return index.where(known, torch.tensor(len(self.cameras)))
+    def _places(self, start: Tensor, lag: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
+        query_later, gallery_later = (
+            _by_cameras(way, q_cameras, g_cameras) for way in (start, start.t())
+        )
+        place = torch.where(lag > 0, query_later, gallery_later)
+        return place.add_(lag.abs_().div_(self.interval).floor_().clamp_(max=self.bins - 1).to(place.dtype))
 
 
-_TENSORS = ("cameras", "pairs", "counts", "background", "curves")
-_NUMBERS = ("identities", "interval", "sigma")
+class SignedLags(Sums):
+    """How long people take between two cameras, both directions on one axis of lags.
+
+    Bin k holds the lags from (k - 1/2) to (k + 1/2) intervals; a lag on an edge counts one half in either
+    bin. The axis ends where the clock of the training split and the smoothing end, or at ``bins``.
+
+    Attributes beyond those of ``fit``:
+        pairs: (P, 2) int64, indices into `cameras` of two that somebody walked between, ascending; their lag
+            is the time at the first less that at the second.
+        reach: the last bin to each side.
+        curves: (P, 2 * reach + 1) float32, density of the lags of one person, from bin -reach to reach; each
+            row's sum is 1.
+        background: (P, 2 * reach + 1) float32, as `curves` of two different people.
+    """
+
+    def likelihood(
+        self, q_cam: ArrayLike, q_frame: ArrayLike, g_cam: ArrayLike, g_frame: ArrayLike
+    ) -> Tensor:
+        """As that of ``SpatioTemporalModel``, but float32, and the same from either side."""
+        return self.lookup(self.curves, 0.0, q_cam, q_frame, g_cam, g_frame)
+
+    def log_likelihood(self, floor: float) -> Tensor:
+        """``log(curves + floor)``, float32: what nobody has shown is unlikely, not impossible."""
+        return (self.curves + floor).log_()
+
+    def log_ratio(self, floor: float) -> Tensor:
+        """How much more likely each lag is for one person than for two, as a logarithm, shaped as `curves`.
+
+        Unlike the likelihood it does not favour the hours in which cameras were busy.
+
+        Args:
+            floor: added to both densities, > 0: what nobody has shown is unlikely, not impossible.
+        """
+        return (self.curves + floor).div_(self.background + floor).log_()
+
+    def transitions(self) -> Iterator[tuple[str, NDArray, NDArray, NDArray]]:
+        """For each two cameras, both ways together: name, edges of the bins in frames, counts, and density.
+
+        Lags below zero are of people who came to the first camera last; cameras are named from 1.
+        """
+        ends = torch.arange(-self.reach, self.reach + 2, dtype=torch.float64)
+        edges = (self.interval * (ends - 0.5)).numpy()
+        for (first, second), density in zip(self.pairs.tolist(), self.curves):
+            counts = self.histogram(self.lags(second, first))
+            name = f"{int(self.cameras[first]) + 1} to {int(self.cameras[second]) + 1}"
+            yield name, edges, counts.numpy(), density.flip(0).numpy()
+
+    @functools.cached_property
+    def pairs(self) -> Tensor:
+        seen = (self.images > 0).double()
+        return (seen.t() @ seen).triu(1).nonzero()
+
+    @functools.cached_property
+    def reach(self) -> int:
+        span = self._means[self.images > 0].max() / self.interval  # means are counted from the first
+        return min(self.bins - 1, math.ceil(span) + int(3 * self.sigma) + 1)
+
+    @functools.cached_property
+    def curves(self) -> Tensor:
+        return self._densities(lambda *pair: self.histogram(self.lags(*pair)))
+
+    @functools.cached_property
+    def background(self) -> Tensor:
+        return self._densities(self._other_lags)
+
+    def lags(self, first: int, second: int) -> Tensor:
+        """Of all identities that both cameras saw, in frames, float64."""
+        lags = self._means[:, first] - self._means[:, second]
+        return lags[lags.isfinite()]
+
+    def histogram(self, lags: Tensor) -> Tensor:
+        """Votes by bin, (2 * reach + 1,) float64."""
+        place = lags / self.interval
+        halves = [  # the two differ on edges only
+            end.clamp_(-self.reach, self.reach).add_(self.reach).long().bincount(minlength=2 * self.reach + 1)
+            for end in ((place + 0.5).floor_(), (place - 0.5).ceil_())
+        ]
+        return (halves[0] + halves[1]).double() / 2
+
+    @functools.cached_property
+    def _means(self) -> Tensor:
+        """Mean frame of each identity under each camera since the first of them; NaN where not seen."""
+        seen = self.images > 0
+        origin = (self.frames // self.images.clamp(min=1))[seen].min()  # clocks may count from 1970
+        return (self.frames - origin * self.images).double() / self.images
+
+    def _other_lags(self, first: int, second: int) -> Tensor:
+        """Votes of all pairs of different identities."""
+        one, other = (means[means.isfinite()] for means in self._means[:, [first, second]].t())
+        votes = -self.histogram(self.lags(first, second))
+        for some in one.split(max(1, IN_CACHE // len(other))):
+            votes += self.histogram((some[:, None] - other).flatten())
+        return votes
+
+    def _densities(self, votes: Callable[[int, int], Tensor]) -> Tensor:
+        rows = torch.empty(len(self.pairs), 2 * self.reach + 1, dtype=torch.float32)
+        for row, pair in zip(rows, self.pairs.tolist()):
+            counts = votes(*pair)[None]
+            smoothed = smooth(counts, self.sigma) if 3 * self.sigma >= 1 else counts
+            row.copy_((smoothed / smoothed.sum().clamp(min=_TINY))[0])
+        return rows
+
+    def _rows(self) -> Tensor:
+        """(C + 1, C + 1): row of the curves for two cameras, the last for none."""
+        rows = torch.full((len(self.cameras) + 1,) * 2, len(self.pairs))
+        for one, other in (self.pairs.t(), self.pairs.t().flip(0)):
+            rows[one, other] = torch.arange(len(self.pairs))
+        return rows
+
+    def _places(self, start: Tensor, lag: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
+        # Rounding to even bins is the same to both sides of zero.
+        bins = lag.div_(self.interval).round_().clamp_(-self.reach, self.reach)
+        bins = torch.where(q_cameras[:, None] <= g_cameras, bins, -bins).add_(self.reach)
+        place = _by_cameras(start, q_cameras, g_cameras)
+        return place.add_(bins.to(place.dtype))
+
+
+# Fitting takes as long as a short chain, and a chain may ask for the same model several times.
+_FITTED: WeakKeyDictionary[Sightings, dict[tuple, Sums]] = WeakKeyDictionary()
+
+
+def _model_of(kind: type[_Model], train: Sightings, **settings: Any) -> _Model:
+    """The model of these sightings, fitted once as long as they live."""
+    models = _FITTED.setdefault(train, {})
+    key = (kind, *settings.items())
+    if key not in models:
+        models[key] = kind.fit(train.pids, train.camids, train.frames, **settings)
+    return models[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,21 +264,31 @@ class TimedMeasure:
     """Distance ``1 - similarity`` of appearance and time.
 
     Attributes:
-        model: how long people take between cameras.
+        model: how long people take between cameras; a ``SpatioTemporalModel`` in the official form.
         form: see the module.
-        weight: of time in the logarithmic forms.
+        weight: of time in the logarithmic forms, >= 0.
         floor: a likelihood that no training identity has shown is small, not zero; > 0.
-        alpha: slope of both factors in the official form.
+        alpha: slope of both factors in the official form, > 0.
+
+    Raises:
+        ValueError: if a value is out of range, or the model is not of this form.
     """
 
-    model: SpatioTemporalModel
+    model: SpatioTemporalModel | SignedLags
     form: str = "ratio"
     weight: float = 0.07
     floor: float = 1e-4
     alpha: float = 5.0
+    _prepared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     name = "cosine and time"
     bytes_per_pair = 12
+
+    def __post_init__(self) -> None:
+        _check_measure(**{name: getattr(self, name) for name in ("form", "weight", "floor", "alpha")})
+        if type(self.model) is not _kind(self.form):
+            found = type(self.model).__name__
+            raise ValueError(f"expected a {_kind(self.form).__name__} in the form {self.form}, got a {found}")
 
     @classmethod
     def fit(
@@ -271,7 +301,7 @@ class TimedMeasure:
         bins: int = 5000,
         **options: float,
     ) -> TimedMeasure:
-        """Learn from the training split.
+        """Learn from the training split, once for the same sightings and settings.
 
         Args:
             train: who was where when.
@@ -281,45 +311,83 @@ class TimedMeasure:
             options: the further attributes.
 
         Raises:
-            ValueError: if there is no training split.
+            ValueError: if there is no training split, nobody walked between cameras in it, or a value is out
+                of range.
         """  # fmt: skip
         if train is None:
             raise ValueError("expected times of the training split for a spatio-temporal step, got none")
+        _check_measure(form, **options)
         sigma = _SIGMA[form] if sigma is None else sigma
-        where = train.pids, train.camids, train.frames
-        model = SpatioTemporalModel.fit(*where, interval=interval, bins=bins, sigma=sigma)
+        model = _model_of(_kind(form), train, interval=interval, bins=bins, sigma=sigma)
         return cls(model, form, **options)
 
     def __call__(self, x: RetrievalSet, y: RetrievalSet) -> Tensor:
         if x.frames is None or y.frames is None:
             raise ValueError("expected frames in both sets for a spatio-temporal step, got none")
-        # Blocks are of few rows of x, so a normalised copy of all of y would cost more than they do.
-        visual = normalize(x.features) @ y.features.t()
-        visual /= y.features.norm(dim=1)
-        where = x.camids, x.frames, y.camids, y.frames
+        with torch.autocast(x.features.device.type, enabled=False):  # distances need all digits
+            # Blocks are of few rows of x, so a normalised copy of all of y would cost more than they do.
+            visual = normalize(x.features) @ y.features.t()
+            visual /= y.features.norm(dim=1)
+            self._join_time(visual, x, y)
+        return visual
+
+    def _join_time(self, visual: Tensor, x: RetrievalSet, y: RetrievalSet) -> None:
+        since, gallery = self._gallery(y)
+        query = self.model.moments(x.camids, x.frames - since).to(visual.device)
+        for rows, timed in self.model.read(self._table(visual.device), query, gallery):
+            if self.form == "official":
+                visual[rows].mul_(self.alpha).sigmoid_().mul_(timed).neg_().add_(1)
+            else:
+                visual[rows].neg_().add_(timed)
+
+    def _gallery(self, y: RetrievalSet) -> tuple[int, Moments]:
+        """The first frame of a set, and its images since then; kept, since blocks of x meet one y."""
+        labels, device = (y.camids, y.frames), y.features.device
+        key = (*(column.data_ptr() for column in labels), len(y), device)
+        if self._prepared.get("gallery", (None,))[0] != key:
+            since = int(y.frames.min())
+            moments = self.model.moments(y.camids, y.frames - since).to(device)
+            # The labels are kept, too: as long as they live, nothing else lies where they lie.
+            self._prepared["gallery"] = key, labels, since, moments
+        return self._prepared["gallery"][2:]
+
+    def _table(self, device: torch.device) -> Table:
+        if device not in self._prepared:
+            self._prepared[device] = self.model.table(*self._rows(), device)
+        return self._prepared[device]
+
+    def _rows(self) -> tuple[Tensor, float]:
+        """What time does for each pair of cameras and lag, float32, and for cameras nobody walked between.
+
+        Official: its factor. Else what it adds to the distance, 1 at least (the 1 of ``1 - cos`` is in it).
+        """
         if self.form == "official":
-            return 1 - visual.mul_(self.alpha).sigmoid_().mul_(self.model.lookup(*self._factors, *where))
-        return visual.neg_().add_(self.model.lookup(*self._costs, *where))
-
-    @functools.cached_property
-    def _factors(self) -> tuple[Tensor, float]:
-        """What time multiplies in the official form: its factor for each lag, not for each pair of images."""
-        factors = 1 / (1 + 2 * (-self.alpha * self.model.curves).exp())
-        return factors.float(), 1 / 3
-
-    @functools.cached_property
-    def _costs(self) -> tuple[Tensor, float]:
-        """What time adds to the distance, 0 at least; and for cameras that nobody walked between."""
+            parts = self.model.curves.split(256)  # float64
+            return torch.cat([(1 / (1 + 2 * (-self.alpha * part).exp())).float() for part in parts]), 1 / 3
         if self.form == "ratio":
             logarithm = self.model.log_ratio(self.floor)
             never = float(logarithm.min())
         else:
-            logarithm = (self.model.curves + self.floor).log()
+            logarithm = self.model.log_likelihood(self.floor)
             never = math.log(self.floor)
         # Distances start at 0, as re-ranking, which squares and divides them, expects.
         best = max(float(logarithm.max()), never)
-        costs = self.weight * (best - logarithm) + 1
-        return costs.float(), self.weight * (best - never) + 1
+        return logarithm.neg_().add_(best).mul_(self.weight).add_(1), self.weight * (best - never) + 1
+
+
+def _kind(form: str) -> type[SpatioTemporalModel] | type[SignedLags]:
+    return SpatioTemporalModel if form == "official" else SignedLags
+
+
+def _check_measure(form: str, weight: float = 0.0, floor: float = 1.0, alpha: float = 1.0) -> None:
+    if form not in FORMS:
+        raise ValueError(f"unknown form {form!r}; choose from {', '.join(FORMS)}")
+    if not 0 < floor < math.inf:
+        raise ValueError(f"expected floor > 0, since its logarithm is taken, got {floor}")
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"expected weight >= 0, got {weight}")
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"expected alpha > 0, got {alpha}")
 
 
 def joint_similarity(visual: ArrayLike, likelihood: ArrayLike, *, alpha: float = 5.0) -> Tensor:
@@ -343,7 +411,7 @@ def joint_similarity(visual: ArrayLike, likelihood: ArrayLike, *, alpha: float =
         shapes = f"{tuple(visual.shape)} and {tuple(likelihood.shape)}"
         raise ValueError(f"expected visual and likelihood of one shape (Q, G), got {shapes}")
     result = visual.new_empty(visual.shape, dtype=torch.promote_types(visual.dtype, likelihood.dtype))
-    rows = max(1, _IN_CACHE // max(1, visual.shape[1]))
+    rows = max(1, IN_CACHE // max(1, visual.shape[1]))
     for out, seen, timed in zip(result.split(rows), visual.split(rows), likelihood.split(rows)):
         out.copy_(timed).mul_(-alpha).exp_().mul_(2).add_(1)
         out.mul_(seen.mul(-alpha).exp_().add_(1)).reciprocal_()
@@ -358,63 +426,14 @@ def smooth(curves: Tensor, sigma: float) -> Tensor:
     radius = int(3 * sigma)
     lag = torch.arange(-radius, radius + 1, dtype=curves.dtype)
     kernel = torch.exp(lag.square() / (-2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
-    return functional.conv1d(curves[:, None], kernel[None, None], padding=radius)[:, 0]
+    # A convolution in float64 unfolds its input: row by row, that is not more than one row's.
+    rows = [functional.conv1d(row[None, None], kernel[None, None], padding=radius)[0] for row in curves]
+    return torch.cat(rows)
 
 
-def _labels(**columns: ArrayLike) -> list[Tensor]:
-    """Integer columns of one length, frames not negative."""
-    labels = {name: torch.as_tensor(values) for name, values in columns.items()}
-    for name, values in labels.items():
-        if values.ndim != 1 or not len(values) or values.is_floating_point():
-            raise ValueError(f"expected {name} to be integers of shape (N,), got {tuple(values.shape)}")
-        if "frame" in name and values.min() < 0:
-            raise ValueError(f"expected {name} >= 0, got {int(values.min())}")
-    if len({len(values) for values in labels.values()}) > 1:
-        lengths = ", ".join(f"{len(values)} {name}" for name, values in labels.items())
-        raise ValueError(f"expected columns of one length, got {lengths}")
-    return [values.to("cpu", torch.int64) for values in labels.values()]
+def _by_cameras(start: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
+    return start.index_select(0, q_cameras).index_select(1, g_cameras)
 
 
-def _check_settings(interval: int, bins: int, sigma: float) -> None:
-    for name, value, least in (("interval", interval, 1), ("bins", bins, 1), ("sigma", sigma, 0)):
-        if not value >= least:
-            raise ValueError(f"expected {name} >= {least}, got {value}")
-
-
-def _mean_frames(pids: Tensor, camera: Tensor, frames: Tensor, cameras: int) -> Tensor:
-    """Mean frame of each identity under each camera (I, C), NaN where it was not seen."""
-    identities, identity = pids.unique(return_inverse=True)
-    place = identity * cameras + camera
-    total = torch.zeros(len(identities) * cameras, dtype=torch.float64).index_add_(0, place, frames.double())
-    images = place.bincount(minlength=len(total)).double()
-    means = total / (images + _EPSILON)
-    return means.where(images > 0, math.nan).view(-1, cameras)
-
-
-def _count_lags(means: Tensor, interval: int, bins: int) -> tuple[Tensor, Tensor]:
-    """Pairs (later, earlier) of cameras that somebody walked between, and the votes for each lag."""
-    first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1)
-    lag = means[:, first] - means[:, second]  # (I, pairs), NaN unless both cameras saw the identity
-    person, pair = lag.isfinite().nonzero(as_tuple=True)
-    lag = lag[person, pair]
-    # Published ties go to the camera with the larger number as the later one.
-    later = torch.where(lag > 0, first[pair], second[pair])
-    earlier = torch.where(lag > 0, second[pair], first[pair])
-    pairs, row = torch.stack([later, earlier], dim=1).unique(dim=0, return_inverse=True)
-    place = row * bins + (lag.abs() / interval).long().clamp_(max=bins - 1)
-    return pairs.view(-1, 2), place.bincount(minlength=len(pairs) * bins).double().view(-1, bins)
-
-
-def _count_other_lags(means: Tensor, pairs: Tensor, interval: int, bins: int) -> Tensor:
-    """How often different identities lie so far apart, for each pair of cameras (P, bins)."""
-    background = torch.zeros(len(pairs), bins, dtype=torch.float64)
-    for row, (later, earlier) in zip(background, pairs.tolist()):
-        lag = means[:, later, None] - means[:, earlier]  # NaN is not > 0
-        lag.fill_diagonal_(0)
-        place = (lag[lag > 0] / interval).long().clamp_(max=bins - 1)
-        row += place.bincount(minlength=bins)
-    return background
-
-
-def _share(rows: Tensor) -> Tensor:
-    return rows / (rows.sum(1, keepdim=True) + _EPSILON)
+def _share_(rows: Tensor) -> Tensor:
+    return rows.div_(rows.sum(1, keepdim=True) + _EPSILON)

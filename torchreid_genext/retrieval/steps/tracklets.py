@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from torchreid_genext.retrieval._blocks import blocks
 from torchreid_genext.retrieval.comparison import Comparison
 from torchreid_genext.retrieval.neighbours import check_features
 from torchreid_genext.retrieval.sets import RetrievalSet
@@ -15,7 +17,7 @@ from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
 __all__ = ["MergeTracklets", "merge_tracklets"]
 
-_ROWS = 256  # images of one camera compared at a time, in the order of time
+_ROWS, _COLUMNS = 256, 8192  # images of one camera compared at a time, in the order of time
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,48 @@ def merge_tracklets(
         raise ValueError(f"expected as many camids and frames as features, got {lengths}")
     if gap < 0 or not -1 <= threshold <= 1:
         raise ValueError(f"expected gap >= 0 and threshold in -1..1, got {gap} and {threshold}")
-    features = normalize(check_features(features))
+    features = check_features(features)
+    with torch.autocast(features.device.type, enabled=False):  # cosines need all digits
+        return _merged(normalize(features), camids.cpu(), frames.cpu(), gap, threshold)
+
+
+def _merged(features: Tensor, camids: Tensor, frames: Tensor, gap: int, threshold: float) -> Tensor:
+    """Each camera on its own, in the order of time: what may belong to a picture stands around it."""
+    order = frames.argsort(stable=True)
+    order = order[camids[order].argsort(stable=True)]
+    frames, place = frames[order], order.to(features.device)
+    features, moments = features[place], frames.to(features.device)
+    merged = torch.empty_like(features)
+    for rows, near in _windows(camids[order], frames, gap):
+        merged[rows] = _sums(features, moments, rows, near, gap, threshold)
     result = torch.empty_like(features)
-    for camera in camids.unique():
-        own = (camids == camera).nonzero()[:, 0]
-        own = own[frames[own].argsort(stable=True)]
-        for rows in torch.arange(len(own)).split(_ROWS):
-            result[own[rows]] = _merged(features[own], frames[own], rows, gap, threshold)
-    return normalize(result)
+    result[place] = normalize(merged)
+    return result
 
 
-def _merged(features: Tensor, frames: Tensor, rows: Tensor, gap: int, threshold: float) -> Tensor:
-    """Sums for some `rows` of one camera's images, which are in the order of time."""
-    start = torch.searchsorted(frames, frames[rows[0]] - gap)
-    stop = torch.searchsorted(frames, frames[rows[-1]] + gap, right=True)
-    near = slice(int(start), int(stop))
-    together = (frames[rows, None] - frames[near]).abs() <= gap
-    together &= features[rows] @ features[near].t() >= threshold
-    together[torch.arange(len(rows)), rows - start] = True  # whatever rounding says of an image and itself
-    return together.to(features.dtype) @ features[near]
+def _windows(camids: Tensor, frames: Tensor, gap: int) -> Iterator[tuple[slice, slice]]:
+    """Some images of a camera at a time, and those of it that are not too far in time; all in that order."""
+    first = 0
+    for images in camids.unique_consecutive(return_counts=True)[1].tolist():
+        own = frames[first : first + images]
+        for rows in blocks(images, _ROWS):
+            start = int(torch.searchsorted(own, own[rows.start] - gap))
+            stop = int(torch.searchsorted(own, own[rows.stop - 1] + gap, right=True))
+            yield slice(first + rows.start, first + rows.stop), slice(first + start, first + stop)
+        first += images
+
+
+def _sums(
+    features: Tensor, moments: Tensor, rows: slice, near: slice, gap: int, threshold: float
+) -> Tensor:
+    """What `rows` have in common with those `near`, which are many where a gap spans a whole recording."""
+    own = features[rows]
+    total = torch.zeros_like(own)
+    for start in range(near.start, near.stop, _COLUMNS):
+        others = slice(start, min(start + _COLUMNS, near.stop))
+        together = (moments[rows, None] - moments[others]).abs_() <= gap
+        together &= own @ features[others].t() >= threshold
+        # Whatever rounding says of an image and itself.
+        together.diagonal(rows.start - start).fill_(True)
+        total.addmm_(together.to(own.dtype), features[others])
+    return total
