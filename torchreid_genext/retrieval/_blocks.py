@@ -41,7 +41,9 @@ def check_limit(memory_limit: int | None) -> int:
     Raises:
         ValueError: unless the limit is an integer >= 1.
     """
-    return DEFAULT_MEMORY_LIMIT if memory_limit is None else check_count("memory_limit", memory_limit, " byte")
+    if memory_limit is None:
+        return DEFAULT_MEMORY_LIMIT
+    return check_count("memory_limit", memory_limit, " byte")
 
 
 def check_count(name: str, value: int, unit: str = "") -> int:

@@ -105,7 +105,7 @@ def _shortened() -> bool:
     """Whether the user has allowed single precision products to take shorter inputs (TF32, bfloat16)."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # allowed by torch's newer switch, for some backend: then this question has no answer
+    except RuntimeError:  # allowed by torch's newer switch, for some backend: this question has no answer
         return True
 
 

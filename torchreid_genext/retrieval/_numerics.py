@@ -1,4 +1,4 @@
-"""Numbers that do not depend on where they are computed: not on autocast, the block, the order or the scale."""
+"""Numbers that do not depend on autocast, nor on the block, the order or the scale of what is computed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHORT, _LONG = 2.0**-30, 2.0**50
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """A context, or a decorator, in which ``torch.autocast`` changes nothing: distances need all their digits.
+    """A context, or a decorator, in which ``torch.autocast`` changes nothing: distances need all digits.
 
     A training loop may evaluate inside its autocast block; the state of the block is left as it was.
     """
@@ -96,7 +96,7 @@ def magnitude(*features: Tensor) -> int:
 
 
 def scale_of(exponent: int) -> float:
-    """Power of two that brings features of this `magnitude` near 1; 1 where squared distances are safe anyway.
+    """Power of two that brings features of this `magnitude` near 1; 1 where squared distances are safe.
 
     Multiplying by it changes no digit, so that distances only change by its square.
     """

@@ -53,7 +53,7 @@ def nearest(
         lambda: (check_shard(x, "x"), check_shard(y_own, "y"), check_limit(memory_limit))[:2]
     )
     _check(processes, x, y_own, k)
-    # One scale for all: each shard by itself could make infinite distances of which the order is lost.
+    # One scale for all: distances of single shards may be infinite, and then their order is lost.
     scale = scale_of(max(processes.numbers(magnitude(x, y_own))))
     distances, indices = nearest_in(
         rescaled(x, scale), rescaled(y_own, scale), Shards(len(y_own), processes), k=k, excluding_self=y is None,
@@ -133,7 +133,8 @@ def nfc(
     members = _members(*_mutual_pairs(lists, shards, k2), shards, k1)
 
     def fetch(indices: Tensor) -> Tensor:
-        return torch.cat([own[:0], *(shards.fetch(own, indices[part]) for part in shards.rounds(len(indices)))])
+        rounds = shards.rounds(len(indices))
+        return torch.cat([own[:0], *(shards.fetch(own, indices[part]) for part in rounds)])
 
     return sum_members(members, shards.total, fetch)
 

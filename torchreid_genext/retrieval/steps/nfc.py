@@ -128,7 +128,7 @@ def nfc(
             effect, since a neighbour that does not list the row cannot rank it.
         self_distance: squared distance at which a row finds itself. The official code sets 1000 and so counts
             a row twice where features are farther apart than that; the default leaves the row itself out.
-        memory_limit: bytes of working memory, see ``neighbours.nearest``; the lists and the result come on top.
+        memory_limit: bytes of working memory, see ``neighbours.nearest``; lists and result on top.
         precision: of the search for candidates, see ``neighbours.nearest``; the result does not depend on it.
         index: ``exact``, or how faiss searches, see ``neighbours.nearest``.
 
