@@ -1,97 +1,179 @@
-"""Features on disk, in files named by all that they depend on: no date and no name of an image is trusted."""
+"""Features on disk by the content of their images: no date and no name of an image is trusted.
+
+Files are only added. Each holds up to 2,000 images of one encoder, so that another order or selection of
+images, or some more of them, finds again what is known. Small files are now and then merged into larger ones.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchreid_genext import checkpoints
 
-__all__ = ["Part", "Shard", "mark_as_cache", "shards"]
+__all__ = ["SHARD", "FeatureCache", "Known", "Part"]
 
-_SHARD = 2000  # images in a cache file, and at most lost by an interruption
+SHARD = 2000  # images in a cache file, and at most lost by an interruption
+_SMALL_FILES = 16  # of less than half a shard; more are merged
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What came out of some images: features (n, D) of the readable, position -> reason of the others."""
+    """What came out of some images.
+
+    Attributes:
+        features: (n, D) float32 of the readable ones.
+        faults: position -> reason, of the others.
+        digests: of each image's content, "" where not even bytes could be read.
+    """
 
     features: Tensor
     faults: dict[int, str]
+    digests: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Consecutive images whose features share a cache file, named by all that these features depend on."""
+class Known:
+    """What the cache has of some images: digest -> row of `features` (K, D), or why there is none."""
 
-    paths: tuple[str, ...]
-    key: str
-    file: Path | None
+    features: Tensor
+    rows: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
-    def load(self) -> Part | None:
-        """The cached part, or None if there is none that can be trusted."""
-        if self.file is None or not self.file.exists():
-            return None
-        try:
-            return self._verified(checkpoints.read_metadata(self.file), checkpoints.safe_load(self.file))
-        except ValueError as error:
-            _log.warning("cached features are extracted again: %s", error)
-            return None
-
-    def _verified(self, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> Part:
-        features = tensors.get("features")
-        if features is None or metadata.get("key") != self.key or metadata["sha256"] != _digest(features):
-            raise ValueError(
-                f"expected features of these images and this model, got other content in {self.file}"
-            )
-        return Part(features, {int(position): reason for position, reason in metadata["unreadable"].items()})
-
-    def save(self, part: Part) -> None:
-        """Write the part to the cache, whole or not at all."""
-        if self.file is not None:
-            metadata = {"key": self.key, "sha256": _digest(part.features), "unreadable": part.faults}
-            checkpoints.save(self.file, {"features": part.features}, metadata)
+    def __contains__(self, digest: str) -> bool:
+        return digest in self.rows or digest in self.faults
 
 
-def shards(encoder_key: str, paths: Sequence[str], cache_dir: str | Path | None) -> list[Shard]:
-    """Cut a list of images into shards.
+class FeatureCache:
+    """The features of one encoder in a folder that several processes may use at once.
 
     Args:
-        encoder_key: names model, preprocessing and precision.
-        paths: image files; their contents are read for the key, their names do not count.
-        cache_dir: folder of the cache files; None makes shards that neither load nor save.
+        folder: of the cache files; it need not exist.
+        key: names all that features depend on besides the images.
     """
-    return [_shard(encoder_key, paths[i : i + _SHARD], cache_dir) for i in range(0, len(paths), _SHARD)]
 
+    def __init__(self, folder: str | Path, key: str) -> None:
+        self.folder = Path(folder)
+        self.key = key
+        self._heads: dict[Path, dict[str, Any]] = {}  # file -> its metadata; a file of a name never changes
+        self._damaged: set[Path] = set()
 
-def _shard(encoder_key: str, paths: Sequence[str], cache_dir: str | Path | None) -> Shard:
-    if cache_dir is None:
-        return Shard(tuple(paths), "", None)
-    key = _content_key(encoder_key, paths)
-    return Shard(tuple(paths), key, Path(cache_dir, f"{key[:32]}.safetensors"))
+    def known(self, digests: Iterable[str]) -> Known:
+        """What can be trusted of the cached features of images of these contents; nothing is written."""
+        heads, wanted = self._read_heads(), set(digests)
+        found = Known(torch.empty(0, 0))
+        for file, head in heads.items():
+            new = wanted - found.rows.keys() - found.faults.keys()
+            if new.isdisjoint(head["images"]) and new.isdisjoint(head["unreadable"]):
+                continue
+            if (features := self._load(file, head)) is not None:
+                found = _joined(found, features, head)
+        return found
 
+    def _read_heads(self) -> dict[Path, dict[str, Any]]:
+        heads = {}
+        for file in sorted(self.folder.glob(f"{self.key[:32]}-*.safetensors")):
+            with self._watching(file):
+                heads[file] = self._heads.get(file) or _checked(checkpoints.read_metadata(file), self.key, file)
+        self._heads = heads
+        return dict(heads)
 
-def _content_key(encoder_key: str, paths: Sequence[str]) -> str:
-    digest = hashlib.sha256(encoder_key.encode())
-    for path in paths:
+    def _load(self, file: Path, head: dict[str, Any]) -> Tensor | None:
+        with self._watching(file):
+            features = checkpoints.safe_load(file).get("features")
+            if features is None or len(features) != len(head["images"]) or head["sha256"] != _digest(features):
+                raise ValueError(f"expected the features that were saved, got other content in {file}")
+            return features
+        return None
+
+    @contextlib.contextmanager
+    def _watching(self, file: Path) -> Any:
+        """Goes on after a fault of a file, and remembers those that are damaged."""
         try:
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-        except OSError:
-            digest.update(b"unreadable")
-    return digest.hexdigest()
+            yield
+        except FileNotFoundError:  # merged by another process just now
+            self._heads.pop(file, None)
+        except (OSError, ValueError) as error:
+            _log.warning("cached features are extracted again: %s", error)
+            self._heads.pop(file, None)
+            if isinstance(error, ValueError):
+                self._damaged.add(file)
+
+    def prepare(self) -> None:
+        """Make the folder, mark it as a cache for backup programs, and drop damaged files.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        checkpoints.write_text(self.folder / "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n")
+        self._drop(self._damaged)
+        self._damaged.clear()
+
+    def add(self, part: Part) -> None:
+        """Keep a part, whole or not at all; of faults those that come from an image's content."""
+        readable = [digest for i, digest in enumerate(part.digests) if i not in part.faults]
+        faults = {part.digests[i]: reason for i, reason in part.faults.items() if part.digests[i]}
+        if readable or faults:
+            self._save(readable, part.features, faults)
+
+    def _save(self, images: Sequence[str], features: Tensor, faults: dict[str, str]) -> Path:
+        name = hashlib.sha256("".join([*images, *faults]).encode()).hexdigest()
+        head = {"key": self.key, "sha256": _digest(features), "images": list(images), "unreadable": faults}
+        file = self.folder / f"{self.key[:32]}-{name[:16]}.safetensors"
+        self._heads.pop(file, None)
+        return checkpoints.save(file, {"features": features}, head)
+
+    def merge(self) -> None:
+        """Put small files together, if they are many. A row is always in a file: new ones come first."""
+        heads = self._read_heads()
+        small = {file: head for file, head in heads.items() if len(head["images"]) < SHARD // 2}
+        if len(small) <= _SMALL_FILES:
+            return
+        found, read = Known(torch.empty(0, 0)), []
+        for file, head in small.items():
+            if (features := self._load(file, head)) is not None:
+                found = _joined(found, features, head)
+                read.append(file)
+        self._drop(set(read) - set(self._write_large(found)))
+
+    def _write_large(self, found: Known) -> list[Path]:
+        faults, files = found.faults, []
+        digests = list(found.rows)
+        for start in range(0, max(len(digests), 1), SHARD):
+            part = digests[start : start + SHARD]
+            files.append(self._save(part, found.features[[found.rows[digest] for digest in part]], faults))
+            faults = {}
+        return files
+
+    def _drop(self, files: Iterable[Path]) -> None:
+        for file in files:
+            with contextlib.suppress(OSError):  # another process may read it, or have dropped it
+                file.unlink()
+
+
+def _joined(found: Known, features: Tensor, head: dict[str, Any]) -> Known:
+    """With the content of one more file."""
+    start = len(found.features)
+    rows = {digest: start + row for row, digest in enumerate(head["images"])} | found.rows
+    whole = torch.cat([found.features, features]) if start else features
+    return Known(whole, rows, head["unreadable"] | found.faults)
+
+
+def _checked(head: dict[str, Any], key: str, file: Path) -> dict[str, Any]:
+    kinds = {"key": str, "sha256": str, "images": list, "unreadable": dict}
+    if head.get("key") != key or not all(isinstance(head.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(f"expected features of this model, got other content in {file}")
+    return head
 
 
 def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.numpy().tobytes()).hexdigest()
-
-
-def mark_as_cache(folder: Path) -> None:
-    """Mark the folder as a cache for backup programs; fails, before the work, if it cannot be written."""
-    checkpoints.write_text(folder / "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n")
+    return hashlib.sha256(features.contiguous().numpy()).hexdigest()
