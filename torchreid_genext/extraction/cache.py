@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class Part:
     features: Tensor
     faults: dict[int, str]
     digests: Sequence[str]
+
+    def pin_memory(self) -> Part:
+        """In memory that an accelerator reads by itself; DataLoader asks for it."""
+        return replace(self, features=self.features.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,16 @@ class FeatureCache:
 
     def known(self, digests: Iterable[str]) -> Known:
         """What can be trusted of the cached features of images of these contents; nothing is written."""
-        heads, wanted = self._read_heads(), set(digests)
-        found = Known(torch.empty(0, 0))
+        return _joined(self._loaded(self._read_heads(), set(digests)))
+
+    def _loaded(self, heads: dict[Path, dict[str, Any]], wanted: set[str]) -> list[tuple[Tensor, dict[str, Any]]]:
+        """Features and metadata of those files that have one of the images and are whole."""
+        found, wanted = [], set(wanted)
         for file, head in heads.items():
-            new = wanted - found.rows.keys() - found.faults.keys()
-            if new.isdisjoint(head["images"]) and new.isdisjoint(head["unreadable"]):
-                continue
-            if (features := self._load(file, head)) is not None:
-                found = _joined(found, features, head)
+            if new := wanted.intersection(itertools.chain(head["images"], head["unreadable"])):
+                if (features := self._load(file, head)) is not None:
+                    found.append((features, head))
+                    wanted -= new
         return found
 
     def _read_heads(self) -> dict[Path, dict[str, Any]]:
@@ -138,12 +145,9 @@ class FeatureCache:
         small = {file: head for file, head in heads.items() if len(head["images"]) < SHARD // 2}
         if len(small) <= _SMALL_FILES:
             return
-        found, read = Known(torch.empty(0, 0)), []
-        for file, head in small.items():
-            if (features := self._load(file, head)) is not None:
-                found = _joined(found, features, head)
-                read.append(file)
-        self._drop(set(read) - set(self._write_large(found)))
+        read = {file: (features, head) for file, head in small.items()
+                if (features := self._load(file, head)) is not None}
+        self._drop(read.keys() - set(self._write_large(_joined(list(read.values())))))
 
     def _write_large(self, found: Known) -> list[Path]:
         faults, files = found.faults, []
@@ -160,12 +164,16 @@ class FeatureCache:
                 file.unlink()
 
 
-def _joined(found: Known, features: Tensor, head: dict[str, Any]) -> Known:
-    """With the content of one more file."""
-    start = len(found.features)
-    rows = {digest: start + row for row, digest in enumerate(head["images"])} | found.rows
-    whole = torch.cat([found.features, features]) if start else features
-    return Known(whole, rows, head["unreadable"] | found.faults)
+def _joined(files: Sequence[tuple[Tensor, dict[str, Any]]]) -> Known:
+    """The content of files as one."""
+    starts = itertools.accumulate((len(features) for features, _ in files), initial=0)
+    rows: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    for start, (_, head) in zip(starts, files):
+        rows.update(zip(head["images"], itertools.count(start)))
+        faults.update(head["unreadable"])
+    whole = [features for features, _ in files if len(features)]
+    return Known(torch.cat(whole) if whole else torch.empty(0, 0), rows, faults)
 
 
 def _checked(head: dict[str, Any], key: str, file: Path) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext.data.images import UNREADABLE, open_image
-from torchreid_genext.extraction.cache import SHARD, FeatureCache, Known, Part
+from torchreid_genext.extraction import cache as caching
+from torchreid_genext.extraction.cache import FeatureCache, Known, Part
 from torchreid_genext.extraction.encoder import Encoder
 from torchreid_genext.extraction.process import Parcel
 
@@ -180,7 +181,7 @@ class Plan:
         return Extraction(features, kept, unreadable, len(missing), time.perf_counter() - start)
 
     def _known_faults(self) -> list[str | None]:
-        return [self.known.faults.get(digest) for digest in self.digests]
+        return list(map(self.known.faults.get, self.digests))
 
     def _fresh(self, missing: list[int], workers: int | None, strict: bool, progress: bool) -> list[Part]:
         """What has to be computed, kept in the cache as it comes."""
@@ -214,8 +215,8 @@ class Plan:
 
 
 def _joined(features: Sequence[Tensor]) -> Tensor:
-    found = [each for each in features if len(each)]
-    return torch.cat(found) if found else torch.empty(0, 0)
+    found = [each for each in features if len(each)] or [torch.empty(0, 0)]
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _refuse(unreadable: dict[str, str]) -> None:
@@ -248,7 +249,7 @@ def _computed(
 ) -> Iterator[Part]:
     """Parts of up to a shard each, in order; all share one set of processes and one progress bar."""
     size = encoder.batch_size
-    shards = [paths[i : i + SHARD] for i in range(0, len(paths), SHARD)]
+    shards = [paths[i : i + caching.SHARD] for i in range(0, len(paths), caching.SHARD)]
     batches = [[shard[i : i + size] for i in range(0, len(shard), size)] for shard in shards]
     results = _results(list(itertools.chain.from_iterable(batches)), encoder, workers)
     hidden = None if progress else True  # None shows the bar on a terminal alone
