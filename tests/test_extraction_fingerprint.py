@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 
 from tests.conftest import ROOT
 from torchreid_genext import compat
-from torchreid_genext.extraction import Encoder
+from torchreid_genext.extraction import Encoder, process
 from torchreid_genext.extraction.fingerprint import fingerprint
 
 SIZE = {"height": 32, "width": 16}
@@ -77,14 +77,20 @@ def test_weights_and_buffers_that_are_loaded_later_count() -> None:
     assert len({*keys, encoder.key}) == 4
 
 
-def test_key_is_known_again_in_another_process_and_after_use() -> None:
-    code = "from tests.test_extraction_fingerprint import *; print(Encoder(osnet(), **SIZE).key)"
+def test_keys_are_known_again_in_another_process_and_after_use() -> None:
+    code = "from tests.test_extraction_fingerprint import *; print(*[encoder.key for encoder in encoders()])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
     there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
-    encoder = Encoder(osnet(), **SIZE)
-    assert there.stdout.split()[-1] == encoder.key, there.stderr
-    encoder(torch.zeros(2, 32, 16, 3, dtype=torch.uint8))
-    assert there.stdout.split()[-1] == encoder.key == Encoder(copy.deepcopy(encoder.network), **SIZE).key
+    here = encoders()
+    assert there.stdout.split() == [encoder.key for encoder in here], there.stderr
+    for encoder in here:
+        encoder(torch.zeros(2, 32, 16, 3, dtype=torch.uint8))
+    assert there.stdout.split() == [encoder.key for encoder in here]
+    assert here[0].key == Encoder(copy.deepcopy(here[0].network), **SIZE).key
+
+
+def encoders() -> list[Encoder]:
+    return [Encoder(osnet(), **SIZE), Encoder(osnet(), **SIZE, precision="bf16", channels_last=True)]
 
 
 def osnet() -> nn.Module:
@@ -178,15 +184,15 @@ def test_names_in_sets_and_circles_do_not_confuse() -> None:
     assert fingerprint(net) == fingerprint(same)
 
 
-def test_how_exactly_torch_multiplies_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = Encoder(Net(), **SIZE)
-    before = encoder.key
+def test_how_exactly_torch_multiplies_and_what_pillow_lets_pass_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, before = Encoder(Net(), **SIZE), process.settings()
+    keys = [encoder.key]
     torch.set_float32_matmul_precision("medium")
-    assert encoder.key != before
-    torch.set_float32_matmul_precision("highest")
-    assert encoder.key == before
+    keys.append(encoder.key)
+    process.use(before)
+    assert encoder.key == keys[0]
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
-    assert encoder.key != before
+    assert len({*keys, encoder.key}) == 3
 
 
 def test_looking_at_a_network_is_quick(tmp_path: Path) -> None:

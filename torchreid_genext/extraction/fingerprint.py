@@ -101,7 +101,7 @@ class _Walk:
 
     def _add_script(self, module: torch.jit.ScriptModule) -> None:
         graph = str(module.inlined_graph) if hasattr(module, "forward") else ""
-        self._say("script", re.sub(r" # .*", "", graph))  # without the places of its lines
+        self._say("script", re.sub(r" # .*|___torch_mangle_\d+", "", graph))  # without places and counters
         self._add_mapping(dict(module.named_parameters()) | dict(module.named_buffers()))
 
     def _add_module(self, module: nn.Module) -> None:
@@ -117,8 +117,9 @@ class _Walk:
         if held:
             for name in sorted(held):
                 self._say(name)
+                hooks = name.endswith("_hooks") and isinstance(held[name], Mapping)
                 # A hook's key is a number that counts all hooks of this process.
-                self.add(list(held[name].values()) if name.endswith("_hooks") else held[name])
+                self.add(list(held[name].values()) if hooks else held[name])
         else:
             self._say(re.sub(r"\b0x[0-9a-f]+", "", repr(value)))
 
