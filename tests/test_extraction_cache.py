@@ -112,7 +112,9 @@ def test_features_are_kept_under_the_bytes_that_were_decoded(
     assert extracted(encoder, [images[5]], folder).computed == 0
     Path(images[0]).write_bytes(first)
     restored = extracted(encoder, images[:1], folder)
-    assert restored.computed == 1 and torch.equal(restored.features, extracted(encoder, images[:1], None).features)
+    assert restored.computed == 1 and torch.equal(
+        restored.features, extracted(encoder, images[:1], None).features
+    )
 
 
 def test_a_damaged_file_costs_its_rows_alone(

@@ -59,7 +59,9 @@ def test_networks_with_the_same_weights_and_other_settings_share_nothing(setting
 
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}], ids=str)
-@pytest.mark.parametrize("settings", [{"stride": 2}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"stride": 2}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}], ids=str
+)
 def test_traced_networks_are_told_apart_too(settings: dict[str, Any], options: dict[str, Any]) -> None:
     assert Encoder(Net(**settings), **SIZE, **options).key != Encoder(Net(), **SIZE, **options).key
     assert Encoder(Net(), **SIZE, **options).key == Encoder(Net(), **SIZE, **options).key
@@ -80,7 +82,9 @@ def test_weights_and_buffers_that_are_loaded_later_count() -> None:
 def test_keys_are_known_again_in_another_process_and_after_use() -> None:
     code = "from tests.test_extraction_fingerprint import *; print(*[encoder.key for encoder in encoders()])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
-    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT)
+    there = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+    )
     here = encoders()
     assert there.stdout.split() == [encoder.key for encoder in here], there.stderr
     for encoder in here:
@@ -184,7 +188,9 @@ def test_names_in_sets_and_circles_do_not_confuse() -> None:
     assert fingerprint(net) == fingerprint(same)
 
 
-def test_how_exactly_torch_multiplies_and_what_pillow_lets_pass_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_exactly_torch_multiplies_and_what_pillow_lets_pass_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     encoder, before = Encoder(Net(), **SIZE), process.settings()
     keys = [encoder.key]
     torch.set_float32_matmul_precision("medium")

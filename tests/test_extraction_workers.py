@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.test_extraction import SIZE, host_features, images, osnet  # noqa: F401
+from tests.test_extraction import SIZE, images, osnet  # noqa: F401
 from torchreid_genext import compat
 from torchreid_genext.extraction import Encoder, extract, files, process
 from torchreid_genext.extraction.process import Parcel
@@ -84,6 +83,7 @@ def test_settings_travel_with_a_parcel(monkeypatch: pytest.MonkeyPatch) -> None:
     process.use(before)
 
 
+@pytest.mark.filterwarnings("ignore:Got pickle error")
 @pytest.mark.parametrize("start_method", ["spawn"], indirect=True)
 def test_a_network_that_cannot_be_sent_is_refused(images: list[str], start_method: str) -> None:  # noqa: F811
     network = osnet()
@@ -103,7 +103,9 @@ class Picky(nn.Module):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_fault_of_the_network_names_an_image(images: list[str], workers: int) -> None:  # noqa: F811
-    with pytest.raises(RuntimeError, match=r"the network failed on images such as .*00\.jpg: KeyError: 'weights'"):
+    with pytest.raises(
+        RuntimeError, match=r"the network failed on images such as .*00\.jpg: KeyError: 'weights'"
+    ):
         extract(Encoder(Picky(), **SIZE), images, workers=workers, progress=False)
 
 
@@ -119,7 +121,10 @@ class Returns(nn.Module):
 UNFIT = {
     r"a tuple of float32 \(2, 3\), float32 \(2, 3, 32, 16\)": lambda x: (x.mean((2, 3)), x),
     r"a list of float32 \(2, 3\)": lambda x: [x.mean((2, 3))],
-    r"a dict of feat: float32 \(2, 3\), more: a tuple of nothing": lambda x: {"feat": x.mean((2, 3)), "more": ()},
+    r"a dict of feat: float32 \(2, 3\), more: a tuple of nothing": lambda x: {
+        "feat": x.mean((2, 3)),
+        "more": (),
+    },
     r"float32 \(2, 3, 32, 16\)": lambda x: x,
     r"float32 \(2,\)": lambda x: x.mean((1, 2, 3)),
     r"float32 \(3, 2\)": lambda x: x.mean((2, 3)).T,
@@ -135,7 +140,9 @@ def test_networks_that_return_something_else_are_refused_before_a_file_is_opened
         extract(Encoder(Returns(UNFIT[what]), **SIZE), ["lost.jpg"], progress=False)
 
 
-@pytest.mark.parametrize("change", [lambda x: x.mean((2, 3), keepdim=True), lambda x: x.mean((2, 3)).squeeze()])
+@pytest.mark.parametrize(
+    "change", [lambda x: x.mean((2, 3), keepdim=True), lambda x: x.mean((2, 3)).squeeze()]
+)
 def test_features_of_more_or_less_dimensions_are_understood(
     images: list[str],  # noqa: F811
     change: Callable[[Tensor], Tensor],
@@ -254,7 +261,11 @@ def test_an_engine_with_another_transform_is_refused() -> None:
             Encoder.like(osnet(), transform)
 
 
-def test_a_setting_of_pillow_reaches_the_features(images: list[str], tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_a_setting_of_pillow_reaches_the_features(
+    images: list[str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Path(images[0]).write_bytes(Path(images[0]).read_bytes()[:-2])
     encoder = Encoder(Returns(mean), **SIZE)
     options = {"cache_dir": tmp_path / "c", "workers": 0, "progress": False}
@@ -263,6 +274,22 @@ def test_a_setting_of_pillow_reaches_the_features(images: list[str], tmp_path: P
     assert not extract(encoder, images, **options).unreadable
 
 
+class Decoded(Encoder):
+    """As on an accelerator: processes only decode."""
+
+    runs_in_workers = False
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_features_are_the_same_where_processes_only_decode(images: list[str], workers: int) -> None:  # noqa: F811
+    Path(images[5]).write_text("no image")
+    model = osnet()
+    expected = extract(Encoder(model, **SIZE), images, workers=0, progress=False)
+    found = extract(Decoded(model, **SIZE, batch_size=10), images, workers=workers, progress=False)
+    torch.testing.assert_close(found.features, expected.features)
+    assert found.unreadable == expected.unreadable and torch.equal(found.kept, expected.kept)
+
+
 def test_log_and_errors_name_a_few_images_only() -> None:
     assert files._listed([f"{i}.jpg" for i in range(7)]) == "0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more"
-    assert logging.getLogger("torchreid_genext.extraction.files") is files._log

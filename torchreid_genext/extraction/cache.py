@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,44 +76,45 @@ class FeatureCache:
         """What can be trusted of the cached features of images of these contents; nothing is written."""
         return _joined(self._loaded(self._read_heads(), set(digests)))
 
-    def _loaded(self, heads: dict[Path, dict[str, Any]], wanted: set[str]) -> list[tuple[Tensor, dict[str, Any]]]:
+    def _loaded(
+        self, heads: dict[Path, dict[str, Any]], wanted: set[str]
+    ) -> list[tuple[Tensor, dict[str, Any]]]:
         """Features and metadata of those files that have one of the images and are whole."""
         found, wanted = [], set(wanted)
         for file, head in heads.items():
-            if new := wanted.intersection(itertools.chain(head["images"], head["unreadable"])):
-                if (features := self._load(file, head)) is not None:
-                    found.append((features, head))
-                    wanted -= new
+            new = wanted.intersection(itertools.chain(head["images"], head["unreadable"]))
+            if new and (features := self._load(file, head)) is not None:
+                found.append((features, head))
+                wanted -= new
         return found
 
     def _read_heads(self) -> dict[Path, dict[str, Any]]:
         heads = {}
         for file in sorted(self.folder.glob(f"{self.key[:32]}-*.safetensors")):
             with self._watching(file):
-                heads[file] = self._heads.get(file) or _checked(checkpoints.read_metadata(file), self.key, file)
+                heads[file] = self._heads.get(file) or _head(file, self.key)
         self._heads = heads
         return dict(heads)
 
     def _load(self, file: Path, head: dict[str, Any]) -> Tensor | None:
         with self._watching(file):
             features = checkpoints.safe_load(file).get("features")
-            if features is None or len(features) != len(head["images"]) or head["sha256"] != _digest(features):
+            if features is None or head["sha256"] != _digest(features, head["images"], head["unreadable"]):
                 raise ValueError(f"expected the features that were saved, got other content in {file}")
             return features
         return None
 
     @contextlib.contextmanager
-    def _watching(self, file: Path) -> Any:
+    def _watching(self, file: Path) -> Iterator[None]:
         """Goes on after a fault of a file, and remembers those that are damaged."""
         try:
             yield
-        except FileNotFoundError:  # merged by another process just now
+        except (OSError, ValueError, RuntimeError) as error:
             self._heads.pop(file, None)
-        except (OSError, ValueError) as error:
-            _log.warning("cached features are extracted again: %s", error)
-            self._heads.pop(file, None)
-            if isinstance(error, ValueError):
-                self._damaged.add(file)
+            if file.exists():  # else another process has merged it just now
+                _log.warning("cached features are extracted again: %s", error)
+                if isinstance(error, ValueError):
+                    self._damaged.add(file)
 
     def prepare(self) -> None:
         """Make the folder, mark it as a cache for backup programs, and drop damaged files.
@@ -134,7 +135,8 @@ class FeatureCache:
 
     def _save(self, images: Sequence[str], features: Tensor, faults: dict[str, str]) -> Path:
         name = hashlib.sha256("".join([*images, *faults]).encode()).hexdigest()
-        head = {"key": self.key, "sha256": _digest(features), "images": list(images), "unreadable": faults}
+        digest = _digest(features, images, faults)
+        head = {"key": self.key, "sha256": digest, "images": list(images), "unreadable": faults}
         file = self.folder / f"{self.key[:32]}-{name[:16]}.safetensors"
         self._heads.pop(file, None)
         return checkpoints.save(file, {"features": features}, head)
@@ -145,9 +147,13 @@ class FeatureCache:
         small = {file: head for file, head in heads.items() if len(head["images"]) < SHARD // 2}
         if len(small) <= _SMALL_FILES:
             return
-        read = {file: (features, head) for file, head in small.items()
-                if (features := self._load(file, head)) is not None}
-        self._drop(read.keys() - set(self._write_large(_joined(list(read.values())))))
+        read = {
+            file: (features, head)
+            for file, head in small.items()
+            if (features := self._load(file, head)) is not None
+        }
+        if read:
+            self._drop(read.keys() - set(self._write_large(_joined(list(read.values())))))
 
     def _write_large(self, found: Known) -> list[Path]:
         faults, files = found.faults, []
@@ -176,12 +182,16 @@ def _joined(files: Sequence[tuple[Tensor, dict[str, Any]]]) -> Known:
     return Known(torch.cat(whole) if whole else torch.empty(0, 0), rows, faults)
 
 
-def _checked(head: dict[str, Any], key: str, file: Path) -> dict[str, Any]:
+def _head(file: Path, key: str) -> dict[str, Any]:
+    """The metadata of a cache file, if it is one of this key."""
+    head = checkpoints.read_metadata(file)
     kinds = {"key": str, "sha256": str, "images": list, "unreadable": dict}
     if head.get("key") != key or not all(isinstance(head.get(name), kind) for name, kind in kinds.items()):
         raise ValueError(f"expected features of this model, got other content in {file}")
     return head
 
 
-def _digest(features: Tensor) -> str:
-    return hashlib.sha256(features.contiguous().numpy()).hexdigest()
+def _digest(features: Tensor, images: Sequence[str], faults: dict[str, str]) -> str:
+    digest = hashlib.sha256(features.contiguous().numpy())
+    digest.update(repr((tuple(features.shape), list(images), sorted(faults.items()))).encode())
+    return digest.hexdigest()

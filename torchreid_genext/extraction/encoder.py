@@ -112,7 +112,14 @@ class Encoder(nn.Module):
     def key(self) -> str:
         """Names everything, besides the images, that the features depend on now; takes a look at all weights."""
         images = (self.name, self.height, self.width, self.mean.tolist(), self.std.tolist())
-        inference = (self.precision, self.autocast, str(self.layout), self.compiled, self.flip, self.device.type)
+        inference = (
+            self.precision,
+            self.autocast,
+            str(self.layout),
+            self.compiled,
+            self.flip,
+            self.device.type,
+        )
         process = (versions(), sorted(settings().items(), key=str))
         words = (_KEY_VERSION, images, inference, process, fingerprint(self.network))
         return hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()

@@ -290,7 +290,9 @@ def _finite(part: Part, paths: Sequence[str]) -> Part:
     if wrong:
         readable = [path for position, path in enumerate(paths) if position not in part.faults]
         names = _listed([readable[row] for row in wrong])
-        raise ValueError(f"expected finite features, got NaN or infinity for {names}; check the weights, try fp32")
+        raise ValueError(
+            f"expected finite features, got NaN or infinity for {names}; check the weights, try fp32"
+        )
     return part
 
 

@@ -13,7 +13,8 @@ import logging
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ class _Walk:
     def _add_sequence(self, values: Sequence[Any]) -> None:
         self._add_all(type(values).__qualname__, values)
 
-    def _add_set(self, values: Set[Any]) -> None:
+    def _add_set(self, values: AbstractSet[Any]) -> None:
         """In an order that does not hang on how Python hashes text in this run."""
         self._say(type(values).__qualname__, sorted(fingerprint(value) for value in values))
 
@@ -164,7 +165,9 @@ class _Walk:
         self._add_all("parts", [getattr(wrapper, part, None) for part in parts])
 
     def _add_name(self, value: Any) -> None:
-        self._say(type(value).__qualname__, getattr(value, "__name__", ""), getattr(value, "__qualname__", ""))
+        self._say(
+            type(value).__qualname__, getattr(value, "__name__", ""), getattr(value, "__qualname__", "")
+        )
         owner = getattr(value, "__self__", None)
         if not isinstance(owner, types.ModuleType | type(None)):
             self.add(owner)
@@ -195,7 +198,9 @@ def _held(value: Any) -> dict[str, Any]:
     names = [name for part in slots for name in ((part,) if isinstance(part, str) else part)]
     held = {name: getattr(value, name) for name in names if hasattr(value, name)}
     held.update(getattr(value, "__dict__", {}))
-    leave_out = {"_graph", "__weakref__", "__dict__"} if isinstance(value, fx.GraphModule) else {"__weakref__"}
+    leave_out = (
+        {"_graph", "__weakref__", "__dict__"} if isinstance(value, fx.GraphModule) else {"__weakref__"}
+    )
     return {name: held[name] for name in held.keys() - leave_out}
 
 
@@ -214,6 +219,6 @@ _WAYS = (
     ((types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType), _Walk._add_name),
     ((logging.Logger, logging.LoggerAdapter), _Walk._add_name),
     (Mapping, _Walk._add_mapping),
-    ((Set, set, frozenset), _Walk._add_set),
+    (AbstractSet, _Walk._add_set),
     (Sequence, _Walk._add_sequence),
 )
