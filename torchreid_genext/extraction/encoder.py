@@ -6,6 +6,7 @@ fp32, into the convolutions before it, which then run without it in bfloat16.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
@@ -13,7 +14,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ class Encoder(nn.Module):
             ValueError: as `forward`.
         """
         blank = torch.zeros(2, self.height, self.width, 3, dtype=torch.uint8)
-        with torch.inference_mode():
+        with torch.inference_mode(), _one_thread():
             self._encoded(getattr(self.network, "_orig_mod", self.network), self.normalized(blank))
 
     def normalized(self, images: Tensor) -> Tensor:
@@ -174,6 +175,17 @@ class Encoder(nn.Module):
     def runs_in_workers(self) -> bool:
         """Whether loading processes also run the network (and compile it, each for its one thread)."""
         return self.device.type == "cpu"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two images are too little to share, and threads would wait long for each other beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _checked(output: Any, images: int, kind: str) -> Tensor:
