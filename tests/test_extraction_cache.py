@@ -117,6 +117,23 @@ def test_features_are_kept_under_the_bytes_that_were_decoded(
     )
 
 
+def test_what_is_decoded_is_not_read_a_second_time_for_its_name(
+    encoder: Encoder,
+    images: list[str],  # noqa: F811
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    planned, opened, times = plan(encoder, images[:3], folder), builtins.open, []
+
+    def watched(file: Any, *args: Any, **options: Any) -> Any:
+        times.extend([file] if str(file) in images else [])
+        return opened(file, *args, **options)
+
+    monkeypatch.setattr(builtins, "open", watched)
+    planned.run(workers=0, progress=False)
+    assert times == images[:3]
+
+
 def test_a_damaged_file_costs_its_rows_alone(
     encoder: Encoder,
     images: list[str],  # noqa: F811
