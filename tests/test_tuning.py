@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from tools.tune import main
 from torchreid_genext import config
 from torchreid_genext.benchmark import tuning
-from torchreid_genext.extraction import files, read_image
+from torchreid_genext.extraction import files
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -71,11 +71,13 @@ def test_best_chain_comes_first_and_no_test_image_is_opened(
 ) -> None:
     opened: list[str] = []
 
-    def watched(path: str, *size: int) -> object:
-        opened.append(str(path))
-        return read_image(path, *size)
+    read = files._content
 
-    monkeypatch.setattr(files, "read_image", watched)
+    def watched(path: str) -> bytes:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(files, "_content", watched)
     result = tuning.tune(settings(reid_data, tmp_path, "genext.tune.chains", "['base', 'camera_norm', 'st']"))
     assert opened and all("bounding_box_train" in path for path in opened)
     rates = [trial.mAP for trial in result.trials]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -179,3 +180,10 @@ def test_reader_warns_of_what_it_leaves_out(pictures: list[str], caplog: pytest.
     _, transform = compat.build_transforms(32, 16)
     reader(lambda images: images.flatten(1), transform, batch_size=3, workers=1)(pictures)
     assert [path for path in pictures if path in caplog.text] == [pictures[1], pictures[4]]
+
+
+def test_names_of_other_encodings_can_be_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = str(tmp_path / os.fsdecode("人.jpg".encode("gbk")))
+    Path(path).write_text("no picture")
+    reader(lambda images: images.flatten(1), lambda image: image, batch_size=3)([path])
+    assert "\\udcc8" in caplog.text.encode().decode()

@@ -244,7 +244,8 @@ def reader(
         loader = DataLoader(_Files(files, transform), batch_size, num_workers=workers, collate_fn=_readable)
         for images, kept, faults in loader:
             for path, fault in faults.items():
-                _log.warning("left out, since it cannot be read: %s: %s", path, fault)
+                shown = path.encode("utf-8", "backslashreplace").decode()  # names of other encodings
+                _log.warning("left out, since it cannot be read: %s: %s", shown, fault)
             if kept:
                 features.append(extract(images).float().cpu())
                 positions += kept

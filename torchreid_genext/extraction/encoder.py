@@ -6,6 +6,7 @@ fp32, into the convolutions before it, which then run without it in bfloat16.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
@@ -13,16 +14,20 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from torchreid_genext.extraction.fingerprint import fingerprint
+from torchreid_genext.extraction.process import settings, versions
+
 __all__ = ["PRECISIONS", "Encoder", "fold_batch_norm"]
 
 PRECISIONS = ("fp32", "bf16")
-_KEY_VERSION = 1  # raise when features change for the same model and images
+_KEY_VERSION = 2  # raise when features change for the same model and images
 _log = logging.getLogger(__name__)
 
 
@@ -41,10 +46,12 @@ class Encoder(nn.Module):
         flip: take the mean of an image's features and its mirror image's, at twice the cost.
         compile: translate the network with ``torch.compile``; needs a C++ compiler.
         device: where the network runs.
+        batch_size: images that pass the network together; None takes 16 on a CPU, in whose cache feature maps
+            then stay, and 128 on an accelerator.
 
     Raises:
-        ValueError: if `precision` is unknown, there is no compiler for `compile`, or the model is for images
-            of another size (it has an attribute ``image_size`` then).
+        ValueError: if `precision` is unknown, `batch_size` is below 1, there is no compiler for `compile`, or
+            the model is for images of another size (it has an attribute ``image_size`` then).
     """
 
     def __init__(
@@ -61,51 +68,97 @@ class Encoder(nn.Module):
         flip: bool = False,
         compile: bool = False,
         device: torch.device | str = "cpu",
+        batch_size: int | None = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
         if compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
             raise ValueError("expected a C++ compiler (g++, clang++, cl or $CXX) for compile, got none")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"expected batch_size 1 or more, or None, got {batch_size}")
         _check_size(model, (height, width))
+        self.name, self.kind = name, type(model).__name__
         self.height, self.width, self.precision, self.compiled = height, width, precision, compile
         self.flip = flip
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.device = torch.device(device)
+        self.batch_size = batch_size or (16 if self.device.type == "cpu" else 128)
         self.register_buffer("mean", torch.tensor(norm_mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(norm_std).view(-1, 1, 1))
-        self.key = self._key(model, name)
         self.network, self.autocast = _prepared(model, precision, self.layout)
         self.to(self.device).eval()
         self.network.to(memory_format=self.layout)
         if compile:
             self.network = torch.compile(self.network, dynamic=False)
 
-    def _key(self, model: nn.Module, name: str) -> str:
-        """Names everything, besides the images, that the features depend on."""
-        settings = (_KEY_VERSION, name, self.height, self.width, self.mean.tolist(), self.std.tolist())
-        inference = (self.precision, str(self.layout), self.compiled, self.device.type)
-        inference += ("flip",) * self.flip
-        digest = hashlib.sha256(repr((settings, inference)).encode())
-        digest.update(getattr(model, "fingerprint", "").encode())  # of what weights do not say
-        for key, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+    @classmethod
+    def like(cls, model: nn.Module, transform: Any, name: str = "", **options: Any) -> Encoder:
+        """An encoder that sees images as torchreid's engines do in a test.
 
-    @torch.inference_mode()
+        Args:
+            model: of the engine; one in ``DataParallel`` is taken out.
+            transform: for tests, such as ``engine.datamanager.transform_te``: resize, to tensor, normalise.
+            name: as `Encoder` takes it.
+            options: as `Encoder` takes them; without `device` that of the model.
+
+        Raises:
+            ValueError: if the transform does something else; and as `Encoder`.
+        """
+        model = model.module if isinstance(model, nn.DataParallel) else model
+        options = {"device": next((p.device for p in model.parameters()), "cpu")} | options
+        return cls(model, name, **_preprocessing(transform), **options)
+
+    @property
+    def key(self) -> str:
+        """Names everything, besides the images, that the features depend on now; takes a look at all weights."""
+        images = (self.name, self.height, self.width, self.mean.tolist(), self.std.tolist())
+        inference = (
+            self.precision,
+            self.autocast,
+            str(self.layout),
+            self.compiled,
+            self.flip,
+            self.device.type,
+        )
+        process = (versions(), sorted(settings().items(), key=str))
+        words = (_KEY_VERSION, images, inference, process, fingerprint(self.network))
+        return hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()
+
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D) float32 on the CPU of images (B, H, W, 3) uint8."""
+        """Features (B, D) float32, on the encoder's device, of images (B, H, W, 3) uint8.
+
+        Raises:
+            ValueError: if the network returns anything but one feature an image.
+        """
+        with torch.inference_mode():
+            features = self._features(images)
+        return features.clone()  # which, made outside, can be used in a training
+
+    def _features(self, images: Tensor) -> Tensor:
         x = self.normalized(self._filled_up(images))
+        features = self._encoded(self.network, x)
+        if self.flip:
+            features = (features + self._encoded(self.network, x.flip(3))) / 2
+        return features[: len(images)]
+
+    def _encoded(self, network: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.network(x)
-            if self.flip:
-                features = (features.float() + self.network(x.flip(3)).float()) / 2
-        return features[: len(images)].float().cpu()
+            return _checked(network(x), len(x), self.kind).float()
+
+    def probe(self) -> None:
+        """Let the network, not compiled, see two blank images, to tell before the work what it cannot do.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        blank = torch.zeros(2, self.height, self.width, 3, dtype=torch.uint8)
+        with torch.inference_mode(), _one_thread():
+            self._encoded(getattr(self.network, "_orig_mod", self.network), self.normalized(blank))
 
     def normalized(self, images: Tensor) -> Tensor:
         """What the network sees, (B, 3, H, W): torchreid's operations in its order, to the last bit."""
-        x = images.to(self.device).permute(0, 3, 1, 2).float()
+        x = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float()
         x = x.div_(255).sub_(self.mean).div_(self.std)
         return x.to(self._input_dtype, memory_format=self.layout)
 
@@ -119,14 +172,54 @@ class Encoder(nn.Module):
         return torch.bfloat16 if self.precision == "bf16" and not self.autocast else torch.float32
 
     @property
-    def batch_size(self) -> int:
-        """Small enough that feature maps stay in a CPU's cache, large enough to fill an accelerator."""
-        return 16 if self.device.type == "cpu" else 128
-
-    @property
     def runs_in_workers(self) -> bool:
         """Whether loading processes also run the network (and compile it, each for its one thread)."""
         return self.device.type == "cpu"
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two images are too little to share, and threads would wait long for each other beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _checked(output: Any, images: int, kind: str) -> Tensor:
+    """Features (B, D) from what a network returned; (B, D, 1, 1) and one image's (D,) are meant alike."""
+    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+    if images == 1 and len(shape) == 1:
+        return output[None]
+    if len(shape) < 2 or shape[0] != images or set(shape[2:]) - {1} or not output.is_floating_point():
+        rule = f"expected features (B, D) from {kind} in evaluation mode, got {_described(output)}"
+        raise ValueError(f"{rule} for {images} images; wrap it in a module that returns the features alone")
+    return output.flatten(1)
+
+
+def _described(output: Any) -> str:
+    """In words: what kind of thing, and the shapes of the tensors in it."""
+    if isinstance(output, Tensor):
+        return f"{str(output.dtype).removeprefix('torch.')} {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        parts = ", ".join(f"{key}: {_described(value)}" for key, value in output.items())
+        return f"a {type(output).__name__} of {parts or 'nothing'}"
+    if isinstance(output, list | tuple):
+        return f"a {type(output).__name__} of {', '.join(map(_described, output)) or 'nothing'}"
+    return f"a {type(output).__name__}"
+
+
+def _preprocessing(transform: Any) -> dict[str, Any]:
+    """Size, mean and deviation of a test transform as torchreid makes it."""
+    steps = {type(step).__name__: step for step in getattr(transform, "transforms", ())}
+    if list(steps) != ["Resize", "ToTensor", "Normalize"] or isinstance(steps["Resize"].size, int):
+        rule = "expected a transform for tests that resizes to (height, width), makes a tensor and normalises"
+        raise ValueError(f"{rule}, as torchreid's does, got {transform!r}")
+    (height, width), last = steps["Resize"].size, steps["Normalize"]
+    mean, std = (torch.as_tensor(each).tolist() for each in (last.mean, last.std))
+    return {"height": height, "width": width, "norm_mean": mean, "norm_std": std}
 
 
 def _check_size(model: nn.Module, size: tuple[int, int]) -> None:

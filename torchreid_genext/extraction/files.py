@@ -1,5 +1,7 @@
 """Image files to features: what is cached is read, the rest is computed, what cannot be read is listed.
 
+A file is read once for its features: the bytes that name them in the cache are those that are decoded.
+
 On a CPU whole batches, from JPEG to feature, are the work of single-threaded processes, one a core:
 re-identification networks have many small layers, whose threads would mostly wait for each other. With an
 accelerator these processes decode only.
@@ -7,8 +9,13 @@ accelerator these processes decode only.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
+import logging
+import multiprocessing
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,17 +24,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext.data.images import UNREADABLE, open_image
-from torchreid_genext.extraction import cache
+from torchreid_genext.extraction import cache as caching
+from torchreid_genext.extraction.cache import FeatureCache, Known, Part
 from torchreid_genext.extraction.encoder import Encoder
+from torchreid_genext.extraction.process import Parcel
 
-__all__ = ["Extraction", "Plan", "extract", "plan", "read_image"]
+__all__ = ["Extraction", "Plan", "extract", "plan", "plan_with", "read_image"]
 
 _SAMPLE = 96  # images of which a duration is estimated
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Extraction:
     """Features of those images that could be read.
 
     Attributes:
-        features: (N, D) float32.
+        features: (N, D) float32, on the CPU.
         kept: positions of their images in the list that was asked for, (N,) ascending.
         unreadable: path -> reason, of the images left out.
         computed: how many images were read in this run; the others came from the cache.
@@ -60,8 +70,9 @@ def extract(
 ) -> Extraction:
     """Features of image files, from the cache where it has them.
 
-    The cache is written every 2,000 images, so an interrupted run loses at most those; a damaged or foreign
-    cache file is reported and replaced.
+    The cache knows images by their content, so other lists of the same images find them. It is written every
+    2,000 images, so an interrupted run loses at most those; a damaged or foreign cache file is reported and
+    replaced. That an image is damaged is remembered, too, but not that a file could not be opened or read.
 
     Args:
         encoder: the model with its preprocessing.
@@ -72,7 +83,8 @@ def extract(
         progress: show a progress bar on a terminal when images are read.
 
     Raises:
-        ValueError: if there are no paths, none can be read, or, with `strict`, one cannot.
+        ValueError: if there are no paths, none can be read, or, with `strict`, one cannot; if the network
+            returns anything but one finite feature an image, or cannot be sent to processes.
         OSError: if `cache_dir` cannot be written.
     """
     return plan(encoder, paths, cache_dir).run(workers=workers, strict=strict, progress=progress)
@@ -84,40 +96,67 @@ def plan(encoder: Encoder, paths: Sequence[str], cache_dir: str | Path | None = 
     Raises:
         ValueError: if there are no paths.
     """
-    if not paths:
+    return plan_with(encoder, paths, None if cache_dir is None else FeatureCache(cache_dir, encoder.key))
+
+
+def plan_with(encoder: Encoder, paths: Sequence[str], cache: FeatureCache | None) -> Plan:
+    """As `plan`, with a cache that serves several of them and knows the encoder's key."""
+    if not len(paths):
         raise ValueError("expected at least one image, got an empty list")
-    shards = cache.shards(encoder.key, [str(path) for path in paths], cache_dir)
-    return Plan(encoder, tuple((shard, shard.load()) for shard in shards))
+    names = tuple(map(os.fspath, paths))
+    if cache is None:
+        return Plan(encoder, names, ("",) * len(names), Known(torch.empty(0, 0)), None)
+    digests = tuple(_digest(name) for name in names)
+    return Plan(encoder, names, digests, cache.known(digests), cache)
+
+
+def _digest(path: str) -> str:
+    """Of a file's content, or "" if it cannot be read now."""
+    try:
+        return hashlib.sha256(_content(path)).hexdigest()
+    except UNREADABLE:
+        return ""
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An extraction that is about to happen: shards of images, each with its cached part or None."""
+    """An extraction that is about to happen.
+
+    Attributes:
+        encoder: the model with its preprocessing.
+        paths: all images, in order.
+        digests: of their contents; "" if one could not be read, or there is no cache.
+        known: what the cache has of them.
+        cache: takes what is computed.
+    """
 
     encoder: Encoder
-    parts: tuple[tuple[cache.Shard, cache.Part | None], ...]
+    paths: tuple[str, ...]
+    digests: tuple[str, ...]
+    known: Known
+    cache: FeatureCache | None
 
     @property
-    def paths(self) -> list[str]:
-        """All images, in order."""
-        return [path for shard, _ in self.parts for path in shard.paths]
-
-    @property
-    def missing(self) -> list[cache.Shard]:
-        """Shards that the cache does not hold."""
-        return [shard for shard, part in self.parts if part is None]
+    def missing(self) -> list[int]:
+        """Positions of the images that the cache does not know."""
+        return [position for position, digest in enumerate(self.digests) if digest not in self.known]
 
     @property
     def to_compute(self) -> int:
         """How many images have to be read."""
-        return sum(len(shard.paths) for shard in self.missing)
+        return len(self.missing)
 
     def estimated_seconds(self, *, workers: int | None = None) -> float:
         """How long `run` would take, roughly, from reading a few of the missing images."""
-        paths = list(itertools.islice((path for shard in self.missing for path in shard.paths), _SAMPLE))
+        paths = [self.paths[position] for position in self.missing[:_SAMPLE]]
         for _ in range(2 if self.encoder.compiled else 1):  # the first use of compiled code compiles it
             start = time.perf_counter()
-            list(_computed(self.encoder, cache.shards("", paths, None), workers))
+            list(_computed(self.encoder, paths, workers))
         return (time.perf_counter() - start) * self.to_compute / max(len(paths), 1)
 
     def run(
@@ -129,87 +168,161 @@ class Plan:
         may_be_empty: bool = False,
     ) -> Extraction:
         """Extract; see `extract` for the arguments and errors. With `may_be_empty` all may be unreadable."""
-        start = time.perf_counter()
-        for folder in {shard.file.parent for shard in self.missing if shard.file}:
-            cache.mark_as_cache(folder)
-        fresh = _computed(self.encoder, self.missing, workers, strict, progress)
-        parts = [(len(shard.paths), part or _saved(shard, next(fresh))) for shard, part in self.parts]
-        whole = _concatenated(parts)
-        kept, unreadable = _outcome(self.paths, whole.faults, strict, may_be_empty)
-        return Extraction(whole.features, kept, unreadable, self.to_compute, time.perf_counter() - start)
+        start, missing = time.perf_counter(), self.missing
+        if strict:
+            _refuse({path: why for path, why in zip(self.paths, self._known_faults()) if why})
+        parts = self._fresh(missing, workers, strict, progress) if missing else []
+        features, kept, faults = self._outcome(missing, parts)
+        if not len(kept) and not may_be_empty:
+            first = f"{_shown(self.paths[0])}: {faults[0]}"
+            raise ValueError(f"expected a readable image among {len(self.paths)}, got none; {first}")
+        _warn_of_zeros(features, [self.paths[position] for position in kept])
+        unreadable = {self.paths[position]: faults[position] for position in sorted(faults)}
+        return Extraction(features, kept, unreadable, len(missing), time.perf_counter() - start)
+
+    def _known_faults(self) -> list[str | None]:
+        return list(map(self.known.faults.get, self.digests))
+
+    def _fresh(self, missing: list[int], workers: int | None, strict: bool, progress: bool) -> list[Part]:
+        """What has to be computed, kept in the cache as it comes."""
+        if self.cache:
+            self.cache.prepare()
+        self.encoder.probe()
+        parts = []
+        paths = [self.paths[position] for position in missing]
+        for part in _computed(self.encoder, paths, workers, strict, progress):
+            if self.cache:
+                self.cache.add(part)
+            parts.append(part)
+        if self.cache:
+            self.cache.merge()
+        return parts
+
+    def _outcome(self, missing: list[int], parts: list[Part]) -> tuple[Tensor, Tensor, dict[int, str]]:
+        """Features in the order of the paths, positions of these, and position -> reason of the others."""
+        faults = {position: why for position, why in enumerate(self._known_faults()) if why is not None}
+        rows = {i: self.known.rows[d] for i, d in enumerate(self.digests) if d in self.known.rows}
+        numbers, todo = itertools.count(len(self.known.features)), iter(missing)
+        for part in parts:
+            for place, position in enumerate(itertools.islice(todo, len(part.digests))):
+                if place in part.faults:
+                    faults[position] = part.faults[place]
+                else:
+                    rows[position] = next(numbers)
+        kept = torch.tensor(sorted(rows), dtype=torch.int64)
+        order = torch.tensor([rows[position] for position in kept.tolist()], dtype=torch.int64)
+        return _joined([self.known.features, *(part.features for part in parts)])[order], kept, faults
 
 
-def _saved(shard: cache.Shard, part: cache.Part) -> cache.Part:
-    shard.save(part)
-    return part
-
-
-def _concatenated(parts: Sequence[tuple[int, cache.Part]]) -> cache.Part:
-    """Parts of consecutive images as one; each comes with the number of its images, readable or not."""
-    features = [part.features for _, part in parts if len(part.features)]
-    starts = itertools.accumulate((images for images, _ in parts), initial=0)
-    faults = {
-        start + position: reason
-        for start, (_, part) in zip(starts, parts)
-        for position, reason in part.faults.items()
-    }
-    return cache.Part(torch.cat(features) if features else torch.empty(0, 0), faults)
-
-
-def _outcome(
-    paths: Sequence[str], faults: dict[int, str], strict: bool, may_be_empty: bool
-) -> tuple[Tensor, dict[str, str]]:
-    """Positions of the readable images, and path -> reason of the others."""
-    unreadable = {paths[position]: reason for position, reason in faults.items()}
-    if strict:
-        _refuse(unreadable)
-    if len(faults) == len(paths) and not may_be_empty:
-        raise ValueError(f"expected a readable image among {len(paths)}, got none; {paths[0]}: {faults[0]}")
-    kept = [position for position in range(len(paths)) if position not in faults]
-    return torch.tensor(kept, dtype=torch.int64), unreadable
+def _joined(features: Sequence[Tensor]) -> Tensor:
+    found = [each for each in features if len(each)] or [torch.empty(0, 0)]
+    return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _refuse(unreadable: dict[str, str]) -> None:
     for path, reason in unreadable.items():
-        raise ValueError(f"expected only readable images, got {path}: {reason}")
+        raise ValueError(f"expected only readable images, got {_shown(path)}: {reason}")
+
+
+def _shown(path: str) -> str:
+    """A path with what no UTF-8 can say, such as foreign names have, as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return ", ".join(map(_shown, paths[:5])) + more
+
+
+def _warn_of_zeros(features: Tensor, paths: Sequence[str]) -> None:
+    """A direction of none: cosine and normalised features are not defined."""
+    if zeros := [paths[row] for row in (features == 0).all(1).nonzero()[:, 0].tolist()]:
+        _log.warning("features of nothing but zeros, from %s", _listed(zeros))
 
 
 def _computed(
     encoder: Encoder,
-    shards: Sequence[cache.Shard],
+    paths: Sequence[str],
     workers: int | None,
     strict: bool = False,
     progress: bool = False,
-) -> Iterator[cache.Part]:
-    """The part of each shard, in order; all shards share one set of processes and one progress bar."""
+) -> Iterator[Part]:
+    """Parts of up to a shard each, in order; all share one set of processes and one progress bar."""
     size = encoder.batch_size
-    batches = [[shard.paths[i : i + size] for i in range(0, len(shard.paths), size)] for shard in shards]
-    flat = list(itertools.chain.from_iterable(batches))
-    results = iter(_loader(flat, encoder, workers))
+    shards = [paths[i : i + caching.SHARD] for i in range(0, len(paths), caching.SHARD)]
+    batches = [[shard[i : i + size] for i in range(0, len(shard), size)] for shard in shards]
+    results = _results(list(itertools.chain.from_iterable(batches)), encoder, workers)
     hidden = None if progress else True  # None shows the bar on a terminal alone
-    with tqdm(total=sum(map(len, flat)), unit="img", desc="features", disable=hidden) as bar:
+    with tqdm(total=len(paths), unit="img", desc="features", disable=hidden) as bar:
         for shard in batches:
             parts = []
-            for paths in shard:
-                output, faults = next(results)
+            for files in shard:
+                part = next(results)
                 if strict:
-                    _refuse({paths[position]: reason for position, reason in faults.items()})
-                parts.append((len(paths), _encoded(encoder, output, faults)))
-                bar.update(len(paths))
-            yield _concatenated(parts)
+                    _refuse({files[position]: reason for position, reason in part.faults.items()})
+                parts.append(_encoded(encoder, part))
+                bar.update(len(files))
+            yield _finite(_concatenated(parts), list(itertools.chain.from_iterable(shard)))
 
 
-def _encoded(encoder: Encoder, output: Tensor, faults: dict[int, str]) -> cache.Part:
+def _encoded(encoder: Encoder, part: Part) -> Part:
     """A part from what a loading process sent: features, or the pixels of which features are to be made."""
-    if encoder.runs_in_workers or not len(output):
-        return cache.Part(output.clone(), faults)  # the original keeps a file of shared memory open
-    return cache.Part(encoder(output), faults)
+    if encoder.runs_in_workers or not len(part.features):
+        return Part(part.features.clone(), part.faults, part.digests)  # the original keeps a file open
+    return Part(encoder(part.features), part.faults, part.digests)
+
+
+def _concatenated(parts: Sequence[Part]) -> Part:
+    """Parts of consecutive images as one, on the CPU: an accelerator is waited for once."""
+    starts = itertools.accumulate((len(part.digests) for part in parts), initial=0)
+    faults = {start + i: why for start, part in zip(starts, parts) for i, why in part.faults.items()}
+    digests = [digest for part in parts for digest in part.digests]
+    return Part(_joined([part.features for part in parts]).cpu(), faults, digests)
+
+
+def _finite(part: Part, paths: Sequence[str]) -> Part:
+    """The part, if a network made numbers of all its images.
+
+    Raises:
+        ValueError: if there is a NaN or infinity; names the images.
+    """
+    wrong = (~part.features.isfinite().all(1)).nonzero()[:, 0].tolist()
+    if wrong:
+        readable = [path for position, path in enumerate(paths) if position not in part.faults]
+        names = _listed([readable[row] for row in wrong])
+        raise ValueError(
+            f"expected finite features, got NaN or infinity for {names}; check the weights, try fp32"
+        )
+    return part
+
+
+def _results(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | None) -> Iterator[Part]:
+    loader = _loader(batches, encoder, workers)
+    try:
+        return iter(loader)  # starts the processes
+    except OSError:
+        raise
+    except Exception as error:
+        if not loader.num_workers or multiprocessing.get_start_method() == "fork":
+            raise
+        rule = f"expected a network that can be sent to processes ({multiprocessing.get_start_method()})"
+        raise ValueError(f"{rule}, got {encoder.kind}: {error}; workers=0 needs none") from error
 
 
 def _loader(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | None) -> DataLoader:
     wanted = _cores() if workers is None else workers
     # Two batches are not worth a process.
-    return DataLoader(_Batches(batches, encoder), batch_size=None, num_workers=min(wanted, len(batches) // 2))
+    return DataLoader(
+        _Batches(batches, encoder),
+        batch_size=None,
+        num_workers=min(wanted, len(batches) // 2),
+        pin_memory=not encoder.runs_in_workers,
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(part: Part) -> Part:
+    return part
 
 
 def _cores() -> int:
@@ -223,19 +336,42 @@ class _Batches(Dataset):
     def __init__(self, batches: Sequence[Sequence[str]], encoder: Encoder) -> None:
         self.batches = batches
         self.size = (encoder.height, encoder.width)
-        self.encode = encoder if encoder.runs_in_workers else nn.Identity()
+        self.parcel = Parcel(encoder if encoder.runs_in_workers else torch.nn.Identity())
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[int, str]]:
-        images, faults = [], {}
+    def __getitem__(self, index: int) -> Part:
+        images, faults, digests = [], {}, []
         for position, path in enumerate(self.batches[index]):
+            digests.append("")
             try:
-                images.append(read_image(path, *self.size))
+                content = _content(path)
+                digests[-1] = hashlib.sha256(content).hexdigest()
+                images.append(_pixels(content, *self.size))
             except UNREADABLE as error:
-                faults[position] = str(error)
-        return self.encode(torch.from_numpy(np.stack(images))) if images else torch.empty(0, 0), faults
+                faults[position] = _reason(error)
+        return Part(self._encoded(images, index), faults, digests)
+
+    def _encoded(self, images: list[np.ndarray], index: int) -> Tensor:
+        if not images:
+            return torch.empty(0, 0)
+        try:
+            return self.parcel.network(torch.from_numpy(np.stack(images)))
+        except Exception as error:
+            what = f"the network failed on images such as {_shown(self.batches[index][0])}"
+            raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with an image, without the address of the bytes in this process."""
+    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)) or type(error).__name__
+
+
+def _pixels(content: bytes, height: int, width: int) -> np.ndarray:
+    if not content:
+        raise ValueError("the file is empty")
+    return np.array(open_image(io.BytesIO(content)).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
@@ -245,4 +381,4 @@ def read_image(path: str | Path, height: int, width: int) -> np.ndarray:
         OSError: if the file is missing, truncated, or no JPEG, PNG, BMP or WebP; damaged files may also raise
             the others of `data.images.UNREADABLE`.
     """
-    return np.array(open_image(path).resize((width, height), Image.Resampling.BILINEAR))
+    return _pixels(_content(path), height, width)

@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor
 
 from torchreid_genext.data.generated import Coverage, GeneratedImages, collect_features
+from torchreid_genext.extraction.cache import FeatureCache
 from torchreid_genext.extraction.encoder import Encoder
-from torchreid_genext.extraction.files import Plan, plan
+from torchreid_genext.extraction.files import Plan, plan_with
 
 __all__ = ["GeneratedFeatures", "generated_features", "plan_generated"]
 
@@ -59,9 +60,10 @@ def generated_features(
         OSError: if `cache_dir` cannot be written.
     """
     start, unreadable, computed = time.perf_counter(), {}, []
+    cache = _cache(encoder, cache_dir)
 
     def read(files: list[str]) -> tuple[Tensor, Tensor]:
-        extraction = plan(encoder, files, cache_dir).run(
+        extraction = plan_with(encoder, files, cache).run(
             workers=workers, strict=strict, progress=progress, may_be_empty=True
         )
         unreadable.update(extraction.unreadable)
@@ -77,4 +79,10 @@ def plan_generated(
 ) -> Iterator[Plan]:
     """What `generated_features` would do, a plan for each pose; nothing is computed or written."""
     poses = (images.of_pose(pose)[1] for pose in range(images.poses))
-    return (plan(encoder, files, cache_dir) for files in poses if files)
+    cache = _cache(encoder, cache_dir)
+    return (plan_with(encoder, files, cache) for files in poses if files)
+
+
+def _cache(encoder: Encoder, folder: str | Path | None) -> FeatureCache | None:
+    """One for all poses: the weights are looked at once."""
+    return None if folder is None else FeatureCache(folder, encoder.key)

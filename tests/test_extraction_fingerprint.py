@@ -1,0 +1,208 @@
+"""The key of cached features: whatever a network computes otherwise has another one, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from tests.conftest import ROOT
+from torchreid_genext import compat
+from torchreid_genext.extraction import Encoder, process
+from torchreid_genext.extraction.fingerprint import fingerprint
+
+SIZE = {"height": 32, "width": 16}
+SCALE = 1.0
+
+
+class Net(nn.Module):
+    """A convolution with settings that its weights do not show."""
+
+    def __init__(self, stride: int = 1, padding: int = 0, pool: nn.Module | None = None, **more: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 8, 3, stride, padding)
+        self.pool, self.neck = pool or nn.AdaptiveAvgPool2d(1), nn.BatchNorm1d(8)
+        self.before, self.act, self.more = more.pop("before", False), more.pop("act", nn.ReLU()), more
+        self.register_buffer("shift", torch.zeros(8), persistent=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.act(self.layer(x))).flatten(1) + self.shift
+        return x if self.before else self.neck(x)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stride": 2}, {"padding": 1}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}, {"act": nn.GELU()},
+        {"act": nn.LeakyReLU(0.2)}, {"gain": 2}, {"gain": 2.0}, {"gain": "2"}, {"gain": (2,)}, {"gain": None},
+        {"sizes": [1, 2]}, {"table": {"a": torch.ones(2)}}, {"act": torch.relu}, {"part": functools.partial(int, base=2)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_networks_with_the_same_weights_and_other_settings_share_nothing(settings: dict[str, Any]) -> None:
+    assert Encoder(Net(**settings), **SIZE).key != Encoder(Net(), **SIZE).key
+    assert fingerprint(Net(**settings)) == fingerprint(Net(**settings))
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"stride": 2}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}], ids=str
+)
+def test_traced_networks_are_told_apart_too(settings: dict[str, Any], options: dict[str, Any]) -> None:
+    assert Encoder(Net(**settings), **SIZE, **options).key != Encoder(Net(), **SIZE, **options).key
+    assert Encoder(Net(), **SIZE, **options).key == Encoder(Net(), **SIZE, **options).key
+
+
+def test_weights_and_buffers_that_are_loaded_later_count() -> None:
+    encoder, other = Encoder(Net(), **SIZE), Net()
+    keys = [encoder.key]
+    nn.init.normal_(other.neck.weight)
+    encoder.network.load_state_dict(other.state_dict())
+    keys.append(encoder.key)
+    encoder.network.shift += 1
+    keys.append(encoder.key)
+    encoder.mean += 1
+    assert len({*keys, encoder.key}) == 4
+
+
+def test_keys_are_known_again_in_another_process_and_after_use() -> None:
+    code = "from tests.test_extraction_fingerprint import *; print(*[encoder.key for encoder in encoders()])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
+    there = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    here = encoders()
+    assert there.stdout.split() == [encoder.key for encoder in here], there.stderr
+    for encoder in here:
+        encoder(torch.zeros(2, 32, 16, 3, dtype=torch.uint8))
+    assert there.stdout.split() == [encoder.key for encoder in here]
+    assert here[0].key == Encoder(copy.deepcopy(here[0].network), **SIZE).key
+
+
+def encoders() -> list[Encoder]:
+    return [Encoder(osnet(), **SIZE), Encoder(osnet(), **SIZE, precision="bf16", channels_last=True)]
+
+
+def osnet() -> nn.Module:
+    torch.manual_seed(0)
+    return compat.build_model("osnet_x0_25", 4, pretrained=False).eval()
+
+
+def scaled(by: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: x * by
+
+
+def patched(change: Callable[[nn.Module], Any]) -> nn.Module:
+    net = Net()
+    change(net)
+    return net
+
+
+def hook(by: float) -> Callable[..., Tensor]:
+    return lambda module, inputs, output: output * by
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Halved(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 2
+
+
+def local(source: str) -> nn.Module:
+    """A network of a class that is always called Local, with another forward."""
+    space: dict[str, Any] = {"nn": nn, "torch": torch, "F": functional, "__name__": "somewhere"}
+    exec(f"class Local(nn.Module):\n    def forward(self, x):\n        return {source}", space)  # noqa: S102
+    return space["Local"]()
+
+
+PAIRS = {
+    "closures": lambda by: Net(act=scaled(by)),
+    "closures in lists": lambda by: Net(parts=[scaled(by)]),
+    "patched forward": lambda by: patched(lambda net: setattr(net, "forward", scaled(by))),
+    "patched method": lambda by: patched(
+        lambda net: setattr(net, "forward", types.MethodType(lambda self, x: x * by, net))
+    ),
+    "forward hooks": lambda by: patched(lambda net: net.layer.register_forward_hook(hook(by))),
+    "parametrizations": lambda by: patched(
+        lambda net: parametrize.register_parametrization(net.layer, "weight", {1: Doubled, 2: Halved}[by]())
+    ),
+    "classes of one name": lambda by: local(f"x.mean((2, 3)) * {by}"),
+    "functions of one name": lambda by: local(("F.relu(x)", "F.gelu(x)")[by - 1]),
+    "subclass": lambda by: type("Net", (Net,), {"gain": by, "__module__": __name__})(),
+    "plain tensors": lambda by: Net(gains=[torch.full((2,), by)]),
+    "scripts": lambda by: torch.jit.trace(nn.Sequential(Net(stride=by)), torch.zeros(1, 3, 16, 8)),
+}
+
+
+@pytest.mark.parametrize("make", PAIRS.values(), ids=PAIRS)
+def test_what_code_does_counts(make: Callable[[int], nn.Module]) -> None:
+    assert fingerprint(make(1)) != fingerprint(make(2))
+    assert fingerprint(make(2)) == fingerprint(make(2))
+
+
+class Global(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x) * SCALE
+
+
+def test_values_and_functions_that_code_names_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [fingerprint(Global())]
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 2.0)
+    keys.append(fingerprint(Global()))
+    monkeypatch.setattr(functional, "relu", scaled(2))
+    keys.append(fingerprint(Global()))
+    monkeypatch.setattr(functional, "relu", scaled(3))
+    keys.append(fingerprint(Global()))
+    assert len({*keys}) == 4
+
+
+def test_replaced_methods_of_torch_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = fingerprint(Net())
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x)
+    assert fingerprint(Net()) != key
+
+
+def test_names_in_sets_and_circles_do_not_confuse() -> None:
+    net = Net(names={"a", "b", "c"})
+    net.more["self"] = net.more
+    same = Net(names={"c", "a", "b"})
+    same.more["self"] = same.more
+    assert fingerprint(net) == fingerprint(same)
+
+
+def test_how_exactly_torch_multiplies_and_what_pillow_lets_pass_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, before = Encoder(Net(), **SIZE), process.settings()
+    keys = [encoder.key]
+    torch.set_float32_matmul_precision("medium")
+    keys.append(encoder.key)
+    process.use(before)
+    assert encoder.key == keys[0]
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    assert len({*keys, encoder.key}) == 3
+
+
+def test_looking_at_a_network_is_quick(tmp_path: Path) -> None:
+    network = compat.build_model("resnet50", 4, pretrained=False)
+    start = os.times().user
+    fingerprint(network)
+    assert os.times().user - start < 5
