@@ -56,8 +56,8 @@ def nearest(
     # One scale for all: distances of single shards may be infinite, and then their order is lost.
     scale = scale_of(max(processes.numbers(magnitude(x, y_own))))
     distances, indices = nearest_in(
-        rescaled(x, scale), rescaled(y_own, scale), Shards(len(y_own), processes), k=k, excluding_self=y is None,
-        memory_limit=memory_limit, precision=precision,
+        rescaled(x, scale), rescaled(y_own, scale), Shards(len(y_own), processes),
+        k=k, excluding_self=y is None, memory_limit=memory_limit, precision=precision,
     )  # fmt: skip
     return distances / scale / scale, indices
 
