@@ -44,6 +44,11 @@ class Net(nn.Module):
         return x if self.before else self.neck(x)
 
 
+def names(changes: dict) -> str:
+    """Of the attributes that differ; their values may print an address."""
+    return "-".join(changes)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -51,16 +56,16 @@ class Net(nn.Module):
         {"act": nn.LeakyReLU(0.2)}, {"gain": 2}, {"gain": 2.0}, {"gain": "2"}, {"gain": (2,)}, {"gain": None},
         {"sizes": [1, 2]}, {"table": {"a": torch.ones(2)}}, {"act": torch.relu}, {"part": functools.partial(int, base=2)},
     ],
-    ids=str,
+    ids=names,
 )  # fmt: skip
 def test_networks_with_the_same_weights_and_other_settings_share_nothing(settings: dict[str, Any]) -> None:
     assert Encoder(Net(**settings), **SIZE).key != Encoder(Net(), **SIZE).key
     assert fingerprint(Net(**settings)) == fingerprint(Net(**settings))
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}], ids=str)
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}], ids=names)
 @pytest.mark.parametrize(
-    "settings", [{"stride": 2}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}], ids=str
+    "settings", [{"stride": 2}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}], ids=names
 )
 def test_traced_networks_are_told_apart_too(settings: dict[str, Any], options: dict[str, Any]) -> None:
     assert Encoder(Net(**settings), **SIZE, **options).key != Encoder(Net(), **SIZE, **options).key

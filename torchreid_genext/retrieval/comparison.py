@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval._blocks import blocks_within, check_limit
-from torchreid_genext.retrieval._numerics import full_precision
+from torchreid_genext.retrieval._numerics import full_precision, products, unit
 from torchreid_genext.retrieval.density import id2
 from torchreid_genext.retrieval.metrics import Protocol as Rules
 from torchreid_genext.retrieval.metrics import protocol_named, rank_streamed
