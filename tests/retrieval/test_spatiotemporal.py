@@ -290,7 +290,7 @@ def test_picture_shows_every_vote_at_its_lag(kind: type) -> None:
 @pytest.mark.parametrize("kind", [SpatioTemporalModel, SignedLags])
 def test_lag_is_exact_however_long_the_clock(kind: type) -> None:
     model = kind.fit([5, 5], [0, 1], [330, 0], interval=100, sigma=0)
-    likelihood = model.likelihood([0], [10**9 + 330], [1, 1], [0, 10**9])
+    likelihood = model.likelihood([0], [10**10 + 330], [1, 1], [0, 10**10])
     assert likelihood.round().tolist() == [[0, 1]]
 
 
