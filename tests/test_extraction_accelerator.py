@@ -15,6 +15,7 @@ from tests.accelerator import DEVICE, counting_syncs, pretended_accelerator
 from tests.test_engine import build_engine, measure, pictures, tiny_config, tiny_datasets  # noqa: F401
 from tests.test_extraction import SIZE, images, osnet  # noqa: F401
 from torchreid_genext import engine as hooks
+from torchreid_genext.engine import hook
 from torchreid_genext.extraction import Encoder, extract, read_image
 
 CHAINS = ("base", "camera_norm+nfc(neighbours=cross_camera)", "l2+rerank(k1=6)")
@@ -105,5 +106,6 @@ def test_features_of_the_engine_stay_with_its_model() -> None:
     engine.model.to(DEVICE)
     engine.set_model_mode("eval")
     with torch.no_grad():
-        found = hooks._extract(engine, engine.test_loader["tiny_image"]["gallery"], "gallery")
+        loader = engine.test_loader["tiny_image"]["gallery"]
+        found, _ = hook._extract(engine, loader, "gallery", hook._device(engine))
     assert found.features.device == DEVICE

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from yacs.config import CfgNode
 
@@ -28,8 +27,9 @@ import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.augmented import generated_folder
 from torchreid_genext.data.detection import keypoint_rcnn, pose_finder
-from torchreid_genext.data.generated import Read, reader
+from torchreid_genext.data.generated import Read
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.extraction import Encoder, reader
 from torchreid_genext.generation import sheets
 from torchreid_genext.generation.quality import Gate, Joints, judge
 from torchreid_genext.recipes import ipg_images
@@ -93,8 +93,7 @@ def features(cfg: CfgNode) -> Read:
         network, SHIPPED if shipped else cfg.model.load_weights, ignore=("classifier", "fc")
     )
     height, width = (128, 64) if shipped else (cfg.data.height, cfg.data.width)
-    _, transform = compat.build_transforms(height, width)
-    return reader(torch.inference_mode()(network), transform, batch_size=64)
+    return reader(Encoder(network, height=height, width=width))
 
 
 def finder(weights: str) -> Joints:

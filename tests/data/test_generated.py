@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
-from torchreid_genext import compat
 from torchreid_genext.data.generated import (
     FOLDERS,
     Coverage,
@@ -20,7 +17,6 @@ from torchreid_genext.data.generated import (
     check_generated,
     collect_features,
     find_generated,
-    reader,
 )
 
 NAMES = ["0002_c1s1_000451_03.jpg", "0007_c3s3_077419_03.jpg", "0000_c6s4_002427_05.jpg"]
@@ -151,39 +147,3 @@ def test_what_cannot_be_read_counts_as_missing_even_if_that_is_all() -> None:
     assert features[:2, :, 0].tolist() == [[2, 2], [4, 4]]
     assert torch.equal(features[2], OWN[2].expand(2, 2))
     assert coverage == Coverage(2, 0, 2, 1)
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[str]:
-    """Five pictures, of which the second is torn and the last is none."""
-    paths = [str(tmp_path / f"{i}.jpg") for i in range(5)]
-    for shade, path in enumerate(paths):
-        Image.new("RGB", (16, 32), (20 * shade, 0, 0)).save(path)
-    Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:200])
-    Path(paths[4]).write_text("no picture")
-    return paths
-
-
-@pytest.mark.parametrize("workers", (0, 1))
-def test_reader_extracts_the_hosts_pixels_and_leaves_out_what_cannot_be_read(
-    pictures: list[str], workers: int
-) -> None:
-    _, transform = compat.build_transforms(32, 16)
-    read = reader(lambda images: images.flatten(1), transform, batch_size=2, workers=workers)
-    features, kept = read(pictures)
-    assert kept.tolist() == [0, 2, 3]
-    assert torch.equal(features[2], transform(Image.open(pictures[3])).flatten())
-    assert [len(part) for part in read(pictures[4:])] == [0, 0]
-
-
-def test_reader_warns_of_what_it_leaves_out(pictures: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    _, transform = compat.build_transforms(32, 16)
-    reader(lambda images: images.flatten(1), transform, batch_size=3, workers=1)(pictures)
-    assert [path for path in pictures if path in caplog.text] == [pictures[1], pictures[4]]
-
-
-def test_names_of_other_encodings_can_be_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = str(tmp_path / os.fsdecode("人.jpg".encode("gbk")))
-    Path(path).write_text("no picture")
-    reader(lambda images: images.flatten(1), lambda image: image, batch_size=3)([path])
-    assert "\\udcc8" in caplog.text.encode().decode()

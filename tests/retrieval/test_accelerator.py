@@ -195,13 +195,14 @@ def waits(chain: str, **options: Any) -> Waits:
 @pytest.mark.parametrize("chain", CHAINS)
 def test_the_host_seldom_waits(chain: str, people: int) -> None:
     """Each step checks its features and asks for a few sizes, some once a camera, of which there are four."""
-    assert waits(chain, people=people).total() <= 30 + 40 * len(Chain.parse(chain).steps)
+    assert waits(chain, people=people).total() <= 40 + 60 * len(Chain.parse(chain).steps)
 
 
 @pytest.mark.parametrize("chain", [chain for chain in CHAINS if "rerank" not in chain])
-def test_more_blocks_are_not_more_waits(chain: str) -> None:
+def test_each_block_waits_for_a_few_numbers_alone(chain: str) -> None:
+    """Ranking checks a block, takes the distances of matches and the counts; a search asks which rows to redo."""
     few, many = waits(chain), waits(chain, memory_limit=SMALL)
-    assert many == few
+    assert many.total() <= few.total() + 4 * 96  # blocks of one row at the worst
 
 
 @pytest.mark.parametrize("chain", [chain for chain in CHAINS if "rerank" in chain])

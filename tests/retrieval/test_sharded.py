@@ -248,7 +248,7 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert step == "expected only the steps l2, nfc, rerank in shards, got camera_norm"
         assert "expected nfc in shards with neighbours=any" in side
         assert last.startswith("expected re-ranking to be the last step")
-        assert cuhk03 == "expected one of the protocols market1501, streid in shards, got 'cuhk03'"
+        assert cuhk03 == "expected a protocol whose curve is a CMC in shards, got cuhk03"
         assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"
         assert rest[0] == "expected k1 to be an integer, got True"
         assert rest[1].startswith(

@@ -23,16 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from torchreid_genext.data.images import UNREADABLE, open_image
 from torchreid_genext.data.store import ImageStore, is_store
 
 __all__ = [
     "FOLDERS", "Coverage", "GeneratedImages", "check_generated", "collect_features", "find_generated",
-    "reader",
 ]  # fmt: skip
 
 FOLDERS = {"query": "query_gen", "gallery": "bounding_box_test_gen"}
@@ -218,63 +214,3 @@ def _stand_in(result: Tensor, present: Tensor, features: Tensor) -> None:
     partial = ~without & ~present.all(1)
     for row in partial.nonzero()[:, 0].tolist():
         result[row, ~present[row]] = result[row, present[row]].mean(0)
-
-
-def reader(
-    extract: Callable[[Tensor], Tensor],
-    transform: Callable[[Image.Image], Tensor],
-    *,
-    batch_size: int,
-    workers: int = 0,
-) -> Read:
-    """A `Read` for `collect_features` made of what every torchreid engine has.
-
-    Args:
-        extract: images (B, 3, H, W) to features (B, D).
-        transform: of one image, such as the engine's for tests.
-        batch_size: images that are extracted together.
-        workers: processes that load.
-
-    Returns:
-        A function that leaves out files that cannot be read, with a warning for each.
-    """
-
-    def read(files: list[str]) -> tuple[Tensor, Tensor]:
-        features, positions = [], []
-        loader = DataLoader(_Files(files, transform), batch_size, num_workers=workers, collate_fn=_readable)
-        for images, kept, faults in loader:
-            for path, fault in faults.items():
-                shown = path.encode("utf-8", "backslashreplace").decode()  # names of other encodings
-                _log.warning("left out, since it cannot be read: %s: %s", shown, fault)
-            if kept:
-                features.append(extract(images).float().cpu())
-                positions += kept
-        return torch.cat(features) if features else torch.empty(0, 0), torch.tensor(positions).long()
-
-    return read
-
-
-def _readable(batch: list[tuple[int, str, Tensor | str]]) -> tuple[Tensor, list[int], dict[str, str]]:
-    """Images (n, 3, H, W) that could be read and their positions; path -> reason of the others."""
-    kept = [(position, image) for position, _, image in batch if isinstance(image, Tensor)]
-    faults = {path: fault for _, path, fault in batch if isinstance(fault, str)}
-    images = torch.stack([image for _, image in kept]) if kept else torch.empty(0)
-    return images, [position for position, _ in kept], faults
-
-
-class _Files(Dataset):
-    """Item i is (i, path, transformed image or why there is none)."""
-
-    def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Tensor]) -> None:
-        self.paths = paths
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[int, str, Tensor | str]:
-        path = self.paths[index]
-        try:
-            return index, path, self.transform(open_image(path))
-        except UNREADABLE as error:
-            return index, path, str(error)

@@ -8,9 +8,8 @@ instance's cross-entropy is replaced too. With every switch off nothing is repla
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +22,10 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.augmented import plain_name
 from torchreid_genext.data.filenames import global_frames, has_frames
-from torchreid_genext.data.generated import (
-    FOLDERS,
-    check_generated,
-    collect_features,
-    find_generated,
-    reader,
-)
+from torchreid_genext.data.generated import FOLDERS, check_generated, collect_features, find_generated
 from torchreid_genext.data.smoothing import restore_labels, smooth_generated
 from torchreid_genext.engine.console import show_results
-from torchreid_genext.engine.reading import tolerant_loader
+from torchreid_genext.engine.reading import Pictures, tolerant_loader
 from torchreid_genext.engine.steps import build_chain, build_step
 from torchreid_genext.retrieval.protocol import (
     Chain,
@@ -212,12 +205,14 @@ class _Evaluation:
         if ipg.generate:
             self._generate(images.paths, split)
         found = find_generated(ipg.root, images.paths, split)
-        read = reader(
-            functools.partial(_features, self.engine),
-            self.engine.datamanager.transform_te,
-            batch_size=loader.batch_size,
-            workers=loader.num_workers,
-        )
+
+        def read(files: list[str]) -> tuple[Tensor, Tensor]:
+            pictures = Pictures(files, self.engine.datamanager.transform_te)
+            batches = _Batches(self.engine, tolerant_loader(loader, pictures), f"generated {split}")
+            features = [features for features, _ in batches]
+            kept = torch.tensor([i for i, file in enumerate(files) if file not in batches.unreadable])
+            return torch.cat(features or [images.features[:0]]), kept
+
         return replace(images, generated=collect_features(found, images.features, read)[0])
 
     def _generate(self, paths: Sequence[str], split: str) -> None:
@@ -254,26 +249,37 @@ def _extract(
     engine: Any, loader: DataLoader, split: str, device: torch.device
 ) -> tuple[RetrievalSet, dict[str, str]]:
     """Features of one split, by the engine's own parser and extractor, in the loader's order; and faults."""
-    features, pids, camids, paths, unreadable = [], [], [], [], {}
-    image = isinstance(loader, DataLoader) and engine.datamanager.data_type == "image"
-    loader = tolerant_loader(loader) if image else loader
-    for batch in tqdm(loader, desc=split, unit="batch", leave=False, disable=None):
-        batch, faults = batch if image else (batch, {})
-        unreadable |= faults
-        if not batch:
-            continue
-        images, batch_pids, batch_camids = engine.parse_data_for_eval(batch)
-        features.append(_features(engine, images).to(device))
+    features, pids, camids, paths = [], [], [], []
+    whole = isinstance(loader, DataLoader) and engine.datamanager.data_type == "image"
+    batches = _Batches(engine, tolerant_loader(loader) if whole else loader, split)
+    for found, batch in batches:
+        _, batch_pids, batch_camids = engine.parse_data_for_eval(batch)
+        features.append(found.to(device))
         pids.append(batch_pids)
         camids.append(batch_camids)
         paths.extend(batch.get("impath", ()))  # the host's parser drops it; tracklets have none
     if not features:
         raise ValueError(f"expected at least one readable image in {split}, got none")
-    for path, reason in unreadable.items():
-        _log.warning("%s is left out: %s", path, reason)
     _log.info("%s: %d features of width %d", split, sum(map(len, features)), features[0].shape[1])
     columns = (torch.cat(values) for values in (features, pids, camids))
-    return RetrievalSet(*columns, paths=paths or None), unreadable
+    return RetrievalSet(*columns, paths=paths or None), batches.unreadable
+
+
+class _Batches:
+    """Features of each batch, with the batch; what a tolerant loader could not read is named and kept."""
+
+    def __init__(self, engine: Any, loader: DataLoader, label: str) -> None:
+        self.engine, self.loader, self.label = engine, loader, label
+        self.unreadable: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        for batch in tqdm(self.loader, desc=self.label, unit="batch", leave=False, disable=None):
+            batch, faults = batch if isinstance(batch, tuple) else (batch, {})
+            for path, reason in faults.items():
+                _log.warning("%s is left out: %s", path, reason)
+            self.unreadable |= faults
+            if batch:
+                yield _features(self.engine, self.engine.parse_data_for_eval(batch)[0]), batch
 
 
 def _features(engine: Any, images: Tensor) -> Tensor:

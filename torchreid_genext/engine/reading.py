@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torchreid_genext import compat
 from torchreid_genext.data.images import UNREADABLE
 
-__all__ = ["naming_damaged_files", "tolerant_loader"]
+__all__ = ["Pictures", "naming_damaged_files", "tolerant_loader"]
 
 Batch = tuple[dict[str, Any], dict[str, str]]  # what the host's loader gives, and file -> reason of the rest
 
@@ -47,9 +48,32 @@ def _read(path: str) -> Image.Image:
         raise ValueError(f"expected an image in {path!r}, got {reason}; replace or remove it") from error
 
 
-def tolerant_loader(loader: DataLoader) -> DataLoader:
-    """A loader like one of the host's for tests, whose batches (``Batch``) leave out what cannot be read."""
-    dataset = naming_damaged_files(copy.copy(loader.dataset))
+class Pictures(_Naming, Dataset):
+    """Image files that no data set of the host knows, read and transformed like its test images."""
+
+    k_tfm = 1
+
+    def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Tensor]) -> None:
+        self.data = [(path, 0, 0, 0) for path in paths]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def _transform_image(
+        self, transform: Callable[[Image.Image], Tensor], times: int, image: Image.Image
+    ) -> Tensor:
+        return transform(image)
+
+
+def tolerant_loader(loader: DataLoader, dataset: Dataset | None = None) -> DataLoader:
+    """A loader like one of the host's for tests, whose batches (``Batch``) leave out what cannot be read.
+
+    Args:
+        loader: the host's.
+        dataset: what is read, in the same batches; the loader's own unless given.
+    """
+    dataset = naming_damaged_files(copy.copy(loader.dataset)) if dataset is None else dataset
     return DataLoader(
         _Tolerant(dataset),
         batch_size=loader.batch_size,

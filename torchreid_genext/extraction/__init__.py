@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from torchreid_genext.extraction.encoder import Encoder, fold_batch_norm
 from torchreid_genext.extraction.files import Extraction, Plan, extract, plan, read_image
-from torchreid_genext.extraction.generated import GeneratedFeatures, generated_features, plan_generated
+from torchreid_genext.extraction.generated import (
+    GeneratedFeatures,
+    generated_features,
+    plan_generated,
+    reader,
+)
 
 __all__ = [
     "Encoder", "Extraction", "GeneratedFeatures", "Plan", "extract", "fold_batch_norm", "generated_features",
-    "plan", "plan_generated", "read_image",
+    "plan", "plan_generated", "read_image", "reader",
 ]  # fmt: skip

@@ -178,6 +178,7 @@ class Plan:
             raise ValueError(f"expected a readable image among {len(self.paths)}, got none; {first}")
         _warn_of_zeros(features, [self.paths[position] for position in kept])
         unreadable = {self.paths[position]: faults[position] for position in sorted(faults)}
+        features = features.to(self.encoder.device)
         return Extraction(features, kept, unreadable, len(missing), time.perf_counter() - start)
 
     def _known_faults(self) -> list[str | None]:

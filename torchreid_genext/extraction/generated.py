@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from torchreid_genext.data.generated import Coverage, GeneratedImages, collect_features
+from torchreid_genext.data.generated import Coverage, GeneratedImages, Read, collect_features
 from torchreid_genext.extraction.cache import FeatureCache
 from torchreid_genext.extraction.encoder import Encoder
-from torchreid_genext.extraction.files import Plan, plan_with
+from torchreid_genext.extraction.files import Extraction, Plan, plan_with
 
-__all__ = ["GeneratedFeatures", "generated_features", "plan_generated"]
+__all__ = ["GeneratedFeatures", "generated_features", "plan_generated", "reader"]
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,37 @@ def generated_features(
         ValueError: with `strict`, if an image cannot be read.
         OSError: if `cache_dir` cannot be written.
     """
-    start, unreadable, computed = time.perf_counter(), {}, []
+    start, runs = time.perf_counter(), []
+    options = {"workers": workers, "strict": strict, "progress": progress}
+    read = reader(encoder, cache_dir=cache_dir, told=runs.append, **options)
+    found, coverage = collect_features(images, features, read)
+    unreadable = {path: why for run in runs for path, why in run.unreadable.items()}
+    computed = sum(run.computed for run in runs)
+    return GeneratedFeatures(found, coverage, unreadable, computed, time.perf_counter() - start)
+
+
+def reader(
+    encoder: Encoder,
+    *,
+    cache_dir: str | Path | None = None,
+    told: Callable[[Extraction], object] = lambda extraction: None,
+    **options: Any,
+) -> Read:
+    """A function of image files that gives the features of the readable ones, and their places in the list.
+
+    Args:
+        encoder: the model with its preprocessing.
+        cache_dir: as `extract` takes it. options: workers, strict and progress, likewise.
+        told: is called with each extraction.
+    """
     cache = _cache(encoder, cache_dir)
 
     def read(files: list[str]) -> tuple[Tensor, Tensor]:
-        extraction = plan_with(encoder, files, cache).run(
-            workers=workers, strict=strict, progress=progress, may_be_empty=True
-        )
-        unreadable.update(extraction.unreadable)
-        computed.append(extraction.computed)
+        extraction = plan_with(encoder, files, cache).run(may_be_empty=True, **options)
+        told(extraction)
         return extraction.features, extraction.kept
 
-    found, coverage = collect_features(images, features, read)
-    return GeneratedFeatures(found, coverage, unreadable, sum(computed), time.perf_counter() - start)
+    return read
 
 
 def plan_generated(

@@ -122,7 +122,7 @@ def judge(
         store: gets the marks.
         split: ``query``, ``gallery`` or ``train``.
         references: files of real images.
-        features: of image files, as `data.generated.reader` makes it.
+        features: of image files, as `extraction.reader` makes it.
         gate: what they must reach.
         joints: finds the joints of a person in a picture: (18, 2) of (y, x) pixels, -1 missing.
         targets: the poses that were asked for, by name, in pixels of the pictures; needed with `joints`.

@@ -90,8 +90,8 @@ def unit(features: Tensor) -> Tensor:
 def magnitude(*features: Tensor) -> int:
     """Exponent of the power of two just above the largest absolute value; a very small one without any."""
     # torch's kernel of the infinity norm takes twenty times as long as finding both ends.
-    ends = (float(end) for x in features if x.numel() for end in torch.aminmax(x))
-    largest = max(map(abs, ends), default=0.0)
+    ends = [end for x in features if x.numel() for end in torch.aminmax(x)]
+    largest = float(torch.stack(ends).abs().max()) if ends else 0.0
     return math.frexp(largest or 2.0**-149)[1]
 
 
