@@ -183,7 +183,8 @@ class Official:
         scheduler.set_timesteps(self.sampling.steps, device=latents.device)
         hook = self.reader.conv_in.register_forward_hook(lambda _, __, output: output + pose)
         for step in scheduler.timesteps:
-            nobody, someone = self.reader(torch.cat([latents] * 2), step, tokens).sample.chunk(2)
+            noisy = torch.cat([latents] * 2).to(tokens.dtype)
+            nobody, someone = self.reader(noisy, step, tokens).sample.float().chunk(2)
             found = nobody + self.sampling.guidance * (someone - nobody)
             latents = scheduler.step(found, step, latents).prev_sample
         hook.remove()
