@@ -220,9 +220,9 @@ def tensors(images: Sequence[Image.Image]) -> Tensor:
 
 
 @cache
-def rate_of_product(precision: str, device: torch.device) -> float:
-    """FLOP/s of a large square matrix product."""
-    side = 8192 if device.type != "cpu" else 2048
+def rate_of_product(precision: str, device: torch.device, side: int = 0) -> float:
+    """FLOP/s of a square matrix product, large unless told."""
+    side = side or (8192 if device.type != "cpu" else 2048)
     a = torch.randn(side, side, device=device, dtype=DTYPES[precision])
     return 2 * side**3 / min(seconds_of(lambda: a @ a, device) for _ in range(5))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from tests.generators.ipg.networks import pipeline
 from tests.generators.networks import SIZE, generator, inverter, prior, rand, randn
@@ -21,6 +24,12 @@ pytestmark = pytest.mark.gpu
 ROWS, SEEDS = [0, 1, 2], [5, 6, 7]
 
 
+def seeded(make: Callable[..., Any], *arguments: Any) -> Any:
+    """The same weights every time."""
+    torch.manual_seed(0)
+    return make(*arguments)
+
+
 def drawn(network: object, kind: str, rows: list[int] = ROWS, seeds: list[int] = SEEDS) -> Tensor:
     images = ADAPTERS[kind](network)(rows, seeds)
     return images.cpu()
@@ -28,7 +37,7 @@ def drawn(network: object, kind: str, rows: list[int] = ROWS, seeds: list[int] =
 
 @pytest.mark.parametrize("kind", ALL)
 def test_images_are_those_of_the_cpu(kind: str, device: torch.device, tf32: bool) -> None:
-    wanted, found = drawn(made(kind), kind), drawn(made(kind).to(device), kind)
+    wanted, found = drawn(seeded(made, kind), kind), drawn(seeded(made, kind).to(device), kind)
     difference = (found - wanted).abs()
     least = 0.02 if tf32 else 1e-4
     assert difference.mean() < least, f"mean {difference.mean():.3g}, largest {difference.max():.3g}"
@@ -36,7 +45,7 @@ def test_images_are_those_of_the_cpu(kind: str, device: torch.device, tf32: bool
 
 @pytest.mark.parametrize("kind", ALL)
 def test_images_do_not_depend_on_their_neighbours(kind: str, device: torch.device, exact: None) -> None:
-    network = made(kind).to(device)
+    network = seeded(made, kind).to(device)
     whole = drawn(network, kind)
     alone = torch.cat([drawn(network, kind, [row], [seed]) for row, seed in zip(ROWS, SEEDS)])
     torch.testing.assert_close(alone, whole, atol=1e-3, rtol=0)
@@ -45,7 +54,7 @@ def test_images_do_not_depend_on_their_neighbours(kind: str, device: torch.devic
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
 @pytest.mark.parametrize("kind", ALL)
 def test_half_precision_draws_nearly_the_same(kind: str, dtype: torch.dtype, device: torch.device) -> None:
-    network = made(kind).to(device)
+    network = seeded(made, kind).to(device)
     wanted = drawn(network, kind)
     with torch.autocast(device.type, dtype):
         found = drawn(network, kind)
@@ -57,7 +66,7 @@ def test_half_precision_draws_nearly_the_same(kind: str, dtype: torch.dtype, dev
 def test_saved_on_the_accelerator_and_loaded_anywhere(
     kind: str, device: torch.device, exact: None, tmp_path: Path, registered: None
 ) -> None:
-    network = made(kind).to(device)
+    network = seeded(made, kind).to(device)
     wanted = drawn(network, kind)
     if kind == "ipg":
         network.save_pretrained(tmp_path / "pipeline")
@@ -65,22 +74,21 @@ def test_saved_on_the_accelerator_and_loaded_anywhere(
         again.set_progress_bar_config(disable=True)
     else:
         again = build_generator(kind, network.save(tmp_path / "weights.safetensors"))
-    assert {name: tensor.device.type for name, tensor in state(again).items()} == dict.fromkeys(
-        state(again), "cpu"
-    )
+    assert {tensor.device.type for tensor in state(again).values()} == {"cpu"}
     torch.testing.assert_close(drawn(again, kind), wanted, atol=2e-3, rtol=0)
     torch.testing.assert_close(drawn(again.to(device), kind), wanted, atol=1e-5, rtol=0)
 
 
 def state(network: object) -> dict[str, Tensor]:
     if isinstance(network, IPGPipeline):
-        network = torch.nn.ModuleList([each for each in network.components.values() if hasattr(each, "parameters")])
+        parts = [part for part in network.components.values() if isinstance(part, torch.nn.Module)]
+        network = torch.nn.ModuleList(parts)
     return network.state_dict()
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_deterministic_algorithms_are_enough(kind: str, device: torch.device, deterministic: None) -> None:
-    network = made(kind).to(device)
+    network = seeded(made, kind).to(device)
     first, second = drawn(network, kind), drawn(network, kind)
     assert torch.equal(first, second), (first - second).abs().max()
 
@@ -98,15 +106,13 @@ def test_levers_of_ipg_draw_as_on_the_cpu(changes: dict, device: torch.device, e
 
 
 def people(count: int) -> list:
-    from torchvision.transforms.functional import to_pil_image
-
     return [to_pil_image(rand(3, 16, 8, seed=seed)) for seed in range(count)]
 
 
 def test_codes_and_their_prior_are_those_of_the_cpu(device: torch.device, exact: None) -> None:
     images, noise = rand(4, 3, *SIZE), randn(4, 5)
-    codes = {place: inverter().to(place)(images.to(place)) for place in ("cpu", device)}
-    drawn_codes = {place: prior().to(place)(noise.to(place), steps=4) for place in ("cpu", device)}
+    codes = {place: seeded(inverter).to(place)(images.to(place)) for place in ("cpu", device)}
+    drawn_codes = {place: seeded(prior).to(place)(noise.to(place), steps=4) for place in ("cpu", device)}
     assert_near(codes[device], codes["cpu"], 1e-4, "inverter")
     assert_near(drawn_codes[device], drawn_codes["cpu"], 1e-4, "prior")
 
@@ -114,7 +120,7 @@ def test_codes_and_their_prior_are_those_of_the_cpu(device: torch.device, exact:
 def test_inversion_and_refinement_work_there(device: torch.device, exact: None) -> None:
     found = {}
     for place in ("cpu", device):
-        made_there, images, code = generator().to(place), rand(2, 3, *SIZE).to(place), randn(2, 5).to(place)
+        made_there, images, code = seeded(generator).to(place), rand(2, 3, *SIZE).to(place), randn(2, 5).to(place)
         with torch.no_grad():
             noise = made_there.invert(images, code, steps=3)
         found[place] = noise.cpu(), refine(made_there, images, code, steps=2).detach().cpu()
@@ -126,7 +132,7 @@ def test_drawing_again_takes_no_more_memory(device: torch.device) -> None:
     if device.type != "cuda":
         pytest.skip("only CUDA's memory is counted here")
     for kind in ALL:
-        network, allocated = made(kind).to(device), []
+        network, allocated = seeded(made, kind).to(device), []
         for _ in range(3):
             drawn(network, kind)
             torch.cuda.synchronize()

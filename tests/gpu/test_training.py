@@ -156,10 +156,10 @@ def test_torchrun_trains_ipg(device: torch.device, reid_data: Path, tmp_path: Pa
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=1",
         "--master-addr=127.0.0.1", f"--master-port={port}", str(ROOT / "tools/train_ipg.py"),
-        "--root", str(reid_data), "-s", "synthreid_tiny", *(str(word) for pair in keys.items() for word in pair),
+        "-s", "synthreid_tiny", "--root", str(reid_data), *(str(word) for pair in keys.items() for word in pair),
     ]  # fmt: skip
     found = subprocess.run(
-        command, env=os.environ | {"NCCL_DEBUG": "INFO"}, capture_output=True, text=True, timeout=120, check=False
+        command, env=os.environ | {"NCCL_DEBUG": "INFO"}, capture_output=True, text=True, timeout=60, check=False
     )
     said = (found.stdout + found.stderr)[-3000:]
     assert found.returncode == 0, said
