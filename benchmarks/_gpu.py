@@ -70,7 +70,9 @@ class Part:
             yield
         except Exception as error:
             said = f"{type(error).__name__}: {error}"[:500]
-            self.found["errors"].append({"row": row, "error": said, "traceback": traceback.format_exc()[-4000:]})
+            self.found["errors"].append(
+                {"row": row, "error": said, "traceback": traceback.format_exc()[-4000:]}
+            )
             self.write()
         gc.collect()
         if self.device.type != "cpu":
@@ -128,7 +130,10 @@ def machine(device: torch.device) -> dict[str, Any]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     if device.type != "cuda":
-        return found | {"card": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        return found | {
+            "card": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
     query = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout

@@ -77,7 +77,14 @@ class Comparison:
             self.part.add("compiled", remark="left out: too little time")
 
     def row(
-        self, name: str, precision: str, task: Task, lever: Lever | None = None, *, batch: int = 32, turns: int = 2
+        self,
+        name: str,
+        precision: str,
+        task: Task,
+        lever: Lever | None = None,
+        *,
+        batch: int = 32,
+        turns: int = 2,
     ) -> None:
         """Time it, count its operations unless they are known, and compare its first pictures."""
         with self.part.trying(f"{name}, {precision}"):
@@ -108,7 +115,10 @@ class Comparison:
             official = Official(made, Sampling(**self.size, steps=self.steps, guidance=ipg.GUIDANCE))
             return lambda: official(task)
         changes = {name: value for name, value in lever.changes.items() if name != "halved"}
-        changes |= {"precision": precision, "steps": self.steps // 2 if "halved" in lever.changes else self.steps}
+        changes |= {
+            "precision": precision,
+            "steps": self.steps // 2 if "halved" in lever.changes else self.steps,
+        }
         return ipg.ours(made, lever._replace(changes=changes), task, self.size, batch)
 
     def first_turn(self, name: str, work: Callable[[], Any], count: int) -> tuple[float, list]:

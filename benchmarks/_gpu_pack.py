@@ -13,7 +13,16 @@ __all__ = ["pack"]
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 64 * 2**20  # bytes that may travel, the repository's own files included
 # What a machine with torch, torchvision, accelerate, transformers, timm, OpenCV, SciPy and h5py lacks
-WHEELS = ("diffusers", "yacs", "gdown", "beautifulsoup4", "soupsieve", "PySocks", "importlib_metadata", "zipp")
+WHEELS = (
+    "diffusers",
+    "yacs",
+    "gdown",
+    "beautifulsoup4",
+    "soupsieve",
+    "PySocks",
+    "importlib_metadata",
+    "zipp",
+)
 SOURCES = ("torchreid",)  # of these there may be no wheel: they are built here
 TARGET = [
     "--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp",
@@ -35,7 +44,9 @@ def pack(folder: Path) -> str:
     subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, *map(pinned, SOURCES)], check=True)
     wheels = sum(path.stat().st_size for path in folder.glob("*.whl"))
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True)
-    tracked = sum((ROOT / name).stat().st_size for name in listed.stdout.split("\0") if (ROOT / name).is_file())
+    tracked = sum(
+        (ROOT / name).stat().st_size for name in listed.stdout.split("\0") if (ROOT / name).is_file()
+    )
     if wheels + tracked > LIMIT:
         raise ValueError(f"expected at most {LIMIT} bytes, got {wheels} of wheels and {tracked} of files")
     return f"{wheels / 2**20:.1f} MiB of wheels, {(wheels + tracked) / 2**20:.1f} MiB with the repository"

@@ -1,4 +1,4 @@
-"""Trainings of the small generators, by their recipes: speed, share of the limit, waits for data and device."""
+"""Trainings of small generators by their recipes: speed, share of the limit, waits for data and device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ SMALL = {
     "camstyle.height": 32, "camstyle.width": 16, "camstyle.channels": 4, "camstyle.blocks": 1,
     "camstyle.discriminator_channels": 4, "camstyle.layers": 1,
 }  # fmt: skip
-SCHEDULES = ("ipg.generator", "identity", "prior", "inverter", "pg2.stage1", "pg2.stage2", "deformable", "camstyle")
+SCHEDULES = (
+    "ipg.generator",
+    "identity",
+    "prior",
+    "inverter",
+    "pg2.stage1",
+    "pg2.stage2",
+    "deformable",
+    "camstyle",
+)
 # recipe, its stages and by what its batches are multiplied; what users have by default comes first
 TRAININGS: tuple[tuple[ModuleType, tuple[str, ...], int], ...] = (
     (ipg, ("ipg",), 1),

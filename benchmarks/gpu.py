@@ -1,10 +1,10 @@
-"""Everything that only a GPU can tell, in one run of a few minutes: tests, speed, and shares of the card's limits.
+"""What only a GPU can tell, in one run of a few minutes: tests, speed, and shares of the card's limits.
 
-    python benchmarks/gpu.py --minutes 8 --output gpu            # all parts, the most worth first
-    python benchmarks/gpu.py --only ipg --profile ipg            # one part, with the kernels that take longest
-    python benchmarks/gpu.py --device cpu --tiny                 # does everything run? no GPU needed
-    python benchmarks/gpu.py --pack .whl                         # wheels for a machine without a network
-    python benchmarks/gpu.py --file gpu/gpu.json                 # keep results under benchmarks/results
+    python benchmarks/gpu.py --minutes 8 --output gpu    # all parts, the most worth first
+    python benchmarks/gpu.py --only ipg --profile ipg    # one part, with the kernels that take longest
+    python benchmarks/gpu.py --device cpu --tiny         # does everything run? no GPU needed
+    python benchmarks/gpu.py --pack .whl                 # wheels for a machine without a network
+    python benchmarks/gpu.py --file gpu/gpu.json         # keep results under benchmarks/results
 
 Each part is a process of its own under a limit of time, so that a crash or a hang costs no other part. A part
 may use what earlier ones have left, but not what later ones are promised. `gpu.json` and its table `gpu.md`
@@ -35,8 +35,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 WRITE_EVERY = 2.0  # seconds
 # seconds that each part is promised, in order of worth
 BUDGETS = {
-    "ceilings": 15, "tests": 90, "ipg": 120, "ipg_training": 60, "trainings": 60, "retrieval": 60,
-    "extraction": 40, "retrieval_cpu": 30,
+    "ceilings": 15, "tests": 100, "ipg": 120, "ipg_training": 55, "trainings": 65, "retrieval": 55,
+    "extraction": 40, "retrieval_cpu": 25,
 }  # fmt: skip
 
 
@@ -106,7 +106,9 @@ def run_part(
         command.remove("--profile")
     begun = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=surroundings(), preexec_fn=os.setpgrp)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=surroundings(), preexec_fn=os.setpgrp
+        )
         try:
             ended = False
             while not ended and time.monotonic() - begun < limit:
@@ -134,7 +136,11 @@ def so_far(result: Path, log: Path, code: int | None, seconds: float, limit: flo
     except (OSError, ValueError):
         found = {"rows": [], "errors": []}
     states = {None: "stopped at its limit" if seconds >= limit else "running", 0: "done"}
-    found |= {"state": states.get(code, f"ended with {code}"), "wall": round(seconds, 1), "limit": round(limit)}
+    found |= {
+        "state": states.get(code, f"ended with {code}"),
+        "wall": round(seconds, 1),
+        "limit": round(limit),
+    }
     if code != 0:
         found["output"] = log.read_text(errors="replace")[-4000:]
     return found
@@ -256,7 +262,10 @@ def ceilings(part: Any) -> None:
         source = torch.empty(count, dtype=torch.uint8, device=part.device).random_()
         target = torch.empty_like(source)
         target.copy_(source)
-        part.add("copy, read and written", gb_per_second=2 * count / part.timed("copy", lambda: target.copy_(source), 5) / 1e9)
+        part.add(
+            "copy, read and written",
+            gb_per_second=2 * count / part.timed("copy", lambda: target.copy_(source), 5) / 1e9,
+        )
 
 
 class Recorder:

@@ -24,7 +24,7 @@ def device() -> torch.device:
 
 @pytest.fixture(autouse=True)
 def on_an_accelerator(device: torch.device) -> Iterator[None]:
-    """Later tests do not pay for the memory of earlier ones, and errors are told by the test that has them."""
+    """Tests do not pay for the memory of earlier ones, and errors are told by the test that has them."""
     yield
     if device.type != "cpu":
         torch.accelerator.synchronize()

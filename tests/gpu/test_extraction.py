@@ -21,7 +21,9 @@ SIZE = {"height": 64, "width": 32}
 
 
 def images(count: int = 12) -> Tensor:
-    return torch.randint(256, (count, 64, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        256, (count, 64, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.fixture(scope="module")

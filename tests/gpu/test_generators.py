@@ -93,7 +93,9 @@ def test_deterministic_algorithms_are_enough(kind: str, device: torch.device, de
     assert torch.equal(first, second), (first - second).abs().max()
 
 
-@pytest.mark.parametrize("changes", ({"cache_every": 2}, {"guidance_interval": (0.0, 0.5)}, {"guidance_scale": 1.0}))
+@pytest.mark.parametrize(
+    "changes", ({"cache_every": 2}, {"guidance_interval": (0.0, 0.5)}, {"guidance_scale": 1.0})
+)
 def test_levers_of_ipg_draw_as_on_the_cpu(changes: dict, device: torch.device, exact: None) -> None:
     options = {"height": 16, "width": 8, "num_inference_steps": 4, "output_type": "pt"} | changes
     pictures = []
@@ -120,7 +122,11 @@ def test_codes_and_their_prior_are_those_of_the_cpu(device: torch.device, exact:
 def test_inversion_and_refinement_work_there(device: torch.device, exact: None) -> None:
     found = {}
     for place in ("cpu", device):
-        made_there, images, code = seeded(generator).to(place), rand(2, 3, *SIZE).to(place), randn(2, 5).to(place)
+        made_there, images, code = (
+            seeded(generator).to(place),
+            rand(2, 3, *SIZE).to(place),
+            randn(2, 5).to(place),
+        )
         with torch.no_grad():
             noise = made_there.invert(images, code, steps=3)
         found[place] = noise.cpu(), refine(made_there, images, code, steps=2).detach().cpu()
