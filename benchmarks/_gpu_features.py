@@ -68,8 +68,9 @@ def from_memory(part: Part, name: str, way: str) -> None:
     seconds = part.timed(f"{name}, {way}", lambda: [encoder(images) for _ in range(batches)])
     precision, rate = "tf32" if way == "fp32" else "bf16", total / len(images) * count / seconds
     part.add(
-        f"{name}, memory, {way}", images_per_second=count / seconds, gflop_per_image=total / len(images) / 1e9,
-        tflops=rate / TERA, of_product=rate / part.product(precision), batch=len(images),
+        f"{name}, memory, {way}", images_per_second=count / seconds,
+        gflop_per_image=total / len(images) / 1e9, tflops=rate / TERA,
+        of_product=rate / part.product(precision), batch=len(images),
     )  # fmt: skip
 
 

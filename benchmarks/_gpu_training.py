@@ -31,8 +31,9 @@ SMALL = {
     "inverter.hidden": [8], "inverter.pool": 8, "prior.width": 8,
     "pg2.height": 32, "pg2.width": 16, "pg2.channels": 4, "pg2.code": 4, "pg2.radius": 1,
     "pg2.discriminator_channels": 2, "deformable.height": 32, "deformable.width": 16,
-    "deformable.encoder": [4, 4, 4], "deformable.decoder": [4, 4], "deformable.discriminator_channels": [4, 4],
-    "camstyle.height": 32, "camstyle.width": 16, "camstyle.channels": 4, "camstyle.blocks": 1,
+    "deformable.encoder": [4, 4, 4], "deformable.decoder": [4, 4],
+    "deformable.discriminator_channels": [4, 4], "camstyle.height": 32, "camstyle.width": 16,
+    "camstyle.channels": 4, "camstyle.blocks": 1,
     "camstyle.discriminator_channels": 4, "camstyle.layers": 1,
 }  # fmt: skip
 SCHEDULES = (

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
 def run_part(
     arguments: argparse.Namespace, part: str, limit: float, folder: Path, found: dict[str, Any]
 ) -> None:
-    """Start a part, keep what it has written so far, and end it, with all that it has started, at its limit."""
+    """Start a part, keep what it has written so far, and end all that it has started at its limit."""
     result, log = folder / f"{part}.json", folder / f"{part}.log"
     command = [
         sys.executable, __file__, "--part", part, "--result", str(result), "--seconds", f"{limit:.0f}",
@@ -296,7 +296,18 @@ def tests(part: Any) -> None:
 
     os.environ["GENEXT_TEST_DEVICE"] = str(part.device)
     os.chdir(ROOT)
-    words = ["-q", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words = [
+        "-q",
+        "-m",
+        "gpu",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-o",
+        "faulthandler_timeout=40",
+    ]
     words += ["-k", "retrieval and base or camstyle and average"] if part.tiny else []
     pytest.main([*words, "tests/gpu"], plugins=[Recorder(part)])
 

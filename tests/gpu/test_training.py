@@ -163,7 +163,8 @@ def test_torchrun_trains_ipg(device: torch.device, reid_data: Path, tmp_path: Pa
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=1",
         "--master-addr=127.0.0.1", f"--master-port={port}", str(ROOT / "tools/train_ipg.py"),
-        "-s", "synthreid_tiny", "--root", str(reid_data), *(str(word) for pair in keys.items() for word in pair),
+        "-s", "synthreid_tiny", "--root", str(reid_data),
+        *(str(word) for pair in keys.items() for word in pair),
     ]  # fmt: skip
     found = subprocess.run(
         command,
