@@ -7,10 +7,10 @@
     python benchmarks/gpu.py --file gpu/gpu.json         # keep results under benchmarks/results
 
 Each part is a process of its own under a limit of time, so that a crash or a hang costs no other part. A part
-may use what earlier ones have left, but not what later ones are promised. `gpu.json` and its table `gpu.md`
-are written every few seconds: a run that is cut off loses nothing. "of_product" is the share of the rate that
-one large square matrix product reaches on this card in the same precision; FLOP are those of products and
-convolutions, by torch's counter.
+gets what it is promised, and what earlier ones have left; the last ones go short where time does. `gpu.json`
+and its table `gpu.md` are written every few seconds: a run that is cut off loses nothing. "of_product" is the
+share of the rate that one large square matrix product reaches on this card in the same precision; FLOP are
+those of products and convolutions, by torch's counter, what checkpointing does twice included.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
     parts = [part for part in BUDGETS if part in arguments.only]
     with tempfile.TemporaryDirectory() as folder:
         for number, part in enumerate(parts):
+            left = end - time.monotonic()
             promised = sum(BUDGETS[later] for later in parts[number + 1 :])
-            limit = end - time.monotonic() - promised
-            run_part(arguments, part, max(limit, 5.0), Path(folder), found)
+            limit = min(left, max(BUDGETS[part], left - promised))
+            run_part(arguments, part, max(limit, 1.0), Path(folder), found)
             print(f"{part}: {summary(found['parts'][part])}", flush=True)
     print((arguments.output / "gpu.md").read_text())
 
