@@ -183,7 +183,8 @@ class Official:
         scheduler.set_timesteps(self.sampling.steps, device=latents.device)
         hook = self.reader.conv_in.register_forward_hook(lambda _, __, output: output + pose)
         for step in scheduler.timesteps:
-            nobody, someone = self.reader(torch.cat([latents] * 2), step, tokens).sample.chunk(2)
+            noisy = torch.cat([latents] * 2).to(tokens.dtype)
+            nobody, someone = self.reader(noisy, step, tokens).sample.float().chunk(2)
             found = nobody + self.sampling.guidance * (someone - nobody)
             latents = scheduler.step(found, step, latents).prev_sample
         hook.remove()
@@ -219,9 +220,9 @@ def tensors(images: Sequence[Image.Image]) -> Tensor:
 
 
 @cache
-def rate_of_product(precision: str, device: torch.device) -> float:
-    """FLOP/s of a large square matrix product."""
-    side = 8192 if device.type != "cpu" else 2048
+def rate_of_product(precision: str, device: torch.device, side: int = 0) -> float:
+    """FLOP/s of a square matrix product, large unless told."""
+    side = side or (8192 if device.type != "cpu" else 2048)
     a = torch.randn(side, side, device=device, dtype=DTYPES[precision])
     return 2 * side**3 / min(seconds_of(lambda: a @ a, device) for _ in range(5))
 

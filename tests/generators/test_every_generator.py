@@ -38,22 +38,28 @@ def people() -> Tensor:
     return 2 * rand(COUNT, 3, *SIZE) - 1
 
 
-def of_poses(generator: object) -> Draw:
-    own, wanted = standing(COUNT, SIZE, 1), standing(COUNT, SIZE, 2)
+def device_of(network: torch.nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def of_poses(generator: torch.nn.Module) -> Draw:
+    given = people(), standing(COUNT, SIZE, 1), standing(COUNT, SIZE, 2)
+    images, own, wanted = (each.to(device_of(generator)) for each in given)
     return lambda rows, seeds: generator.generate(
-        people()[rows], own[rows], wanted[rows], generators=noises(seeds)
+        images[rows], own[rows], wanted[rows], generators=noises(seeds)
     )
 
 
-def of_cameras(generator: object) -> Draw:
-    source, target = torch.tensor([0, 2, 2]), torch.tensor([2, 0, 0])
+def of_cameras(generator: torch.nn.Module) -> Draw:
+    given = people(), torch.tensor([0, 2, 2]), torch.tensor([2, 0, 0])
+    images, source, target = (each.to(device_of(generator)) for each in given)
     return lambda rows, seeds: generator.generate(
-        people()[rows], source[rows], target[rows], generators=noises(seeds)
+        images[rows], source[rows], target[rows], generators=noises(seeds)
     )
 
 
-def of_codes(generator: object) -> Draw:
-    codes = randn(COUNT, 4)
+def of_codes(generator: torch.nn.Module) -> Draw:
+    codes = randn(COUNT, 4).to(device_of(generator))
 
     def draw(rows: list[int], seeds: list[int]) -> Tensor:
         noise = torch.cat([generator.noise(1, each) for each in noises(seeds)])
