@@ -19,6 +19,8 @@ from torchreid_genext.retrieval.neighbours import check_features, name_rows, nea
 
 __all__ = ["FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
 
+_ROUNDING = 1e-6  # of squared lengths, in what is computed as a squared distance
+
 
 class Survey(NamedTuple):
     """What re-ranking has to know of all images at once.
@@ -99,7 +101,10 @@ class FeatureSpace:
         if k > 1:
             near = nearest(features, k=k - 1, memory_limit=self.memory_limit, index=self.index)
             distances, lists = torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
-        return Survey(distances, lists, greatest_distances(features, memory_limit=self.memory_limit))
+        greatest = greatest_distances(features, memory_limit=self.memory_limit)
+        # Where all images lie in one place, what is left is rounding, of which no share must be taken.
+        nowhere = greatest <= _ROUNDING * self._squares
+        return Survey(distances, lists, greatest.masked_fill_(nowhere, math.inf))
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         features = self._of(slice(0, len(self)))
