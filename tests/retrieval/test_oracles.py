@@ -263,7 +263,7 @@ def test_reranking_of_images_in_one_place_finds_no_distances(images: int) -> Non
     places = np.arange(images)
     columns = row, places, places, places, row[:, None]
     query, gallery = (Images(*(column[part] for column in columns)) for part in (slice(0, 1), slice(1, None)))
-    found = after(World(query, gallery, (places, places, places)), "l2+rerank(k1=1,k2=1)").matrix()
+    found = after(World(query, gallery, (places, places, places)), "l2+rerank").matrix()
     assert found.abs().max() < 1e-4
 
 

@@ -5,6 +5,7 @@ Distances come from features, or row by row from any other origin; the matrix of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
