@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from torchreid_genext import visualization
 from torchreid_genext.visualization import (
     Bar,
     Hit,
@@ -175,3 +176,22 @@ def test_labelled_grids_hold_all_words_inside() -> None:
     boxes = [t.get_window_extent() for t in words]
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
     assert all(box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+def test_a_single_set_and_a_single_direction_are_drawn() -> None:
+    one = {"gallery": np.array([0.1, 0.2])}
+    assert len(visualization.density_histograms(one, one, names=("a", "b")).axes) == 1
+    features, labels = np.array([[1.0], [2.0], [4.0]]), np.array([1, 1, 2])
+    visualization.embeddings(features, features, labels, labels, names=("a", "b"))
+
+
+def test_nothing_to_draw_is_named() -> None:
+    nothing, names = np.zeros((0, 4)), ("a", "b")
+    for draw, what in (
+        (lambda: visualization.chain_bars({"m": []}), "bars of m"),
+        (lambda: visualization.density_histograms({}, {}, names=names), "sets of images"),
+        (lambda: visualization.embeddings(nothing, nothing, nothing[:, 0], nothing[:, 0], names=names), "features"),
+        (lambda: visualization.transition_histograms([], unit="frames"), "pairs of cameras"),
+    ):
+        with pytest.raises(ValueError, match=f"expected {what} to draw, got none"):
+            draw()

@@ -30,7 +30,7 @@ _BORDERS = {"match": "#1a9850", "miss": "#d73027", "distractor": "#8c8c8c"}
 _PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps lines out of figures
 _NAME = 40  # characters to a line of names beside bars
 # What `chain_bars` of a benchmark say.
-_INTERVALS = "Dashes: the first chain. Black: 95 % interval of the change against it."
+_INTERVALS = "Dashes: the first chain. Black: 95 % intervals, its own and those of the changes against it."
 _MARKERS = "osD^vPX*<>ph"
 _STYLE = {
     "font.size": 10,
@@ -160,6 +160,8 @@ def chain_bars(models: Mapping[str, Sequence[Bar]], *, note: str = _INTERVALS) -
         models: label -> bars; the first bar is the baseline, drawn in grey and as a line through the others.
         note: says what the dashes and the black lines are.
     """
+    for label, rows in models.items():
+        _expect_some(rows, f"bars of {label}")
     heights = [_places([row.chain for row in rows])[-1] + 1 for rows in models.values()]
     figure = _figure(10, 0.6 + 0.36 * sum(heights) + 0.8 * len(models))
     grid = figure.subplots(len(models), 2, squeeze=False, sharey="row", height_ratios=heights)
@@ -217,8 +219,10 @@ def density_histograms(
         before: set ("query", "gallery") -> squared distances (N,); after: likewise.
         names: of the two chains.
     """
+    for name in _expect_some(list(before), "sets of images"):
+        _expect_some(before[name], f"densities of the {name}")
     figure = _figure(10, 3.4)
-    for axes, name in zip(figure.subplots(1, len(before)), before):
+    for axes, name in zip(figure.subplots(1, len(before), squeeze=False)[0], before):
         bins = np.linspace(0, max(before[name].max(), after[name].max()), 50)
         for values, chain, colour in ((before[name], names[0], _BEFORE), (after[name], names[1], _AFTER)):
             label = _wrapped(f"{chain}: mean {values.mean():.3f}", 30)
@@ -243,9 +247,9 @@ def embeddings(
         pids: identity of each, shown by colour. camids: camera of each, shown by marker.
         names: of the two chains.
     """
-    plane = _principal_plane(np.concatenate([before, after]))
+    plane = _principal_plane(_expect_some(np.concatenate([before, after]), "features"))
     width, height = np.ptp(plane, axis=0)
-    figure = _figure(10, 1.3 + 4.8 * max(0.3, min(1.5, height / width)))
+    figure = _figure(10, 1.3 + 4.8 * max(0.3, min(1.5, height / max(width, 1e-12))))
     panels, points = figure.subplots(1, 2, sharex=True, sharey=True), np.split(plane, 2)
     for axes, name, places in zip(panels, names, points):
         for colour, pid in zip(_colours(len(set(pids))), sorted(set(pids))):
@@ -271,7 +275,15 @@ def _principal_plane(features: np.ndarray) -> np.ndarray:
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     plane = directions[:2]
     signs = np.sign(plane[range(len(plane)), np.abs(plane).argmax(1)])
-    return centred @ (plane * signs[:, None]).T
+    places = centred @ (plane * signs[:, None]).T
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))  # where there is one direction only
+
+
+def _expect_some(values: Any, what: str) -> Any:
+    """The values, or a ValueError where there is nothing to draw."""
+    if not len(values):
+        raise ValueError(f"expected {what} to draw, got none")
+    return values
 
 
 def _colours(count: int) -> list[Any]:
@@ -362,7 +374,7 @@ def transition_histograms(transitions: Sequence[Transition], *, unit: str, colum
         unit: of the edges.
         columns: panels in a row.
     """
-    columns = min(columns, len(transitions))
+    columns = min(columns, len(_expect_some(transitions, "pairs of cameras")))
     rows = -(-len(transitions) // columns)
     figure = _figure(2.6 * columns, 0.7 + 1.75 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()

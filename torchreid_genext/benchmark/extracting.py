@@ -40,7 +40,7 @@ class Split:
         planned = plan(encoder, images.paths, settings.cache_dir(cfg))
         extraction = planned.run(workers=workers(cfg), strict=cfg.genext.benchmark.strict)
         generated = _extract_generated(cfg, encoder, images, extraction)
-        self.images = _retrieval_set(images, extraction, generated)
+        self.images = _retrieval_set(images, extraction, generated, settings.evaluation_device(cfg, encoder))
         self.runs: list[Extraction | GeneratedFeatures] = [extraction, *([generated] if generated else [])]
         self.coverage = generated.coverage if generated else None
 
@@ -74,16 +74,16 @@ def _extract_generated(
 
 
 def _retrieval_set(
-    images: Images, extraction: Extraction, generated: GeneratedFeatures | None
+    images: Images, extraction: Extraction, generated: GeneratedFeatures | None, device: torch.device
 ) -> RetrievalSet:
-    """The readable images with their features."""
+    """The readable images with their features, where they are compared."""
     kept = extraction.kept
     pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
     return RetrievalSet(
-        extraction.features,
+        extraction.features.to(device),
         pids,
         camids,
         frames=None if images.frames is None else torch.tensor(images.frames)[kept],
-        generated=generated.features if generated else None,
+        generated=generated.features.to(device) if generated else None,
         paths=[images.paths[i] for i in kept],
     )

@@ -46,6 +46,7 @@ class Measurement:
         intervals: one a report: mAP and rank-1 themselves; empty without resampling.
         failures: chain -> why it could not be measured.
         peak_memory: chain -> bytes above the start, of the chain and its ranking.
+        comparisons: chain -> what it made of the sets, of the chains that were kept.
         precision_effect: what the precision changed, if it is known.
         train: who was where when in the training split, if a chain learns from it.
         metric: distance of features.
@@ -67,6 +68,7 @@ class Measurement:
     intervals: list[Difference] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
     train: Sightings | None = None
     metric: str = "euclidean"
     memory_limit: int | None = None
@@ -74,7 +76,7 @@ class Measurement:
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
-        return compare(
+        return self.comparisons.get(chain) or compare(
             self.query,
             self.gallery,
             chain,

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "check_needs", "is_present", "open_dataset", "open_training", "with_generated",
+    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "check_needs", "dataset_name",
+    "evaluation_device", "is_ours", "is_present", "open_dataset", "open_training", "with_generated",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -149,6 +149,12 @@ def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
 def _device(cfg: CfgNode) -> torch.device:
     accelerated = cfg.use_gpu and torch.accelerator.is_available()
     return torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
+
+
+def evaluation_device(cfg: CfgNode, encoder: Encoder) -> torch.device:
+    """Where features are compared: where they were made, unless ``genext.evaluation.device`` names a device."""
+    device = cfg.genext.evaluation.device
+    return encoder.device if device == "auto" else torch.device(device)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import (
     Chain,
+    Comparison,
     Report,
     RetrievalSet,
     Sightings,
     bootstrap,
     bootstrap_difference,
-    evaluate,
+    compare,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "evaluate_chain", "protocol", "run"]
 
 _log = logging.getLogger(__name__)
+_KEPT = 2**30  # bytes of features that are kept for pictures and rank lists; of other chains they are made anew
 
 
 def run(cfg: CfgNode) -> Result:
@@ -110,7 +112,8 @@ def _measure(
     query, gallery = (split.images for split in splits)
     runs = [run for split in splits for run in split.runs]
     train = settings.open_training(cfg).sightings()
-    reports, failures, peaks = _evaluated(cfg, query, gallery, chains, train)
+    found = _evaluated(cfg, query, gallery, chains, train)
+    reports = found.reports
     first = next((report for report in reports if report.chain == chains[0].name), None)
     return Measurement(
         backbone=backbone,
@@ -124,8 +127,9 @@ def _measure(
         reports=reports,
         differences=[_difference(cfg, first, report) for report in reports],
         intervals=[_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
-        failures=failures,
-        peak_memory=peaks,
+        failures=found.failures,
+        peak_memory=found.peak_memory,
+        comparisons=found.comparisons,
         precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first, train),
         train=train,
         metric=cfg.test.dist_metric,
@@ -134,34 +138,59 @@ def _measure(
     )
 
 
+class _Evaluated:
+    """What became of each chain."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.failures: dict[str, str] = {}
+        self.peak_memory: dict[str, int] = {}
+        self.comparisons: dict[str, Comparison] = {}
+
+
 def _evaluated(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Sightings | None
-) -> tuple[list[Report], dict[str, str], dict[str, int]]:
-    """Reports of the chains; why others failed, which costs no more than their own row; and peak memory."""
-    reports, failures, peaks = [], {}, {}
+) -> _Evaluated:
+    """Each chain once; one that fails costs no more than its own row."""
+    found, room = _Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
         try:
-            reports.append(evaluate_chain(cfg, query, gallery, chain, train))
+            comparison = _compared(cfg, query, gallery, chain, train)
+            found.reports.append(comparison.rank(protocol(cfg)))
         except Exception as error:  # whatever it is: hours of other rows must not be lost
             detail = _log.isEnabledFor(logging.DEBUG)
             _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
-            failures[chain.name] = f"{type(error).__name__}: {error}"
-        peaks[chain.name] = memory.growth()
-    return reports, failures, peaks
+            found.failures[chain.name] = f"{type(error).__name__}: {error}"
+        else:
+            room -= 4 * (comparison.query.features.numel() + comparison.gallery.features.numel())
+            if room >= 0:
+                found.comparisons[chain.name] = comparison
+        found.peak_memory[chain.name] = memory.growth()
+    return found
+
+
+def _draws(cfg: CfgNode) -> bool:
+    """Whether something is drawn or listed after the measuring, for which chains need not be applied again."""
+    return cfg.genext.benchmark.pictures or cfg.genext.benchmark.rank_lists
 
 
 def evaluate_chain(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
 ) -> Report:
     """One chain as the configuration has it measured."""
+    return _compared(cfg, query, gallery, chain, train).rank(protocol(cfg))
+
+
+def _compared(
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
+) -> Comparison:
     _log.info("  chain %s", chain.name)
-    return evaluate(
+    return compare(
         query,
         gallery,
         chain,
         metric=cfg.test.dist_metric,
-        protocol=protocol(cfg),
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         train=train,
         index=cfg.genext.evaluation.index,

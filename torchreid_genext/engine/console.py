@@ -7,7 +7,7 @@ import io
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -16,16 +16,36 @@ __all__ = ["console_copied_to", "show_results"]
 _PACKAGE = __package__.partition(".")[0]
 
 
-def show_results() -> None:
-    """Let results reach the console, as torchreid's own do, in scripts that never set up logging."""
+def show_results() -> Callable[[], None]:
+    """Let results reach the console, as torchreid's own do, in scripts that never set up logging.
+
+    Returns:
+        A function that takes this back; the last one that is called leaves the logger as it was.
+    """
     logger = logging.getLogger(_PACKAGE)
     if not logger.hasHandlers():
-        logger.addHandler(_Stdout())
+        logger.addHandler(_Stdout(logger.level))
         logger.setLevel(logging.INFO)
+    ours = [handler for handler in logger.handlers if isinstance(handler, _Stdout)]
+    for handler in ours:
+        handler.users += 1
+
+    def hide() -> None:
+        for handler in ours:
+            handler.users -= 1
+            if not handler.users:
+                logger.removeHandler(handler)
+                logger.setLevel(handler.former_level)
+
+    return hide
 
 
 class _Stdout(logging.Handler):
     """Writes to what is the standard output now; torchreid's scripts replace it by a log."""
+
+    def __init__(self, former_level: int) -> None:
+        super().__init__()
+        self.former_level, self.users = former_level, 0
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stdout.write(self.format(record) + "\n")

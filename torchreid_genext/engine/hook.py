@@ -67,7 +67,6 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
     _check(engine, cfg, chain)
     smooth_generated(engine, genext.augmented.label_smoothing)
     if genext.evaluation.enabled or not chain.is_identity:
-        show_results()
         engine._evaluate = _Evaluation(engine, cfg)
     return engine
 
@@ -120,8 +119,10 @@ class _Evaluation:
         self.engine = engine
         self.cfg = cfg
         self._replaced = vars(engine).get("_evaluate")
+        self._hide_results = show_results()
 
     def remove(self) -> None:
+        self._hide_results()
         if self._replaced is None:
             del self.engine._evaluate
         else:
