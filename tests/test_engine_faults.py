@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from tests.test_engine import (  # noqa: F401
     NFC,
@@ -21,6 +22,7 @@ from tests.test_engine import (  # noqa: F401
 )
 from torchreid_genext import compat
 from torchreid_genext import engine as hooks
+from torchreid_genext.engine.reading import Pictures, tolerant_loader
 from torchreid_genext.retrieval.protocol import Comparison
 
 pytestmark = pytest.mark.usefixtures("tiny_datasets")
@@ -70,6 +72,23 @@ def test_reading_by_name_changes_no_pixel() -> None:
     dataset.transform = engine.datamanager.transform_te
     item, host = dataset[3], compat.ImageDataset.__getitem__(dataset, 3)
     assert item.keys() == host.keys() and (item["img"] == host["img"]).all()
+
+
+@pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
+def test_every_kind_of_process_reads_by_name(
+    pictures: dict, tmp_path: Path, method: str  # noqa: F811
+) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    records = [(path, 0, 0) for path in [*list(pictures.values())[:3], str(tmp_path / "broken.png")]]
+    _, transform = compat.build_transforms(32, 16)
+    options = {"mode": "gallery", "transform": transform, "verbose": False}
+    dataset = compat.ImageDataset(records, records, records, **options)
+    loader = DataLoader(dataset, 2, num_workers=1, multiprocessing_context=method)
+    found = list(tolerant_loader(loader))
+    assert [len(batch["pid"]) for batch, _ in found] == [2, 1]
+    assert [list(faults) for _, faults in found] == [[], [str(tmp_path / "broken.png")]]
+    pixels = next(iter(tolerant_loader(loader, Pictures([records[0][0]], transform))))[0]["img"]
+    assert (pixels[0] == found[0][0]["img"][0]).all()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,16 @@ class _Naming:
             image = self._transform_image(self.transform, self.k_tfm, image)
         return {"img": image, "pid": pid, "camid": camid, "impath": path, "dsetid": dataset}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For processes that get the data set as bytes, since its class has no name in any module."""
+        return _restored, (type(self).__bases__[1], vars(self))
+
+
+def _restored(kind: type, state: dict[str, Any]) -> Any:
+    dataset = object.__new__(kind)
+    vars(dataset).update(state)
+    return naming_damaged_files(dataset)
+
 
 def _read(path: str) -> Image.Image:
     try:
@@ -52,6 +62,7 @@ class Pictures(_Naming, Dataset):
     """Image files that no data set of the host knows, read and transformed like its test images."""
 
     k_tfm = 1
+    __reduce__ = object.__reduce__
 
     def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Tensor]) -> None:
         self.data = [(path, 0, 0, 0) for path in paths]
