@@ -141,7 +141,8 @@ class Comparison:
             )  # fmt: skip
             asked = torch.isin(self.gallery.pids, self.query.pids)
             densities = [
-                id2(images.features, images.pids) for images in (self.query, self.gallery.select(asked))
+                id2(images.features, images.pids, memory_limit=self.memory_limit)
+                for images in (self.query, self.gallery.select(asked))
             ]
         seconds = {**self.seconds, "rank": time.perf_counter() - start}
         return Report.of(
@@ -204,6 +205,7 @@ class Comparison:
         self.check_open()
         return replace(self, reranked=reranked)
 
+    @full_precision()
     def distances(self, rows: slice | Tensor, columns: slice = slice(None)) -> Tensor:
         """Distances (B, b) of a block of query rows, or of some by index, to a block of the gallery.
 
