@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pack", type=Path, metavar="DIR", help="fetch the wheels that such a machine lacks")
     parser.add_argument("--tests", nargs="+", default=TESTS, help="in this order, those that wait longest last")
     parser.add_argument("--file", type=Path, nargs="+", metavar="JSON",
-                        help="keep these results of one card in benchmarks/results; of a part the last")  # fmt: skip
+                        help="keep these results of one card in benchmarks/results, the last ones last")  # fmt: skip
     parser.add_argument("--part", choices=BUDGETS, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -176,7 +176,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [f"# {machine.get('card', 'unknown card')}, {found['date']}", ""]
     lines += [", ".join(f"{name} {value}" for name, value in machine.items()) + f", commit {found['commit']}"]
     for name, part in found["parts"].items():
-        lines += ["", f"## {name}: {summary(part)}" + (f", commit {part['commit']}" if "commit" in part else ""), ""]
+        lines += ["", f"## {name}: {summary(part)}", ""]
         lines += table([flat(row) for row in part["rows"]])
         lines += [f"- {error['row']}: {error['error']}".replace("\n", " ") for error in part["errors"]]
         lines += [line for row, text in part.get("profiles", {}).items() for line in (row, "```", text, "```")]
@@ -220,7 +220,7 @@ def filed(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs as one; each part says which commit and when.
+    """Several runs as one: of a part the last, and rows that only earlier ones have; each names its commit.
 
     Raises:
         ValueError: if they are of several cards.
@@ -230,9 +230,14 @@ def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for run in runs:
         for name, part in run["parts"].items():
-            if part["rows"] or name not in parts:
-                parts[name] = {"commit": run["commit"], "date": run["date"]} | part
+            rows = {identity(row): row for row in parts.get(name, {"rows": []})["rows"]}
+            rows |= {identity(row): row | {"commit": run["commit"]} for row in part["rows"]}
+            parts[name] = (part if part["rows"] else parts.get(name, part)) | {"rows": [*rows.values()]}
     return runs[-1] | {"parts": {name: parts[name] for name in BUDGETS if name in parts}}
+
+
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("row", "precision", "device", "batch"))
 
 
 def card_of(found: dict[str, Any]) -> str:
