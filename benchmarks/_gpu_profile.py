@@ -27,8 +27,8 @@ def profiled(work: Callable[[], Any], device: torch.device) -> tuple[dict[str, f
 
     Gaps are the time in which no kernel ran, if all run on one stream; the profiler itself makes some.
     """
-    activity = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activity.CUDA if device.type == "cuda" else activity.CPU]) as found:
+    activity = getattr(torch.profiler.ProfilerActivity, device.type.upper())
+    with torch.profiler.profile(activities=[activity]) as found:
         wall = 1e6 * seconds_of(work, device)
     kernels = sorted(_kernels(found.key_averages(), device), reverse=True)
     shares = dict.fromkeys([*KINDS, "other"], 0.0)

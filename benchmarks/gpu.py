@@ -69,9 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--profile", nargs="+", choices=BUDGETS, default=[], metavar="PART")
     parser.add_argument("--pack", type=Path, metavar="DIR", help="fetch the wheels that such a machine lacks")
-    parser.add_argument("--tests", nargs="+", default=TESTS, help="in this order, those that wait longest last")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="in this order, slow ones last")
     parser.add_argument("--file", type=Path, nargs="+", metavar="JSON",
-                        help="keep these results of one card in benchmarks/results, the last ones last")  # fmt: skip
+                        help="keep results of one card in benchmarks/results, the last run last")  # fmt: skip
     parser.add_argument("--part", choices=BUDGETS, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -179,7 +179,8 @@ def markdown(found: dict[str, Any]) -> str:
         lines += ["", f"## {name}: {summary(part)}", ""]
         lines += table([flat(row) for row in part["rows"]])
         lines += [f"- {error['row']}: {error['error']}".replace("\n", " ") for error in part["errors"]]
-        lines += [line for row, text in part.get("profiles", {}).items() for line in (row, "```", text, "```")]
+        for row, text in part.get("profiles", {}).items():
+            lines += ["", f"{row}:", "```", text, "```"]
         lines += ["```", part["output"][-1500:], "```"] if not part["rows"] and part.get("output") else []
     return "\n".join(lines) + "\n"
 
