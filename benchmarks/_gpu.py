@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ipg import rate_of_product, seconds_of
+from _gpu_profile import profiled
+from _measure import rate_of_product, seconds_of
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["GIB", "TERA", "Part", "flops", "machine"]
@@ -26,7 +27,6 @@ PACKAGES = (
     "torch", "torchvision", "numpy", "pillow", "accelerate", "diffusers", "transformers", "torchreid",
     "safetensors", "triton", "opencv-python-headless",
 )  # fmt: skip
-KERNELS = 25  # lines of a profile
 
 
 class Part:
@@ -82,9 +82,15 @@ class Part:
         """Seconds of the fastest turn, after as much warming up as the caller has done."""
         fastest = min(seconds_of(work, self.device) for _ in range(turns))
         if self.profile:
-            self.found.setdefault("profiles", {})[row] = profiled(work, self.device)
-            self.write()
+            self.look_into(row, work)
         return fastest
+
+    def look_into(self, row: str, work: Callable[[], Any]) -> dict[str, float]:
+        """Keep the kernels that take longest as a text, and give back the shares of their kinds."""
+        shares, text = profiled(work, self.device)
+        self.found.setdefault("profiles", {})[row] = text
+        self.write()
+        return shares
 
     def product(self, precision: str) -> float:
         """FLOP/s of a large product; TF32's as a precision of its own."""
@@ -111,16 +117,6 @@ def flops(work: Callable[[], Any]) -> tuple[int, Any]:
     with FlopCounterMode(display=False) as counter:
         found = work()
     return counter.get_total_flops(), found
-
-
-def profiled(work: Callable[[], Any], device: torch.device) -> str:
-    """The kernels that take longest."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    activities += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with torch.profiler.profile(activities=activities) as profile:
-        seconds_of(work, device)
-    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    return profile.key_averages().table(sort_by=key, row_limit=KERNELS, max_name_column_width=70)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,15 +15,18 @@ import torch
 from _gpu import TERA, Part, flops
 from ipg import Lever, Official, Task
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import torchreid_genext as genext
 from torchreid_genext.generators.ipg import IPGPipeline, Sampling
 from torchreid_genext.generators.ipg import sampler as ipg_sampler
+from torchreid_genext.precision import DTYPES
 from torchreid_genext.recipes import ipg as recipe
 
 SIZE = {"height": 512, "width": 256}
 TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "attention": 1, "heads": 2, "batch": 2}
-COMPILING = 60  # seconds that torch.compile may need
+COMPILING = 100  # seconds that torch.compile has at most; it is not tried in less than 30
+COMPILED = Lever("", {"compile": True})
 LEVERS = [
     Lever("guidance in the first half", {"interval": (0.0, 0.5)}),
     Lever("no guidance", {"guidance": 1.0}),
@@ -31,8 +36,39 @@ LEVERS = [
     Lever("DPM-Solver++, half the steps, guidance in the first half, every 2nd",
           {"scheduler": "dpmsolver++", "halved": True, "interval": (0.0, 0.5), "cache_every": 2}),
     Lever("tiny VAE", {}, tiny_vae=True),
-    Lever("without channels_last", {}, channels_last=False),
 ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def cudnn_searches() -> Iterator[None]:
+    """cuDNN tries its algorithms for each new shape and keeps the fastest."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def cudnn_attends() -> contextlib.AbstractContextManager[None]:
+    """Attention by cuDNN first; torch's own order begins with flash attention."""
+    others = SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH
+    return sdpa_kernel([SDPBackend.CUDNN_ATTENTION, *others], set_priority=True)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError where it takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1.0))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pipeline(part: Part) -> IPGPipeline:
@@ -61,20 +97,44 @@ class Comparison:
         self.pictures: Tensor | None = None
 
     def run(self) -> None:
+        """Of most worth first: this part may be cut off anywhere."""
         ipg_sampler.weights_digest = lambda pipe: ""  # 8 GB are not to be hashed for every row
+        self.row("authors' arrangement", "fp16", self.many, turns=1)
+        self.row("ours, the same steps", "bf16", self.many)
+        self.look_into("ours, the same steps", "bf16")
+        with cudnn_searches():
+            self.row("ours, cudnn.benchmark", "bf16", self.many, turns=1)
+        with cudnn_attends():
+            self.row("ours, cuDNN attention", "bf16", self.many, turns=1)
+        contiguous = Lever("", {}, channels_last=False)
+        self.row("ours, without channels_last", "bf16", self.many, contiguous, turns=1)
+        self.compiled("compiled")
+        with cudnn_searches(), cudnn_attends():
+            self.compiled("compiled, cudnn.benchmark, cuDNN attention")
+        self.row("ours, the same steps", "fp16", self.many)
         self.row("authors' arrangement", "fp32", self.few, turns=1)
         self.row("ours, the same steps", "fp32", self.few, turns=1)
-        self.row("authors' arrangement", "fp16", self.many)
-        for precision in ("fp16", "bf16"):
-            self.row("ours, the same steps", precision, self.many)
         for lever in (lever for lever in LEVERS if not (lever.tiny_vae and self.part.tiny)):
             self.row(lever.name, "bf16", self.many, lever)
         for batch in (8, 16):
             self.row(f"ours, batches of {batch}", "bf16", self.many, batch=batch)
-        if self.part.left() > COMPILING:
-            self.row("compiled", "bf16", self.many, Lever("", {"compile": True}))
-        else:
-            self.part.add("compiled", remark="left out: too little time")
+
+    def compiled(self, name: str) -> None:
+        """A row with a limit of its own, since nobody knows how long it takes."""
+        seconds = min(COMPILING, self.part.left() - 5)
+        if seconds < 30:
+            self.part.add(name, remark="left out: too little time")
+            return
+        with self.part.trying(name), within(seconds):
+            self.row(name, "bf16", self.many, COMPILED)
+
+    def look_into(self, name: str, precision: str) -> None:
+        """Shares of the time of one batch."""
+        with self.part.trying(f"{name}, {precision}, profile"):
+            work = self.work(name, precision, self.many, Lever("", {}), batch=32)
+            work()
+            shares = self.part.look_into(f"{name}, {precision}", work)
+            self.part.add(f"{name}, shares of the time", precision=precision, shares=shares)
 
     def row(
         self,
@@ -111,7 +171,7 @@ class Comparison:
         if name.startswith("authors"):
             for network in made.components.values():
                 if isinstance(network, nn.Module):
-                    nn.Module.to(network, ipg.DTYPES[precision])
+                    nn.Module.to(network, DTYPES[precision])
             official = Official(made, Sampling(**self.size, steps=self.steps, guidance=ipg.GUIDANCE))
             return lambda: official(task)
         changes = {name: value for name, value in lever.changes.items() if name != "halved"}
@@ -123,7 +183,7 @@ class Comparison:
 
     def first_turn(self, name: str, work: Callable[[], Any], count: int) -> tuple[float, list]:
         """Operations of an image, counted the first time, and the pictures; compiled code is not counted."""
-        alike = "ours, the same steps" if name.startswith(("ours", "compiled", "without")) else name
+        alike = "ours, the same steps" if name.startswith(("ours", "compiled")) else name
         if alike in self.counted:
             return self.counted[alike], work()
         total, pictures = flops(work)

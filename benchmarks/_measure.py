@@ -5,11 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
-from torchreid_genext.benchmark.memory import PeakMemory
+import torch
 
-__all__ = ["MIB", "Measurement", "measure", "table"]
+from torchreid_genext.benchmark.memory import PeakMemory
+from torchreid_genext.precision import DTYPES
+
+__all__ = ["MIB", "Measurement", "measure", "rate_of_product", "seconds_of", "table"]
 
 MIB = 2**20
 
@@ -37,3 +41,20 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
     )
+
+
+@cache
+def rate_of_product(precision: str, device: torch.device, side: int = 0) -> float:
+    """FLOP/s of a square matrix product, large unless told."""
+    side = side or (8192 if device.type != "cpu" else 2048)
+    a = torch.randn(side, side, device=device, dtype=DTYPES[precision])
+    return 2 * side**3 / min(seconds_of(lambda: a @ a, device) for _ in range(5))
+
+
+def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
+    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
+    wait()
+    begun = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begun

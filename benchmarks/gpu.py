@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --only ipg --profile ipg    # one part, with the kernels that take longest
     python benchmarks/gpu.py --device cpu --tiny         # does everything run? no GPU needed
     python benchmarks/gpu.py --pack .whl                 # wheels for a machine without a network
-    python benchmarks/gpu.py --file gpu/gpu.json         # keep results under benchmarks/results
+    python benchmarks/gpu.py --only tests --tests tests/gpu/test_training.py    # some of the tests
+    python benchmarks/gpu.py --file a/gpu.json b/gpu.json    # keep results under benchmarks/results, as one
 
 Each part is a process of its own under a limit of time, so that a crash or a hang costs no other part. A part
 gets what it is promised, and what earlier ones have left; the last ones go short where time does. `gpu.json`
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ RESULTS = ROOT / "benchmarks" / "results"
 WRITE_EVERY = 2.0  # seconds
 # seconds that each part is promised, in order of worth
 BUDGETS = {
-    "ceilings": 15, "tests": 100, "ipg": 120, "ipg_training": 55, "trainings": 65, "retrieval": 55,
+    "ceilings": 40, "tests": 85, "ipg": 175, "ipg_training": 55, "trainings": 65, "retrieval": 55,
     "extraction": 40, "retrieval_cpu": 25,
 }  # fmt: skip
+TESTS = [f"tests/gpu/test_{name}.py" for name in ("training", "extraction", "retrieval", "generators")]
+SLOW = ("torchrun", "compiled")  # tests that start processes or compilers
 
 
 def main() -> None:
@@ -66,7 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--profile", nargs="+", choices=BUDGETS, default=[], metavar="PART")
     parser.add_argument("--pack", type=Path, metavar="DIR", help="fetch the wheels that such a machine lacks")
-    parser.add_argument("--file", type=Path, metavar="JSON", help="keep these results in benchmarks/results")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="in this order, slow ones last")
+    parser.add_argument("--file", type=Path, nargs="+", metavar="JSON",
+                        help="keep results of one card in benchmarks/results, the last run last")  # fmt: skip
     parser.add_argument("--part", choices=BUDGETS, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
@@ -101,10 +106,9 @@ def run_part(
     result, log = folder / f"{part}.json", folder / f"{part}.log"
     command = [
         sys.executable, __file__, "--part", part, "--result", str(result), "--seconds", f"{limit:.0f}",
-        "--device", arguments.device, *["--tiny"] * arguments.tiny, "--profile", *arguments.profile,
+        "--device", arguments.device, *["--tiny"] * arguments.tiny, "--tests", *arguments.tests,
+        *["--profile", *arguments.profile] * bool(arguments.profile),
     ]  # fmt: skip
-    if not arguments.profile:
-        command.remove("--profile")
     begun = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -175,6 +179,8 @@ def markdown(found: dict[str, Any]) -> str:
         lines += ["", f"## {name}: {summary(part)}", ""]
         lines += table([flat(row) for row in part["rows"]])
         lines += [f"- {error['row']}: {error['error']}".replace("\n", " ") for error in part["errors"]]
+        for row, text in part.get("profiles", {}).items():
+            lines += ["", f"{row}:", "```", text, "```"]
         lines += ["```", part["output"][-1500:], "```"] if not part["rows"] and part.get("output") else []
     return "\n".join(lines) + "\n"
 
@@ -204,15 +210,39 @@ def shown(value: Any) -> str:
     return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
-def filed(path: Path) -> Iterator[Path]:
-    """Copies of the results and their table, by card and day."""
-    found = json.loads(path.read_text())
-    card = next((part["machine"]["card"] for part in found["parts"].values() if "machine" in part), "unknown")
-    stem = f"{re.sub('[^a-z0-9]+', '-', card.lower()).strip('-')}-{found['date'][:10]}"
+def filed(paths: Sequence[Path]) -> Iterator[Path]:
+    """Copies of the results and their table, by card and day; of a part, the last that has rows."""
+    found = merged([json.loads(path.read_text()) for path in paths])
+    stem = f"{re.sub('[^a-z0-9]+', '-', card_of(found).lower()).strip('-')}-{found['date'][:10]}"
     RESULTS.mkdir(exist_ok=True)
     for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", markdown(found))):
         (RESULTS / f"{stem}{suffix}").write_text(text)
         yield RESULTS / f"{stem}{suffix}"
+
+
+def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs as one: of a part the last, and rows that only earlier ones have; each names its commit.
+
+    Raises:
+        ValueError: if they are of several cards.
+    """
+    if len(cards := {card_of(run) for run in runs}) > 1:
+        raise ValueError(f"expected runs on one card, got {', '.join(sorted(cards))}")
+    parts: dict[str, Any] = {}
+    for run in runs:
+        for name, part in run["parts"].items():
+            rows = {identity(row): row for row in parts.get(name, {"rows": []})["rows"]}
+            rows |= {identity(row): row | {"commit": run["commit"]} for row in part["rows"]}
+            parts[name] = (part if part["rows"] else parts.get(name, part)) | {"rows": [*rows.values()]}
+    return runs[-1] | {"parts": {name: parts[name] for name in BUDGETS if name in parts}}
+
+
+def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("row", "precision", "device", "batch"))
+
+
+def card_of(found: dict[str, Any]) -> str:
+    return next((part["machine"]["card"] for part in found["parts"].values() if "machine" in part), "unknown")
 
 
 # One part, from inside.
@@ -227,7 +257,10 @@ def work(arguments: argparse.Namespace) -> None:
         seconds=arguments.seconds, profile=arguments.part in arguments.profile,
     )  # fmt: skip
     with part.trying(arguments.part):
-        body_of(arguments.part)(part)
+        if arguments.part == "tests":
+            tests(part, arguments.tests)
+        else:
+            body_of(arguments.part)(part)
     part.write()
 
 
@@ -235,8 +268,6 @@ def body_of(name: str) -> Callable[[Any], None]:
     """Each part imports what it needs: what one lacks does not stop another."""
     if name == "ceilings":
         return ceilings
-    if name == "tests":
-        return tests
     if name.startswith("ipg"):
         import _gpu_ipg
 
@@ -277,6 +308,9 @@ class Recorder:
         part.found["rows"].append(self.counts)
         self.counts["row"] = "tests/gpu"
 
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: any(word in item.name for word in SLOW))
+
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when == "call" or not report.passed:
             self.counts[report.outcome] += 1
@@ -291,26 +325,16 @@ class Recorder:
             self.part.write()
 
 
-def tests(part: Any) -> None:
-    """tests/gpu, all of them, whatever fails."""
+def tests(part: Any, wished: Sequence[str]) -> None:
+    """All that are wished, whatever fails."""
     import pytest
 
     os.environ["GENEXT_TEST_DEVICE"] = str(part.device)
     os.chdir(ROOT)
-    words = [
-        "-q",
-        "-m",
-        "gpu",
-        "--tb=short",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-o",
-        "faulthandler_timeout=40",
-    ]
+    words = ["-q", "-m", "gpu", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    words += ["-o", "faulthandler_timeout=40"]
     words += ["-k", "retrieval and base or camstyle and average"] if part.tiny else []
-    pytest.main([*words, "tests/gpu"], plugins=[Recorder(part)])
+    pytest.main([*words, *wished], plugins=[Recorder(part)])
 
 
 if __name__ == "__main__":

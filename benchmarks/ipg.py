@@ -20,13 +20,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from _measure import table
+from _measure import rate_of_product, seconds_of, table
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from PIL import Image
@@ -49,7 +47,7 @@ from torchreid_genext.generators.ipg import (
     TransReID,
     official_scheduler,
 )
-from torchreid_genext.precision import DTYPES, resolve
+from torchreid_genext.precision import resolve
 
 STEPS, GUIDANCE = 20, 3.5
 # Stable Diffusion 1.5
@@ -217,23 +215,6 @@ def ours(pipe: IPGPipeline, lever: Lever, task: Task, size: dict[str, int], batc
 
 def tensors(images: Sequence[Image.Image]) -> Tensor:
     return torch.stack([to_tensor(image) for image in images])
-
-
-@cache
-def rate_of_product(precision: str, device: torch.device, side: int = 0) -> float:
-    """FLOP/s of a square matrix product, large unless told."""
-    side = side or (8192 if device.type != "cpu" else 2048)
-    a = torch.randn(side, side, device=device, dtype=DTYPES[precision])
-    return 2 * side**3 / min(seconds_of(lambda: a @ a, device) for _ in range(5))
-
-
-def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
-    wait = torch.accelerator.synchronize if device.type != "cpu" else lambda: None
-    wait()
-    begun = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - begun
 
 
 def official_size(device: torch.device) -> IPGPipeline:

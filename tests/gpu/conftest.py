@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -31,24 +32,29 @@ def on_an_accelerator(device: torch.device) -> Iterator[None]:
         torch.accelerator.empty_cache()
 
 
-@pytest.fixture(params=("float32", "TF32"))
-def tf32(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Products and convolutions as they are, and rounded to 10 bits."""
-    rounded = request.param == "TF32"
+@contextmanager
+def rounding(rounded: bool) -> Iterator[None]:
+    """Products and convolutions in TF32, or in float32; torch's own are of both kinds."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if rounded else "highest")
     torch.backends.cudnn.allow_tf32 = rounded
-    yield rounded
+    yield
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
+@pytest.fixture(params=("float32", "TF32"))
+def tf32(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Products and convolutions as they are, and rounded to 10 bits."""
+    with rounding(request.param == "TF32"):
+        yield request.param == "TF32"
+
+
 @pytest.fixture
 def exact() -> Iterator[None]:
-    """Convolutions in float32: torch rounds theirs to TF32 unless told."""
-    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    """Products and convolutions in float32."""
+    with rounding(False):
+        yield
 
 
 @pytest.fixture

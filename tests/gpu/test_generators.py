@@ -116,7 +116,8 @@ def test_codes_and_their_prior_are_those_of_the_cpu(device: torch.device, exact:
     codes = {place: seeded(inverter).to(place)(images.to(place)) for place in ("cpu", device)}
     drawn_codes = {place: seeded(prior).to(place)(noise.to(place), steps=4) for place in ("cpu", device)}
     assert_near(codes[device], codes["cpu"], 1e-4, "inverter")
-    assert_near(drawn_codes[device], drawn_codes["cpu"], 1e-4, "prior")
+    # The last bit of a noise variance, 6e-8, turns phases of up to 6,283 rad by 4e-4 (see `sinusoidal`).
+    assert_near(drawn_codes[device], drawn_codes["cpu"], 1e-3, "prior")
 
 
 def test_inversion_and_refinement_work_there(device: torch.device, exact: None) -> None:

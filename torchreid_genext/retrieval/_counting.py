@@ -20,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchreid_genext.retrieval._blocks import blocks
+
 __all__ = ["Block", "Gallery", "Tally", "sampled_curves"]
 
 Block = NDArray | Tensor  # distances of some queries (rows) from consecutive gallery images
 
 _NOBODY = np.empty(0, dtype=np.int64)
 _REPEATS = 10  # draws of the cuhk03 protocol
-_TILE = 2**22  # distances that are compared at a time on an accelerator
+_TILE = 2**23  # distances that are compared at a time on an accelerator, with 11 bytes each; 50 of a tied one
 
 
 class Gallery:
@@ -48,9 +50,9 @@ class Gallery:
         own_camera: bool = False,
         first: int = 0,
     ):
-        order = np.argsort(pids, kind="stable")
-        names, starts = np.unique(pids[order], return_index=True)
-        self._members = dict(zip(names.tolist(), np.split(order + first, starts[1:])))
+        self._order = np.argsort(pids, kind="stable")
+        names, starts, self._sizes = np.unique(pids[self._order], return_index=True, return_counts=True)
+        self._starts, self._numbers = starts, {pid: number for number, pid in enumerate(names.tolist())}
         self.pids, self.camids, self.first = pids, camids, first
         self.junk_pid, self.own_camera = junk_pid, own_camera
         self.junk = _NOBODY if junk_pid is None else self.members(junk_pid)
@@ -62,28 +64,42 @@ class Gallery:
     def codes(self) -> NDArray[np.int64]:
         """Identity of each image as a number from 0; `code` gives that of a label."""
         codes = np.empty(len(self), dtype=np.int64)
-        for number, members in enumerate(self._members.values()):
-            codes[members - self.first] = number
+        codes[self._order] = np.repeat(np.arange(len(self._sizes)), self._sizes)
         return codes
-
-    @cached_property
-    def _numbers(self) -> dict[object, int]:
-        return {pid: number for number, pid in enumerate(self._members)}
 
     def code(self, pid: object) -> int:
         """The number of an identity in `codes`; -1 if it has no image here."""
         return self._numbers.get(pid, -1)
 
+    def codes_of(self, pids: NDArray) -> NDArray[np.int64]:
+        """`code` of each of some identities."""
+        return np.array([self.code(pid) for pid in pids.tolist()], dtype=np.int64)
+
     def members(self, pid: object) -> NDArray[np.int64]:
         """Indices of all images of an identity, ascending."""
-        return self._members.get(pid, _NOBODY)
-
-    def matches(self, pid: object, camid: object) -> NDArray[np.int64]:
-        """Indices of those under other cameras, or under any; junk has no match."""
-        if self.junk_pid is not None and pid == self.junk_pid:
+        number = self.code(pid)
+        if number < 0:
             return _NOBODY
-        own = self.members(pid)
-        return own if self.own_camera else own[self.camids[own - self.first] != camid]
+        start = self._starts[number]
+        return self._order[start : start + self._sizes[number]] + self.first
+
+    def matches(self, pids: NDArray, camids: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of queries and indices of their matches, one entry a match; both ascending.
+
+        They are under other cameras, or under any; junk has no match.
+        """
+        codes = self.codes_of(pids)
+        known = codes >= 0
+        if self.junk_pid is not None:
+            known &= codes != self.code(self.junk_pid)
+        sizes, rows = self._sizes[codes[known]], np.flatnonzero(known)
+        query = np.repeat(rows, sizes)
+        skipped = np.repeat(self._starts[codes[known]] - (sizes.cumsum() - sizes), sizes)
+        place = self._order[np.arange(len(query)) + skipped]
+        if not self.own_camera:
+            other = self.camids[place] != camids[query]
+            query, place = query[other], place[other]
+        return query, place + self.first
 
 
 class Tally:
@@ -97,10 +113,8 @@ class Tally:
     """
 
     def __init__(self, gallery: Gallery, pids: NDArray, camids: NDArray) -> None:
-        self.gallery, self.pids = gallery, pids.tolist()
-        matches = [gallery.matches(*labels) for labels in zip(self.pids, camids.tolist())]
-        self.query = np.repeat(np.arange(len(matches)), [len(some) for some in matches])
-        self.index = np.concatenate([_NOBODY, *matches])
+        self.gallery, self.pids = gallery, pids
+        self.query, self.index = gallery.matches(pids, camids)
         self.distance = np.zeros(len(self.index))
         self.strangers = np.zeros((3, len(self.index)), dtype=np.int64)
 
@@ -123,7 +137,11 @@ class Tally:
 
     def sort(self) -> None:
         """Order each query's matches by distance, ties by index; between collecting and counting."""
-        self.replace(self.query, self.index, self.distance)
+        if len(self.query):  # a short row each sorts three times as fast as all entries
+            rows, place = self._in_rows(self.distance, np.inf)
+            order = rows.argsort(1, kind="stable")[self.query, place]
+            order += np.searchsorted(self.query, self.query)
+            self.index, self.distance = self.index[order], self.distance[order]
 
     def count(self, block: Block, start: int) -> None:
         """Add the strangers in a block before each match."""
@@ -134,27 +152,31 @@ class Tally:
 
     def _count_by_row(self, block: NDArray, start: int) -> None:
         stop = start + block.shape[1]
-        junk = _between(self.gallery.junk, start, stop)
+        junk, pids = _between(self.gallery.junk, start, stop), self.pids.tolist()
         for row, entries in self._queries():
-            own = _between(self.gallery.members(self.pids[row]), start, stop)
+            own = _between(self.gallery.members(pids[row]), start, stop)
             excluded = np.concatenate([own, junk]) if len(junk) else own
             self.strangers[:, entries] += _count_strangers(
                 block[row], excluded - start, self.distance[entries], self.index[entries] - start
             )
 
     def _count_on_device(self, block: Tensor, start: int) -> NDArray[np.int64]:
-        """The same where a sort of each row would take longer than looking at all pairs."""
-        place = np.arange(len(self.query)) - np.searchsorted(self.query, self.query)
-        values = np.full((len(block), place.max() + 1), -np.inf, dtype=self.distance.dtype)
-        places = np.zeros(values.shape, dtype=np.int64)
-        values[self.query, place], places[self.query, place] = self.distance, self.index - start
+        """The same for all rows at once, without a sort of any."""
+        values, place = self._in_rows(self.distance, np.inf)
+        places, _ = self._in_rows(self.index - start, block.shape[1])
         first = start - self.gallery.first
         codes = self.gallery.codes[first : first + block.shape[1]]
-        own = np.array([self.gallery.code(pid) for pid in self.pids])
         junk = self.gallery.code(self.gallery.junk_pid) if len(self.gallery.junk) else -2
-        columns = (torch.from_numpy(a).to(block.device) for a in (values, places, codes, own))
-        counts = _count_pairs(block, *columns, junk)
+        columns = values, places.clip(-1, block.shape[1]), codes, self.gallery.codes_of(self.pids)
+        counts = _count_in_tiles(block, *(torch.from_numpy(a).to(block.device) for a in columns), junk)
         return counts.cpu().numpy()[:, self.query, place]
+
+    def _in_rows(self, entries: NDArray, missing: float) -> tuple[NDArray, NDArray[np.int64]]:
+        """A value of each match as a row for each query, filled up, and the column of each."""
+        place = np.arange(len(self.query)) - np.searchsorted(self.query, self.query)
+        rows = np.full((len(self.pids), place.max() + 1), missing, dtype=entries.dtype)
+        rows[self.query, place] = entries
+        return rows, place
 
     def _queries(self) -> Iterator[tuple[int, slice]]:
         rows, starts = np.unique(self.query, return_index=True)
@@ -192,22 +214,60 @@ def _tied_in_front(row: NDArray, possible: NDArray, values: NDArray, places: NDA
     return in_front
 
 
-def _count_pairs(
+def _count_in_tiles(
     block: Tensor, values: Tensor, places: Tensor, codes: Tensor, own: Tensor, junk: int
 ) -> Tensor:
-    """Strangers (3, B, m) nearer, tied and tied in front of each query's m matches."""
-    counts = places.new_empty(3, *values.shape)
-    index = torch.arange(block.shape[1], device=block.device)
-    for rows in torch.arange(len(block)).split(max(1, _TILE // block.shape[1])):
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        stranger = (codes != own[part, None]) & (codes != junk)
-        for match in range(values.shape[1]):
-            value, place = values[part, match, None], places[part, match, None]
-            tied = (block[part] == value) & stranger
-            counts[0, part, match] = ((block[part] < value) & stranger).sum(1)
-            counts[1, part, match] = tied.sum(1)
-            counts[2, part, match] = (tied & (index < place)).sum(1)
-    return counts
+    """Strangers (3, B, m) nearer, tied and tied in front of each query's m matches.
+
+    Args:
+        block: distances (B, G).
+        values: of the matches (B, m), ascending, filled up with infinity.
+        places: of the matches in the block (B, m), ascending where values tie; -1 before it, G beyond it.
+        codes: identity of each column. own: of each row. junk: of junk.
+    """
+    parts = []
+    for rows in blocks(len(block), max(1, _TILE // block.shape[1])):
+        excluded = (codes == own[rows, None]).logical_or_(codes == junk)
+        parts.append(_count_before(block[rows].contiguous(), values[rows], places[rows], excluded))
+    return torch.cat(parts, dim=1)
+
+
+def _count_before(block: Tensor, values: Tensor, places: Tensor, excluded: Tensor) -> Tensor:
+    """A stranger's slot is how many matches come before it; it is before those from its slot on."""
+    slots = torch.searchsorted(values, block, out_int32=True)  # ties come first here,
+    last = torch.searchsorted(values, block, out_int32=True, right=True)  # and last here
+    row, column = (slots != last).logical_and_(~excluded).nonzero(as_tuple=True)
+    nearest, farthest, width = slots[row, column].long(), last[row, column].long(), values.shape[1]
+    del last
+    by_index = _slots_by_index(row, nearest, column, values, places, block.shape[1])
+    slots.masked_fill_(excluded, width)
+    tied = [_strangers_before(row, some, values) for some in (nearest, farthest, by_index)]
+    rows = torch.arange(len(block), device=block.device, dtype=torch.int32)[:, None]
+    at_most = _counted(slots.add_((width + 1) * rows), values)
+    nearer = at_most - tied[0] + tied[1]
+    return torch.stack([nearer, at_most - nearer, tied[2] - tied[1]])
+
+
+def _slots_by_index(
+    row: Tensor, slot: Tensor, column: Tensor, values: Tensor, places: Tensor, columns: int
+) -> Tensor:
+    """Slots of tied strangers, ties in order of index."""
+    width, rows = values.shape[1], torch.arange(len(values), device=values.device)[:, None]
+    group = (width + 1) * rows + torch.searchsorted(values, values)
+    keys = (group * (columns + 2) + places).flatten()  # ascending, apart from each other
+    own = ((width + 1) * row + slot) * (columns + 2) + column
+    return torch.searchsorted(keys, own) - width * row
+
+
+def _strangers_before(row: Tensor, slot: Tensor, values: Tensor) -> Tensor:
+    return _counted((values.shape[1] + 1) * row + slot, values)
+
+
+def _counted(slots: Tensor, values: Tensor) -> Tensor:
+    """How many strangers (B, m) have a slot up to each, from the slots of all rows, one after the other."""
+    rows, width = values.shape
+    counts = slots.flatten().bincount(minlength=rows * (width + 1))
+    return counts.view(rows, width + 1)[:, :width].cumsum(1)
 
 
 def sampled_curves(
@@ -225,16 +285,15 @@ def sampled_curves(
     """
     block = block.cpu().numpy() if isinstance(block, Tensor) else block
     curves = np.zeros((len(block), length), dtype=np.float32)
-    for number, (curve, row, pid, camid) in enumerate(zip(curves, block, pids.tolist(), camids.tolist())):
-        matches = gallery.matches(pid, camid)
-        if len(matches):
-            own = gallery.code(pid)
-            kept = (gallery.codes != own) & (gallery.codes != gallery.code(gallery.junk_pid))
-            kept[matches] = True
-            source = None if seed is None else np.random.default_rng((seed, rows.start + number))
-            ranks = _drawn_ranks(row, np.flatnonzero(kept), gallery.codes, own, source)
-            for rank in ranks:
-                curve[rank:] += 1
+    query, index = gallery.matches(pids, camids)
+    codes, junk = gallery.codes_of(pids), gallery.code(gallery.junk_pid)
+    for number in np.unique(query).tolist():
+        kept = (gallery.codes != codes[number]) & (gallery.codes != junk)
+        kept[index[slice(*np.searchsorted(query, (number, number + 1)))]] = True
+        source = None if seed is None else np.random.default_rng((seed, rows.start + number))
+        ranks = _drawn_ranks(block[number], np.flatnonzero(kept), gallery.codes, codes[number], source)
+        for rank in ranks:
+            curves[number, rank:] += 1
     return curves / _REPEATS
 
 

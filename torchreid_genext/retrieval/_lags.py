@@ -19,6 +19,7 @@ from torchreid_genext.retrieval._blocks import blocks
 __all__ = ["IN_CACHE", "Moments", "Sums", "Table"]
 
 IN_CACHE = 2**18  # pairs at a time
+_LAUNCHED = 2**21  # on an accelerator, where few large pieces are faster; each pair takes about 24 bytes
 _EXACT = 2**22  # float32 tells all bins of lags below apart
 
 _TENSORS = ("cameras", "frames", "images")
@@ -169,7 +170,8 @@ class Sums:
         # Floats are several times as fast as integers here, and exact as long as they hold every frame.
         exact = torch.float32 if x.latest + y.latest < _EXACT else torch.float64
         x_frames, y_frames = x.frames.to(exact), y.frames.to(exact)
-        for rows in blocks(len(x.frames), max(1, IN_CACHE // len(y.frames))):
+        pairs = IN_CACHE if x.frames.device.type == "cpu" else _LAUNCHED
+        for rows in blocks(len(x.frames), max(1, pairs // len(y.frames))):
             lag = x_frames[rows, None] - y_frames
             places = self._places(table.start, lag, x.cameras[rows], y.cameras)
             yield rows, table.values.index_select(0, places.flatten()).view(places.shape)

@@ -437,7 +437,7 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     if tuple(block.shape) != shape:
         raise ValueError(f"expected distances of shape {shape}, got {tuple(block.shape)}")
-    if block.min() != block.min():  # NaN compares as "not nearer": every match would rank first
+    if (lowest := block.min()) != lowest:  # NaN compares as "not nearer": every match would rank first
         values = block.cpu().numpy() if isinstance(block, Tensor) else block
         bad = np.flatnonzero(np.isnan(values).any(1))
         first = bad[0] + rows.start

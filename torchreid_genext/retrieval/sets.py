@@ -155,14 +155,16 @@ def unmatched_queries(
     labels = protocol.gallery(
         gallery.pids.numpy(), None if gallery.camids is None else gallery.camids.numpy()
     )
-    camids = [0] * len(query) if query.camids is None else query.camids.tolist()
-    queries = list(zip(query.pids.tolist(), camids))
-    lost = [q for q in queries if not len(labels.matches(*q))]
-    absent = [q for q in lost if q[0] == protocol.junk_pid or not len(labels.members(q[0]))]
+    pids = query.pids.numpy()
+    camids = np.zeros(len(pids), dtype=np.int64) if query.camids is None else query.camids.numpy()
+    matched = np.isin(np.arange(len(pids)), labels.matches(pids, camids)[0])
+    lost = list(zip(pids[~matched].tolist(), camids[~matched].tolist()))
+    absent = [q for q in lost if q[0] == protocol.junk_pid or labels.code(q[0]) < 0]
+    unseen = set(absent)
     return Unmatched(
         absent=tuple(absent),
-        same_camera=tuple(q for q in lost if q not in set(absent)),
-        num_query=len(queries),
+        same_camera=tuple(q for q in lost if q not in unseen),
+        num_query=len(pids),
     )
 
 

@@ -70,7 +70,7 @@ def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
         if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
             nn.Module.to(network, DTYPES[sampling.precision], memory_format=torch.channels_last)
     if sampling.compile:
-        pipe.denoising_unet.compile()
+        pipe.denoising_unet.compile(dynamic=False)  # a size of its own is faster than any size
     pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
     return {
         "height": sampling.height, "width": sampling.width, "num_inference_steps": sampling.steps,
