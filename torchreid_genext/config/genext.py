@@ -87,7 +87,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.benchmark.models = []  # '[label=]name[@weights][@HEIGHTxWIDTH]' each; empty: that of model
     cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
-    cfg.genext.benchmark.bootstrap = 1000  # resamplings of the queries behind each interval; 0: no intervals
+    cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals
     cfg.genext.benchmark.seed = 0  # of those resamplings
     cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
     cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP
