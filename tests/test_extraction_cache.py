@@ -1,4 +1,4 @@
-"""Rows of features by the content of their images: what is found again, what is never kept, and what heals."""
+"""Rows of features by the content of their images: what is found again, never kept, and what heals."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_the_host_seldom_waits(chain: str, people: int) -> None:
 
 @pytest.mark.parametrize("chain", [chain for chain in CHAINS if "rerank" not in chain])
 def test_each_block_waits_for_a_few_numbers_alone(chain: str) -> None:
-    """Ranking checks a block, takes the distances of matches and the counts; a search asks which rows to redo."""
+    """Ranking checks a block, takes the distances of matches and the counts; a search, which rows to redo."""
     few, many = waits(chain), waits(chain, memory_limit=SMALL)
     assert many.total() <= few.total() + 4 * 96  # blocks of one row at the worst
 

@@ -1,1 +1,1 @@
-"""Retrieval as pure functions on tensors: no configuration, no torchreid, no files but of saved time models."""
+"""Retrieval as pure functions on tensors: no configuration, no torchreid; files only of saved time models."""

@@ -68,7 +68,7 @@ class InvertedLists:
         check_count("nprobe", self.nprobe)
 
     def build(self, y: Tensor, width: int) -> Any:
-        """Centres are learnt from ``y`` (M, D), then it is put into their lists; arguments as ``Index.build``."""
+        """``y`` (M, D) in the lists of centres that are learnt from it; arguments as ``Index.build``."""
         faiss = _faiss()
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(y.shape[1]), y.shape[1], self._lists(len(y)))
         index.cp.min_points_per_centroid = 1  # the user's nlist is taken without a remark on standard error
