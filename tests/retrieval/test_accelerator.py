@@ -5,6 +5,7 @@ The accelerator is pretended, see ``tests.accelerator``: what would fail or wait
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,9 +96,18 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def reported(device: torch.device, chain: str, people: int = 12, **options: Any) -> Report:
+    return counted(device, chain, people, **options)[0]
+
+
+def waits(chain: str, people: int = 12, **options: Any) -> Waits:
+    return counted(DEVICE, chain, people, **options)[1]
+
+
+@functools.cache  # most tests ask different things of the same evaluations
+def counted(device: torch.device, chain: str, people: int, **options: Any) -> tuple[Report, Waits]:
     query, gallery, train = world(device, people)
-    np.random.seed(0)
-    return evaluate(query, gallery, chain, train=train, **options)
+    with counting_syncs() as count:
+        return evaluate(query, gallery, chain, train=train, **options), count
 
 
 def assert_same(found: Report, expected: Report) -> None:
@@ -183,12 +193,6 @@ def test_functions_give_the_same_and_stay(name: str) -> None:
 def test_neighbours_through_faiss_come_back() -> None:
     pytest.importorskip("faiss")
     assert_same(reported(DEVICE, "nfc", index="flat"), reported(CPU, "nfc", index="flat"))
-
-
-def waits(chain: str, **options: Any) -> Waits:
-    with counting_syncs() as count:
-        reported(DEVICE, chain, **options)
-    return count
 
 
 @pytest.mark.parametrize("people", (12, 48))
