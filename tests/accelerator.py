@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 __all__ = ["DEVICE", "Pretended", "Waits", "counting_syncs", "pretended_accelerator"]
 
@@ -71,7 +70,7 @@ class Pretended(Tensor):
             return made
         _refuse_mixing(func, name.rstrip("_"), args, kwargs)
         _count_waits(name, args, kwargs)
-        found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        found = func(*_mapped(_held, args), **_mapped(_held, kwargs))
         return _returned(func, args, kwargs, found)
 
 
@@ -171,7 +170,7 @@ def _with_values(args: tuple) -> tuple:
     values = args[0] if args else None
     if not isinstance(values, list | tuple):
         return args
-    return tree_map(lambda one: one.item() if isinstance(one, Pretended) else one, values), *args[1:]
+    return _mapped(lambda one: one.item() if isinstance(one, Pretended) else one, values), *args[1:]
 
 
 def _made(name: str, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -191,12 +190,22 @@ def _made(name: str, func: Any, args: tuple, kwargs: dict) -> Any:
 def _here(found: Any, *, copy: bool = False) -> Any:
     """Results of torch as tensors of the accelerator."""
     content = (lambda made: made.clone()) if copy else (lambda made: made)
-    return tree_map(lambda made: Pretended(content(made)) if isinstance(made, Tensor) else made, found)
+    return _mapped(lambda made: Pretended(content(made)) if isinstance(made, Tensor) else made, found)
+
+
+# torch's own walks over arguments take most of the time of small tests.
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(change, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_mapped(change, item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return change(value)
 
 
 def _tensors(*values: Any) -> list[Tensor]:
     found = []
-    for value in values:  # torch's own ``tree_leaves`` takes most of the time of small tests
+    for value in values:
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, list | tuple | dict):

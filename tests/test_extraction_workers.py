@@ -22,6 +22,8 @@ from torchreid_genext.extraction.process import Parcel
 @pytest.fixture
 def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
     before = multiprocessing.get_start_method()
+    # So that libraries are loaded once.
+    multiprocessing.set_forkserver_preload([__name__, type(osnet()).__module__])
     multiprocessing.set_start_method(request.param, force=True)
     yield request.param
     multiprocessing.set_start_method(before, force=True)
