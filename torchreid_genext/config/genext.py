@@ -45,7 +45,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
-    cfg.genext.evaluation.device = "auto"  # where features are compared; auto: with the network
+    cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
 
 
 def _add_steps(cfg: CfgNode) -> None:
