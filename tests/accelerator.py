@@ -6,15 +6,15 @@ the rules of a real one: what it refuses, and what would make the host wait, is 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["DEVICE", "Pretended", "Waits", "counting_syncs", "pretended_accelerator"]
 
@@ -70,7 +70,7 @@ class Pretended(Tensor):
             return made
         _refuse_mixing(func, name.rstrip("_"), args, kwargs)
         _count_waits(name, args, kwargs)
-        found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        found = func(*_mapped(_held, args), **_mapped(_held, kwargs))
         return _returned(func, args, kwargs, found)
 
 
@@ -170,7 +170,7 @@ def _with_values(args: tuple) -> tuple:
     values = args[0] if args else None
     if not isinstance(values, list | tuple):
         return args
-    return tree_map(lambda one: one.item() if isinstance(one, Pretended) else one, values), *args[1:]
+    return _mapped(lambda one: one.item() if isinstance(one, Pretended) else one, values), *args[1:]
 
 
 def _made(name: str, func: Any, args: tuple, kwargs: dict) -> Any:
@@ -190,11 +190,27 @@ def _made(name: str, func: Any, args: tuple, kwargs: dict) -> Any:
 def _here(found: Any, *, copy: bool = False) -> Any:
     """Results of torch as tensors of the accelerator."""
     content = (lambda made: made.clone()) if copy else (lambda made: made)
-    return tree_map(lambda made: Pretended(content(made)) if isinstance(made, Tensor) else made, found)
+    return _mapped(lambda made: Pretended(content(made)) if isinstance(made, Tensor) else made, found)
+
+
+# torch's own walks over arguments take most of the time of small tests.
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _mapped(change, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_mapped(change, item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return change(value)
 
 
 def _tensors(*values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple | dict):
+            found += _tensors(*(value.values() if isinstance(value, dict) else value))
+    return found
 
 
 def _refuse_mixing(func: Any, name: str, args: tuple, kwargs: dict) -> None:
@@ -221,8 +237,14 @@ def _refuse_mixing(func: Any, name: str, args: tuple, kwargs: dict) -> None:
 
 def _written(func: Any, args: tuple, kwargs: dict) -> list[Any]:
     """The arguments that a call writes into."""
+    places = _places_written(func)
+    return [kwargs.get(name, args[place] if place < len(args) else None) for place, name in places]
+
+
+@functools.cache
+def _places_written(func: Any) -> list[tuple[int, str]]:
     return [
-        kwargs.get(argument.name, args[place] if place < len(args) else None)
+        (place, argument.name)
         for place, argument in enumerate(func._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]

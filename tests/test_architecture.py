@@ -171,13 +171,24 @@ def test_files_and_functions_are_short(path: Path) -> None:
             assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
 
 
+def is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef)
+
+
+def public(body: list[ast.stmt]) -> list[ast.FunctionDef | ast.ClassDef]:
+    found = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [node for node in found if not node.name.startswith("_")]
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_module_says_what_it_is_and_public_functions_have_types_and_words(path: Path) -> None:
     module = tree(path)
     assert ast.get_docstring(module)
-    for node in module.body:
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{node.name} has no docstring"
+    for node in public(module.body):
+        assert ast.get_docstring(node), f"{node.name} has no docstring"
+        for member in () if path.name.startswith("_") or is_function(node) else public(node.body):
+            assert ast.get_docstring(member), f"{node.name}.{member.name} has no docstring"
+        if is_function(node):
             untyped = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.annotation is None]
             assert not untyped and node.returns, f"{node.name} has untyped {untyped or 'result'}"
 

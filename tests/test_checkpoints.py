@@ -252,8 +252,10 @@ def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
 
 
 BESIDE = {
-    "epoch": 3, "arch": "resnet50", "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
-    "named": {"state": {"a.weight": torch.ones(2)}, "param_groups": []}, "criterion": {"centers": torch.ones(2)},
+    "epoch": 3, "arch": "resnet50",
+    "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+    "named": {"state": {"a.weight": torch.ones(2)}, "param_groups": []},
+    "criterion": {"centers": torch.ones(2)},
     "best": torch.tensor(0.5), 7: WEIGHTS, "scheduler": {"last_epoch": 3},
 }  # fmt: skip
 

@@ -330,7 +330,8 @@ def test_evaluation_draws_the_random_numbers_of_the_hosts_and_no_more(engine: An
 def test_features_carry_no_gradients_and_paths_come_along(engine: Any) -> None:
     engine.set_model_mode("eval")
     with torch.no_grad():
-        query = hook._extract(engine, engine.test_loader["tiny_image"]["query"], "query", torch.device("cpu"))[0]
+        loader = engine.test_loader["tiny_image"]["query"]
+        query = hook._extract(engine, loader, "query", torch.device("cpu"))[0]
     assert query.paths == [record[0] for record in engine.datamanager.test_dataset["tiny_image"]["query"]]
     assert not query.features.requires_grad
 

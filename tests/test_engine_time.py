@@ -50,12 +50,14 @@ def evaluated(engine: Any, cfg: CfgNode, folder: Path, **options: Any) -> dict[s
 def test_times_of_the_training_split_and_of_the_test_images_reach_the_steps(
     engine: Any, reid_data: Path, tmp_path: Path
 ) -> None:
-    cfg = tiny_config(reid_data, "genext.spatiotemporal.enabled", "True", "genext.spatiotemporal.sigma", "30.0")
+    keys = ("genext.spatiotemporal.enabled", "True", "genext.spatiotemporal.sigma", "30.0")
+    cfg = tiny_config(reid_data, *keys)
     report = evaluated(engine, cfg, tmp_path)
     loaders = engine.test_loader["synthreid_tiny"]
     engine.set_model_mode("eval")
     with torch.no_grad():
-        images = [hook._extract(engine, loaders[split], split, torch.device("cpu"))[0] for split in ("query", "gallery")]
+        cpu = torch.device("cpu")
+        images = [hook._extract(engine, loaders[split], split, cpu)[0] for split in ("query", "gallery")]
     train = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False).train
     paths, pids, camids = zip(*(record[:3] for record in train))
     timed = [

@@ -1,4 +1,4 @@
-"""Rows of features by the content of their images: what is found again, what is never kept, and what heals."""
+"""Rows of features by the content of their images: what is found again, never kept, and what heals."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def test_an_image_in_front_is_all_that_is_computed(
     assert torch.equal(whole.features, extracted(encoder, images, None).features)
 
 
-def test_selections_and_other_orders_are_known(encoder: Encoder, images: list[str], folder: Path) -> None:  # noqa: F811
+def test_selections_and_other_orders_are_known(
+    encoder: Encoder,
+    images: list[str],  # noqa: F811
+    folder: Path,
+) -> None:
     Path(images[7]).write_text("no image")
     extracted(encoder, images, folder)
     for some in (images[5:9], images[::-1], [images[3]] * 3 + images[6:8]):
@@ -59,7 +63,11 @@ def test_selections_and_other_orders_are_known(encoder: Encoder, images: list[st
         assert torch.equal(found.kept, expected.kept) and found.unreadable == expected.unreadable
 
 
-def test_many_small_runs_leave_few_files(encoder: Encoder, images: list[str], folder: Path) -> None:  # noqa: F811
+def test_many_small_runs_leave_few_files(
+    encoder: Encoder,
+    images: list[str],  # noqa: F811
+    folder: Path,
+) -> None:
     Path(images[7]).write_text("no image")
     for path in images[:7] + images[8:]:
         extracted(encoder, [path], folder)
@@ -149,7 +157,11 @@ def test_a_damaged_file_costs_its_rows_alone(
     assert extracted(encoder, images, folder).computed == 0 and not caplog.records
 
 
-def test_damaged_files_of_other_images_do_not_stay(encoder: Encoder, images: list[str], folder: Path) -> None:  # noqa: F811
+def test_damaged_files_of_other_images_do_not_stay(
+    encoder: Encoder,
+    images: list[str],  # noqa: F811
+    folder: Path,
+) -> None:
     extracted(encoder, images[:30], folder)
     (file,) = folder.glob("*.safetensors")
     file.write_bytes(b"")

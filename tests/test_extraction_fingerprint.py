@@ -52,9 +52,11 @@ def names(changes: dict) -> str:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"stride": 2}, {"padding": 1}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True}, {"act": nn.GELU()},
+        {"stride": 2}, {"padding": 1}, {"pool": nn.AdaptiveMaxPool2d(1)}, {"before": True},
+        {"act": nn.GELU()},
         {"act": nn.LeakyReLU(0.2)}, {"gain": 2}, {"gain": 2.0}, {"gain": "2"}, {"gain": (2,)}, {"gain": None},
-        {"sizes": [1, 2]}, {"table": {"a": torch.ones(2)}}, {"act": torch.relu}, {"part": functools.partial(int, base=2)},
+        {"sizes": [1, 2]}, {"table": {"a": torch.ones(2)}}, {"act": torch.relu},
+        {"part": functools.partial(int, base=2)},
     ],
     ids=names,
 )  # fmt: skip

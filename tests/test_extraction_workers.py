@@ -22,6 +22,8 @@ from torchreid_genext.extraction.process import Parcel
 @pytest.fixture
 def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
     before = multiprocessing.get_start_method()
+    # So that libraries are loaded once.
+    multiprocessing.set_forkserver_preload([__name__, type(osnet()).__module__])
     multiprocessing.set_start_method(request.param, force=True)
     yield request.param
     multiprocessing.set_start_method(before, force=True)
@@ -152,7 +154,10 @@ def test_features_of_more_or_less_dimensions_are_understood(
     assert torch.equal(extract(encoder, images, workers=0, progress=False).features, expected)
 
 
-def test_features_that_are_no_numbers_are_named_and_not_kept(images: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_features_that_are_no_numbers_are_named_and_not_kept(
+    images: list[str],  # noqa: F811
+    tmp_path: Path,
+) -> None:
     Path(images[2]).write_text("no image")
     Image.new("RGB", (16, 32), "white").save(images[4])
     encoder = Encoder(Returns(lambda x: (2.0 - x.mean((2, 3))).log()), **SIZE)
@@ -161,7 +166,10 @@ def test_features_that_are_no_numbers_are_named_and_not_kept(images: list[str], 
     assert not [*(tmp_path / "cache").glob("*.safetensors")]
 
 
-def test_features_of_zeros_are_named(images: list[str], caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+def test_features_of_zeros_are_named(
+    images: list[str],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     Path(images[0]).write_text("no image")
     Image.new("RGB", (16, 32)).save(images[1])
     extract(Encoder(Returns(lambda x: x.mean((2, 3)).relu()), **SIZE), images[:3], workers=0, progress=False)
@@ -199,7 +207,11 @@ def mean_of_bright(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_files_of_all_kinds_are_listed(images: list[str], tmp_path: Path, workers: int) -> None:  # noqa: F811
+def test_damaged_files_of_all_kinds_are_listed(
+    images: list[str],  # noqa: F811
+    tmp_path: Path,
+    workers: int,
+) -> None:
     whole = Path(images[0]).read_bytes()
     contents = {"empty": b"", "cut": whole[:-60], "end": whole[:-2], "text": b"no image", "head": whole[:20]}
     for name, content in contents.items():
@@ -282,7 +294,10 @@ class Decoded(Encoder):
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_features_are_the_same_where_processes_only_decode(images: list[str], workers: int) -> None:  # noqa: F811
+def test_features_are_the_same_where_processes_only_decode(
+    images: list[str],  # noqa: F811
+    workers: int,
+) -> None:
     Path(images[5]).write_text("no image")
     model = osnet()
     expected = extract(Encoder(model, **SIZE), images, workers=0, progress=False)

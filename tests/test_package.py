@@ -143,7 +143,8 @@ def test_environment_is_installed_once(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
     lines = made(tmp_path, "test")
-    assert lines == [".venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"]
+    options = "-q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
+    assert lines == [f".venv/bin/python -m pytest {options}"]
 
 
 def test_ci_runs_the_tests() -> None:

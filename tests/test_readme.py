@@ -7,14 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
 from tests.conftest import ROOT, shared_data
-from tests.test_architecture import MAY_IMPORT
-from torchreid_genext.config import get_default_config
+from tests.test_architecture import MAY_IMPORT, PACKAGE
+from torchreid_genext.config import STEP_NODES, get_default_config
+from torchreid_genext.retrieval.protocol import PROTOCOLS, STEPS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -75,7 +77,7 @@ def ran(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_snippet_runs_as_it_stands(number: int, ran: Path) -> None:
     assert (ran / f"{number}.code").read_text() == "0", (ran / "errors").read_text()
-    if "evaluate" in SNIPPETS[number] or "engine.run" in SNIPPETS[number]:
+    if "summary()" in SNIPPETS[number] or "engine.run" in SNIPPETS[number]:
         assert "mAP" in (ran / f"{number}.out").read_text()  # results are seen without any further line
 
 
@@ -111,6 +113,38 @@ def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
 def test_table_of_keys_is_the_tree() -> None:
     rows = {row[0].strip("`"): row[1].strip("`") for row in table(section("Config keys"))}
     assert rows == {name: repr(value) for name, value in leaves(get_default_config().genext).items()}
+
+
+def test_keys_of_steps_say_what_the_steps_say() -> None:
+    meanings = {row[0].strip("`"): row[2] for row in table(section("Config keys"))}
+    for step, node in STEP_NODES.items():
+        for item in fields(STEPS[step]):
+            choices = " \\| ".join(item.metadata["choices"])
+            words = item.metadata["help"] + (f": {choices}" if choices else "")
+            assert meanings[f"{node}.{item.name}"] == words
+
+
+def test_table_of_protocols_is_theirs() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in table(section("In your own torchreid script"))}
+    assert list(rows) == [*PROTOCOLS, "Protocol(...)"]
+    for name, protocol in PROTOCOLS.items():
+        ranked, unmatched, precision, curve = rows[name]
+        assert ranked.startswith("nothing") == (protocol.junk_pid is None) == protocol.own_camera
+        assert (unmatched == "is left out of all rates") != protocol.counts_unmatched
+        assert ("trapezoidal" in precision) == protocol.trapezoidal
+        word = {"cmc": "CMC", "sampled": "ten draws", "recall": "recall"}[protocol.curve]
+        assert word in curve and (curve == "CMC") == (protocol.curve == "cmc")
+
+
+def test_files_in_the_picture_of_the_rooms_are_there() -> None:
+    room, named = PACKAGE, 0
+    for line in section("Architecture").split("```")[1].split("\ntools/")[0].splitlines():
+        if heading := re.match(r"^    (\w+)/", line):
+            room = PACKAGE / heading[1]
+        for name in re.findall(r"\b\w+\.py\b", line):
+            named += 1
+            assert any(place.is_file() for place in (room / name, PACKAGE / name)), f"{room.name}/{name}"
+    assert named > 50
 
 
 def test_pictures_are_there_and_small() -> None:
@@ -156,12 +190,14 @@ def measured_on_market(config: str, folder: Path) -> dict[tuple[str, str], dict]
     if data is None or not (root / "market1501").is_dir():
         pytest.skip("needs Market-1501 unpacked in ../reid-data and the weights of $GENEXT_DATA")
     weights = [f"{name}=osnet_x0_25@{data}/weights/osnet_x0_25_msmt17_{name}.pth" for name in "ab"]
-    command = [sys.executable, "tools/benchmark.py", "--config-file", f"configs/{config}", "--root", str(root)]
-    command += ["genext.benchmark.models", str(weights), "genext.benchmark.pictures", "False"]
+    command = [sys.executable, "tools/benchmark.py", "--config-file", f"configs/{config}"]
+    command += ["--root", str(root), "genext.benchmark.models", str(weights)]
+    command += ["genext.benchmark.pictures", "False"]
     command += ["data.save_dir", str(folder), "genext.benchmark.cache_dir", str(ROOT / "log" / "features")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     report = json.loads((folder / "report.json").read_text())
-    return {(model["label"], chain["chain"]): chain for model in report["models"] for chain in model["chains"]}
+    models = report["models"]
+    return {(model["label"], chain["chain"]): chain for model in models for chain in model["chains"]}
 
 
 def check_rates(cells: list[str], chain: dict) -> None:

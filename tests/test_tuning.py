@@ -62,7 +62,8 @@ def test_number_of_folds_is_checked(number: int, images: RetrievalSet) -> None:
 
 
 def test_people_under_one_camera_cannot_be_searched(images: RetrievalSet) -> None:
-    with pytest.raises(ValueError, match="expected training identities with several images under two cameras"):
+    rule = "expected training identities with several images under two cameras"
+    with pytest.raises(ValueError, match=rule):
         next(tuning.folds(images.select(images.camids == 0), 2))
 
 

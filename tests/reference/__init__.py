@@ -5,7 +5,6 @@ from tests.reference.camstyle import (
     cyclegan_generator,
     image_pool,
     instance_normalized,
-    reflected,
     strided,
     transposed,
 )
@@ -37,14 +36,14 @@ from tests.reference.ranking import (
     streid_average_precision,
 )
 from tests.reference.reranking import k_reciprocal
-from tests.reference.times import log_ratios, mean_frames, official_distances, parzen, transition_counts
+from tests.reference.times import official_distances, parzen, transition_counts
 from tests.reference.training import adam, soft_margin_triplet
-from tests.reference.unet import convolved, doubled, encoded, halved, residual_block, unet, with_constants
+from tests.reference.unet import convolved, doubled, encoded, halved, residual_block, unet
 
 __all__ = [
     "merged_tracklets",
-    "cyclegan_generator", "image_pool", "instance_normalized", "reflected", "strided", "transposed",
-    "fuse_generated", "id2", "nfc", "reported_density",
+    "cyclegan_generator", "image_pool", "instance_normalized", "strided", "transposed",
+    "fuse_generated", "id2", "nfc", "nfc_in_order", "reported_density",
     "carried", "convex_contains", "direct_linear_transform", "nearest_neighbour",
     "diffusion_rates", "inverted", "network_says", "sampled", "sinusoidal", "taken_apart",
     "expanded",
@@ -53,7 +52,7 @@ __all__ = [
     "color_distance", "inception_score", "joints_in_place", "structural_similarity", "uniform_similarity",
     "average_precision", "evaluate", "ranked", "recall_curve", "streid_average_precision",
     "k_reciprocal",
-    "log_ratios", "mean_frames", "official_distances", "parzen", "transition_counts",
+    "official_distances", "parzen", "transition_counts",
     "adam", "soft_margin_triplet",
-    "convolved", "doubled", "encoded", "halved", "residual_block", "unet", "with_constants",
+    "convolved", "doubled", "encoded", "halved", "residual_block", "unet",
 ]  # fmt: skip

@@ -36,23 +36,6 @@ def parzen(row: np.ndarray, sigma: float) -> np.ndarray:
     return result
 
 
-def log_ratios(pids, camids, frames, interval: int, bins: int, sigma: float, floor: float):
-    """(later, earlier) -> log of the density of lags of one person over that of two, both ways together."""
-    means, same = mean_frames(pids, camids, frames), transition_counts(pids, camids, frames, interval, bins)
-    other = {pair: np.zeros(bins) for pair in same}
-    for (pid, camid), time in means.items():
-        for (pid2, camid2), time2 in means.items():
-            if pid != pid2 and time > time2 and (camid, camid2) in other:
-                other[camid, camid2][min(bins - 1, int((time - time2) / interval))] += 1
-    same, other = ({pair: parzen(row, sigma) for pair, row in rows.items()} for rows in (same, other))
-
-    def density(rows, pair):
-        both = [rows[way].sum() for way in (pair, pair[::-1]) if way in rows]
-        return rows[pair] / sum(both)
-
-    return {pair: np.log((density(same, pair) + floor) / (density(other, pair) + floor)) for pair in same}
-
-
 def smoothed_curves(
     train: tuple, interval: int, bins: int, sigma: float
 ) -> dict[tuple[int, int], dict[int, float]]:

@@ -5,6 +5,7 @@ The accelerator is pretended, see ``tests.accelerator``: what would fail or wait
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,9 +96,18 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 def reported(device: torch.device, chain: str, people: int = 12, **options: Any) -> Report:
+    return counted(device, chain, people, **options)[0]
+
+
+def waits(chain: str, people: int = 12, **options: Any) -> Waits:
+    return counted(DEVICE, chain, people, **options)[1]
+
+
+@functools.cache  # most tests ask different things of the same evaluations
+def counted(device: torch.device, chain: str, people: int, **options: Any) -> tuple[Report, Waits]:
     query, gallery, train = world(device, people)
-    np.random.seed(0)
-    return evaluate(query, gallery, chain, train=train, **options)
+    with counting_syncs() as count:
+        return evaluate(query, gallery, chain, train=train, **options), count
 
 
 def assert_same(found: Report, expected: Report) -> None:
@@ -185,12 +195,6 @@ def test_neighbours_through_faiss_come_back() -> None:
     assert_same(reported(DEVICE, "nfc", index="flat"), reported(CPU, "nfc", index="flat"))
 
 
-def waits(chain: str, **options: Any) -> Waits:
-    with counting_syncs() as count:
-        reported(DEVICE, chain, **options)
-    return count
-
-
 @pytest.mark.parametrize("people", (12, 48))
 @pytest.mark.parametrize("chain", CHAINS)
 def test_the_host_seldom_waits(chain: str, people: int) -> None:
@@ -200,7 +204,7 @@ def test_the_host_seldom_waits(chain: str, people: int) -> None:
 
 @pytest.mark.parametrize("chain", [chain for chain in CHAINS if "rerank" not in chain])
 def test_each_block_waits_for_a_few_numbers_alone(chain: str) -> None:
-    """Ranking checks a block, takes the distances of matches and the counts; a search asks which rows to redo."""
+    """Ranking checks a block, takes the distances of matches and the counts; a search, which rows to redo."""
     few, many = waits(chain), waits(chain, memory_limit=SMALL)
     assert many.total() <= few.total() + 4 * 96  # blocks of one row at the worst
 

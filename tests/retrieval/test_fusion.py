@@ -97,7 +97,8 @@ def test_step_asks_for_generated_features_of_its_sides_alone() -> None:
 
 
 def test_step_names_what_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match="unknown side 'joint' of step fuse; choose from query, gallery, both"):
+    rule = "unknown side 'joint' of step fuse; choose from query, gallery, both"
+    with pytest.raises(ValueError, match=rule):
         Chain.parse("fuse(side=joint)")
     with pytest.raises(ValueError, match="unknown reduce 'max' of step fuse; choose from mean, sum"):
         Chain.parse("fuse(reduce=max)")

@@ -11,6 +11,6 @@ from torchreid_genext.checkpoints.saving import save, save_backbone
 from torchreid_genext.checkpoints.writing import atomic_path, write_bytes, write_json, write_text
 
 __all__ = [
-    "atomic_path", "fill", "load_weights", "read_hdf5", "read_metadata", "resume_training", "safe_load", "save",
-    "save_backbone", "write_bytes", "write_json", "write_text",
+    "atomic_path", "fill", "load_weights", "read_hdf5", "read_metadata", "resume_training", "safe_load",
+    "save", "save_backbone", "write_bytes", "write_json", "write_text",
 ]  # fmt: skip

@@ -36,8 +36,9 @@ def load_weights(
 ) -> list[str]:
     """Fill `model` from a weights file; every tensor must fit, but for those of layers in `ignore`.
 
-    Prefixes ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` and ``base.`` are taken off where names fit
-    the model without them. Where ``classifier`` is ignored, so is another's in the file: ``fc``, ``head``.
+    Prefixes ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` and ``base.`` are taken off where names
+    fit the model without them. Where ``classifier`` is ignored, so is another's in the file: ``fc`` or
+    ``head``.
 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.
@@ -52,8 +53,8 @@ def load_weights(
 
     Raises:
         FileNotFoundError: as `safe_load`.
-        ValueError: as `safe_load`, or if the weights are another model's; lists what is missing, unexpected or
-            of another shape.
+        ValueError: as `safe_load`, or if the weights are another model's; lists what is missing, unexpected
+            or of another shape.
     """
     path = existing(path)
     state = named_tensors(read(path), path, entry)

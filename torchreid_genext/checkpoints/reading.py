@@ -115,7 +115,7 @@ def _hint(words: str, names: list[str]) -> str:
 
 
 def read(path: str | Path) -> Any:
-    """What a weights file holds: tensors by name, or whatever ``torch.save`` was given; raises as `safe_load`."""
+    """What a weights file holds: tensors by name, or what ``torch.save`` was given; raises as `safe_load`."""
     path = existing(path)
     try:
         return _load_safetensors(path) if is_safetensors(path) else _load_torch(path)

@@ -63,7 +63,7 @@ def save_backbone(
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside those of several devices and inside ``torch.compile``'s; its names carry no prefix."""
+    """The network inside those of several devices and ``torch.compile``'s; its names carry no prefix."""
     from torch.nn import DataParallel, Module
     from torch.nn.parallel import DistributedDataParallel
 

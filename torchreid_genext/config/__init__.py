@@ -100,7 +100,7 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
 
 
 def _expand_home(cfg: CfgNode) -> None:
-    """Paths that begin with ``~`` lie in the home folder, as torchreid reads its own; nothing else begins so."""
+    """Paths that begin with ``~`` lie in the home folder, as torchreid reads its own; only they begin so."""
     for name, value in cfg.items():
         if isinstance(value, CfgNode):
             _expand_home(value)

@@ -45,7 +45,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
-    cfg.genext.evaluation.device = "auto"  # where features are compared; auto: with the network
+    cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
 
 
 def _add_steps(cfg: CfgNode) -> None:
@@ -87,7 +87,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.benchmark.models = []  # '[label=]name[@weights][@HEIGHTxWIDTH]' each; empty: that of model
     cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
-    cfg.genext.benchmark.bootstrap = 1000  # resamplings of the identities behind each interval; 0: no intervals
+    cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals
     cfg.genext.benchmark.seed = 0  # of those resamplings
     cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
     cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP

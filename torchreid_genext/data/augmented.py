@@ -109,7 +109,8 @@ def generated_folder(name: str, root: str | Path, kind: str = "ipg") -> Path:
         ValueError: if the name is unknown; the message lists the choices.
     """
     folder = compat.image_dataset_folder(name, root)
-    own = folder if folder != Path(os.path.expanduser(root)) else folder / name  # a class need not name a folder
+    # A class need not name a folder.
+    own = folder if folder != Path(os.path.expanduser(root)) else folder / name
     return own.with_name(f"{own.name}_generated") / kind
 
 

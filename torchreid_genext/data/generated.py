@@ -81,6 +81,7 @@ class GeneratedImages:
 
     @property
     def poses(self) -> int:
+        """How many poses an image has at most, P."""
         return len(self.paths[0])
 
     def of_pose(self, pose: int) -> tuple[list[int], list[str]]:

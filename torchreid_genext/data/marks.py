@@ -31,6 +31,7 @@ class Mark:
 
     @property
     def kept(self) -> bool:
+        """Whether nothing speaks against the picture."""
         return not self.reasons
 
 

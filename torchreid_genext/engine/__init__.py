@@ -11,6 +11,3 @@ __all__ = [
     "attach", "build_chain", "build_datamanager", "build_engine", "build_model",
     "console_copied_to", "detach",
 ]  # fmt: skip
-
-
-

@@ -56,8 +56,9 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
         The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
 
     Raises:
-        ValueError: if a key of a step that is on is out of its range, or the data lack what a step needs:
-            times, cameras, generated images; if there is nothing to smooth for ``augmented.label_smoothing``.
+        ValueError: if a key of a step that is on is out of its range, a switch is on beside a chain without
+            its step, or the protocol is unknown; if the data lack what a step needs: times, cameras,
+            generated images; if there is nothing to smooth for ``augmented.label_smoothing``.
     """
     detach(engine)
     cfg = cfg.clone()

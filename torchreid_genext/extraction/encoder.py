@@ -41,7 +41,8 @@ class Encoder(nn.Module):
         width: of the network's input, in pixels.
         norm_mean: per channel, of images in [0, 1].
         norm_std: as `norm_mean`.
-        precision: "fp32", exact, or "bf16".
+        precision: "bf16", or "fp32": as torchreid's engine computes it. On accelerators that is exact only
+            where torch is told so: convolutions of cuDNN otherwise take TF32 (``torch.backends.cudnn``).
         channels_last: memory order of images and feature maps.
         flip: take the mean of an image's features and its mirror image's, at twice the cost.
         compile: translate the network with ``torch.compile``; needs a C++ compiler.
@@ -111,7 +112,7 @@ class Encoder(nn.Module):
 
     @property
     def key(self) -> str:
-        """Names everything, besides the images, that the features depend on now; takes a look at all weights."""
+        """Names everything, besides the images, that the features depend on now; looks at all weights."""
         images = (self.name, self.height, self.width, self.mean.tolist(), self.std.tolist())
         inference = (
             self.precision,

@@ -45,7 +45,7 @@ class Extraction:
     """Features of those images that could be read.
 
     Attributes:
-        features: (N, D) float32, on the CPU.
+        features: (N, D) float32, on the encoder's device.
         kept: positions of their images in the list that was asked for, (N,) ascending.
         unreadable: path -> reason, of the images left out.
         computed: how many images were read in this run; the others came from the cache.

@@ -28,7 +28,8 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "PIL"}
 # Of a class, what Python writes there: of no effect, or not the same in each run.
 _BOOKKEEPING = {
-    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__abstractmethods__",
+    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__",
+    "__abstractmethods__",
     "__static_attributes__", "__annotate_func__", "__annotations_cache__", "_abc_impl", "__parameters__",
 }  # fmt: skip
 
@@ -112,7 +113,7 @@ class _Walk:
                 self.add(module.fingerprint)  # of what nobody else can see
 
     def _add_object(self, value: Any) -> None:
-        """Any instance: its class, and what it holds or, of objects without attributes, how it shows itself."""
+        """Any instance: its class, and what it holds or, without attributes, how it shows itself."""
         self.add(type(value))
         held = _held(value)
         if held:

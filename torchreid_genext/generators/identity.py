@@ -133,6 +133,7 @@ class IdentityGenerator(Saved):
 
     @property
     def code_width(self) -> int:
+        """Numbers in an identity code."""
         return self.table.embedding_dim
 
     def noise(self, count: int, generator: torch.Generator) -> Tensor:

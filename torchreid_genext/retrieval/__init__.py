@@ -1,1 +1,1 @@
-"""Retrieval as pure functions on tensors: no files, no configuration, no torchreid."""
+"""Retrieval as pure functions on tensors: no configuration, no torchreid; files only of saved time models."""

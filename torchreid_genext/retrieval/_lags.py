@@ -44,6 +44,7 @@ class Moments:
     latest: int
 
     def to(self, device: torch.device) -> Moments:
+        """The same on a device."""
         return Moments(self.cameras.to(device), self.frames.to(device), self.latest)
 
 

@@ -45,6 +45,7 @@ class Flat:
     """All rows are compared, in single precision: complete but for rounding of near-ties."""
 
     def build(self, y: Tensor, width: int) -> Any:
+        """A copy of ``y`` (M, D) that is searched as a whole; arguments as ``Index.build``."""
         index = _faiss().IndexFlatL2(y.shape[1])
         index.add(y.numpy())
         return index
@@ -67,6 +68,7 @@ class InvertedLists:
         check_count("nprobe", self.nprobe)
 
     def build(self, y: Tensor, width: int) -> Any:
+        """``y`` (M, D) in the lists of centres that are learnt from it; arguments as ``Index.build``."""
         faiss = _faiss()
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(y.shape[1]), y.shape[1], self._lists(len(y)))
         index.cp.min_points_per_centroid = 1  # the user's nlist is taken without a remark on standard error
@@ -101,6 +103,7 @@ class Graph:
             check_count(name, value)
 
     def build(self, y: Tensor, width: int) -> Any:
+        """Links the rows of ``y`` (M, D); a search keeps ``width`` candidates at least."""
         index = _faiss().IndexHNSWFlat(y.shape[1], self.links)
         index.hnsw.efConstruction = self.ef_construction
         index.add(y.numpy())

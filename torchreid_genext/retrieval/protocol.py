@@ -43,6 +43,9 @@ def evaluate(
 ) -> Report:
     """Apply a chain to both sets, rank the gallery for each query, and report.
 
+    Equal distances rank by index in the gallery as it is given. Another order of the images therefore changes
+    figures where there are ties, and the sums of neighbours by their last bits.
+
     Args:
         query: what is searched for.
         gallery: what is searched; features as wide as the query's.
@@ -51,7 +54,8 @@ def evaluate(
         protocol: ``market1501``, ``cuhk03``, or an official evaluation: of ST-ReID, ``streid``, of CamStyle,
             ``camstyle``, or of GenerativePersonReID, ``genid``; or a ``Protocol`` of your own.
         max_rank: length of the CMC curve, >= 1; at most the gallery's size.
-        memory_limit: bytes of working memory, of steps and for a block of distances; 96 MiB unless told.
+        memory_limit: bytes of working memory of a step, or of a block of distances; 96 MiB unless told.
+            Results come on top, such as the features (N, D) of each set that a step returns.
         train: who was where when in the training split, for spatio-temporal steps.
         index: how steps search neighbours: ``exact``, or through faiss, see ``neighbours.nearest``.
         seed: of the random samples of cuhk03, the same for every chain; None is the protocol's, 0.

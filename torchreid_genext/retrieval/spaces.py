@@ -96,6 +96,7 @@ class FeatureSpace:
         return len(self.query) + len(self.gallery)
 
     def survey(self, k: int) -> Survey:
+        """As ``Space.survey``; each image is first in its own list, at distance 0."""
         features = self._of(slice(0, len(self)))
         own = torch.arange(len(self), device=features.device)[:, None]
         distances, lists = torch.zeros_like(own, dtype=torch.float32), own
@@ -108,12 +109,14 @@ class FeatureSpace:
         return Survey(distances, lists, greatest.masked_fill_(nowhere, math.inf))
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
+        """As ``Space.pairs``, from the differences of features: near pairs keep their digits."""
         features = self._of(slice(0, len(self)))
         size = max(1, 2**20 // (4 * features.shape[1]))  # pairs whose features stay in the cache
         parts = zip(row.split(size), column.split(size))
         return torch.cat([(features[i] - features[j]).square_().sum(1) for i, j in parts])
 
     def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """As ``Space.block``, from products; never below 0."""
         some = self.query[rows] if isinstance(rows, Tensor) else self._of(rows)
         squares = self._squares[rows], self._squares[columns]
         return products(some, self._of(columns), times=-2, plus=squares).clamp_(min=0)
@@ -171,6 +174,11 @@ class RowSpace:
         return self.size
 
     def survey(self, k: int) -> Survey:
+        """As ``Space.survey``.
+
+        Raises:
+            ValueError: if a distance is NaN or infinite; names the images.
+        """
         parts = []
         for rows, block in self._blocks(slice(0, self.size)):
             parts.append(Survey(*_smallest(block, k), block.amax(1)))
@@ -180,6 +188,7 @@ class RowSpace:
         return Survey(*(torch.cat(values) for values in zip(*parts)))
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
+        """As ``Space.pairs``; each row from the first to the last is asked for once."""
         result = torch.empty(len(row), dtype=torch.float32, device=row.device)
         for rows, block in self._blocks(slice(int(row[0]), int(row[-1]) + 1)):
             first, end = torch.searchsorted(row, torch.tensor([rows.start, rows.stop], device=row.device))
@@ -187,6 +196,7 @@ class RowSpace:
         return result
 
     def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """As ``Space.block``; whole rows are asked for."""
         return self.rows(rows)[:, columns]
 
     def _blocks(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:

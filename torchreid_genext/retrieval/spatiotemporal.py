@@ -85,16 +85,19 @@ class SpatioTemporalModel(Sums):
 
     @property
     def pairs(self) -> Tensor:
+        """Places (P, 2) of the two cameras of each pair that somebody walked between: later, earlier."""
         return self._votes[0]
 
     @property
     def counts(self) -> Tensor:
+        """Identities by lag (P, bins), float64."""
         pairs, places = self._votes
         counts = places.bincount(minlength=len(pairs) * self.bins)
         return counts.double().view(-1, self.bins)
 
     @functools.cached_property
     def curves(self) -> Tensor:
+        """The counts as densities (P, bins), float64: smoothed, each row's sum 1."""
         curves = _share_(self.counts)
         for row in curves.split(1) if self.sigma else ():
             _share_(row.copy_(smooth(row, self.sigma)))
@@ -178,20 +181,24 @@ class SignedLags(Sums):
 
     @functools.cached_property
     def pairs(self) -> Tensor:
+        """Places (P, 2) of each two cameras that saw somebody in common, the smaller first."""
         seen = (self.images > 0).double()
         return (seen.t() @ seen).triu(1).nonzero()
 
     @functools.cached_property
     def reach(self) -> int:
+        """Bins on either side of zero: as many as the training split and the smoothing fill."""
         span = self._means[self.images > 0].max() / self.interval  # means are counted from the first
         return min(self.bins - 1, math.ceil(span) + int(3 * self.sigma) + 1)
 
     @functools.cached_property
     def curves(self) -> Tensor:
+        """Density of the lags of one person, a row for each pair, smoothed."""
         return self._densities(lambda *pair: self.histogram(self.lags(*pair)))
 
     @functools.cached_property
     def background(self) -> Tensor:
+        """Density of the lags of two different people, shaped as `curves`."""
         return self._densities(self._other_lags)
 
     def lags(self, first: int, second: int) -> Tensor:

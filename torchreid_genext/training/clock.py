@@ -21,6 +21,7 @@ class Span:
 
     @property
     def images_per_second(self) -> float:
+        """Speed over the whole stretch, waiting included; 0 before any time has passed."""
         return self.images / self.seconds if self.seconds else 0.0
 
     @property

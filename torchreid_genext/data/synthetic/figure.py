@@ -126,6 +126,7 @@ class Person:
         return self.bones.joints[first : first + 3]
 
     def part(self, part: Part) -> int:
+        """The number by which a part is drawn; all parts of other people share one."""
         return int(Part.OTHER if self.other else part)
 
     def limb(

@@ -32,6 +32,7 @@ class CameraNormalize(Step):
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """Camera ids, and whose statistics."""
         whose = {"each": "each set", "gallery": "the gallery"}[self.statistics]
         return "camera ids", f"statistics of {whose}"
 

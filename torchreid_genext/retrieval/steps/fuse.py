@@ -38,6 +38,7 @@ class Fuse(Step):
 
     @property
     def needs(self) -> frozenset[str]:
+        """Generated features of its sides."""
         return frozenset(f"generated {side}" for side in self.sides)
 
     def __call__(self, comparison: Comparison) -> Comparison:

@@ -57,6 +57,7 @@ class Centralize(Step):
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """Where neighbours are looked for, and by what besides appearance."""
         where = {
             "both": "neighbours within each set",
             "joint": "transductive: neighbours across query and gallery",
@@ -67,6 +68,7 @@ class Centralize(Step):
 
     @property
     def needs(self) -> frozenset[str]:
+        """Cameras and times, as far as `neighbours` asks for them."""
         needed = {"cameras"} if self.neighbours != "any" else set()
         return frozenset(needed | ({"frames", "training times"} if self._timed else set()))
 

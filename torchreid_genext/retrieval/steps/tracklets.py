@@ -33,6 +33,7 @@ class MergeTracklets(Step):
 
     @property
     def uses(self) -> tuple[str, ...]:
+        """The sets whose images are merged, camera ids and time stamps."""
         where = {"both": "each set"}.get(self.side, f"the {self.side} set")
         return f"tracklets within {where}", "camera ids", "time stamps"
 
