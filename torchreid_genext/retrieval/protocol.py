@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torchreid_genext.retrieval._blocks import check_limit
+from torchreid_genext.retrieval._blocks import check_count, check_limit
 from torchreid_genext.retrieval.chain import Chain, expand_chains
 from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol, Ranking, protocol_named
@@ -65,8 +65,7 @@ def evaluate(
     """
     protocol = protocol_named(protocol)
     protocol = protocol if seed is None else replace(protocol, seed=seed)
-    if max_rank < 1:
-        raise ValueError(f"expected max_rank >= 1, got {max_rank}")
+    check_count("max_rank", max_rank)
     options = {"metric": metric, "memory_limit": memory_limit, "train": train, "index": index}
     return compare(query, gallery, chain, **options).rank(protocol, max_rank=max_rank)
 
@@ -111,6 +110,8 @@ def _check(query: RetrievalSet, gallery: RetrievalSet, memory_limit: int | None,
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
+    if not (len(query) and len(gallery)):
+        raise ValueError(f"expected a query and a gallery image at least, got {len(query)} and {len(gallery)}")
     check_limit(memory_limit)
-    if isinstance(index, str) and index not in INDEXES:
+    if index is None or isinstance(index, str) and index not in INDEXES:
         raise ValueError(f"unknown index {index!r}; choose from {', '.join(INDEXES)}")
