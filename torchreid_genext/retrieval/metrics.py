@@ -22,7 +22,6 @@ A query without any match has an average precision of 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral
@@ -50,7 +49,8 @@ _TILE_ROWS = 512
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    """Whether it is an integer or None."""
+    return isinstance(value, Integral | None) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Protocol:
         for name, choices in (("curve", _CURVES), ("denominator", _DENOMINATORS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {', '.join(choices)}")
-        for name in ("own_camera", "trapezoidal"):
-            if not isinstance(getattr(self, name), bool | np.bool):
-                raise ValueError(f"expected {name} to be True or False, got {getattr(self, name)!r}")
-        for name, least in (("junk_pid", -math.inf), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and not (_is_whole(value) and value >= least):
-                what = "a seed >= 0" if name == "seed" else f"{name} to be an integer"
-                raise ValueError(f"expected {what} or None, got {value!r}")
+        rules = {
+            "own_camera": ("True or False", isinstance(self.own_camera, bool)),
+            "trapezoidal": ("True or False", isinstance(self.trapezoidal, bool)),
+            "junk_pid": ("an integer or None", _is_whole(self.junk_pid)),
+            "seed": ("an integer >= 0 or None", _is_whole(self.seed) and (self.seed or 0) >= 0),
+        }
+        for name in [name for name, (_, holds) in rules.items() if not holds]:
+            raise ValueError(f"expected {name} to be {rules[name][0]}, got {getattr(self, name)!r}")
 
     @property
     def label(self) -> str:
@@ -441,9 +441,8 @@ def _labels(
     protocol.check_cameras(camids, whose)
     camids = np.zeros(len(pids), dtype=np.int64) if camids is None else np.asarray(camids)
     if not 0 < len(pids) == len(camids):
-        raise ValueError(
-            f"expected as many cameras as identities, got {len(pids)} and {len(camids)} of {whose}"
-        )
+        lengths = f"{len(pids)} and {len(camids)} of {whose}"
+        raise ValueError(f"expected as many cameras as identities, got {lengths}")
     return pids, camids
 
 
@@ -452,13 +451,10 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     if tuple(block.shape) != shape:
         raise ValueError(f"expected distances of shape {shape}, got {tuple(block.shape)}")
-    if block.min() != block.min():  # NaN compares as "not nearer": every match would rank first
-        values = block.cpu().numpy() if isinstance(block, Tensor) else block
-        bad = np.flatnonzero(np.isnan(values).any(1))
-        first = bad[0] + rows.start
-        raise ValueError(
-            f"expected distances without NaN, got some for {len(bad)} queries, the first is {first}"
-        )
+    if block.min() != block.min():  # NaN: every match would rank first
+        bad = np.flatnonzero(np.isnan(np.asarray(block.tolist())).any(1))
+        found = f"some for {len(bad)} queries, the first is {bad[0] + rows.start}"
+        raise ValueError(f"expected distances without NaN, got {found}")
     return block
 
 

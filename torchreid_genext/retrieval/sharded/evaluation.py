@@ -184,9 +184,10 @@ def _ranked(
         blocks = Blocks(block, len(gallery), shape[1])
         tallies = [
             _tallied(visiting, labels, blocks, rows, processes)
-            for rows in (row_blocks(len(visiting), shape[0]) if len(visiting) else (slice(0, 0),))
+            for rows in row_blocks(len(visiting), max(1, shape[0]))
         ]
         if source == processes.rank:
+            tallies = tallies or [Tally(labels, visiting.pids.numpy(), visiting.camids.numpy())]
             ranking = Ranking.concatenate([Ranking.of(tally, protocol) for tally in tallies])
     everyone = _everyones(ranking, processes)
     if not everyone.valid.any():
