@@ -27,7 +27,7 @@ from torchreid_genext.retrieval.protocol import (
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["describe", "evaluate_chain", "protocol", "run"]
+__all__ = ["describe", "evaluate_chain", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ def run(cfg: CfgNode) -> Result:
         OSError: if a folder cannot be written or a file of weights is missing.
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
+    settings.check_keys(cfg)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
@@ -54,11 +55,11 @@ def run(cfg: CfgNode) -> Result:
     images = settings.open_dataset(cfg)
     settings.check_needs(cfg, images, chains)
     images = settings.with_generated(cfg, images, chains)
-    result = Result(name, cfg.test.dist_metric, protocol(cfg), [], Path(cfg.data.save_dir))
+    result = Result(name, cfg.test.dist_metric, settings.protocol(cfg), [], Path(cfg.data.save_dir))
     for pair in zip(backbones, encoders):
         result = replace(result, measurements=[*result.measurements, _measure(cfg, *pair, images, chains)])
         writing.write(result)  # what is measured stands, whatever becomes of the rest
-    if cfg.genext.benchmark.pictures:
+    if cfg.genext.benchmark.pictures and any(measured.reports for measured in result.measurements):
         result = replace(result, pictures=drawing.draw(result))
     if cfg.genext.benchmark.rank_lists:
         keys = cfg.genext.benchmark
@@ -71,6 +72,7 @@ def run(cfg: CfgNode) -> Result:
 def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
+    settings.check_keys(cfg)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
@@ -95,11 +97,6 @@ def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple
     seconds = sum(plan.estimated_seconds(workers=extracting.workers(cfg)) for plan in plans)
     work = f"{missing} of {total} features to extract in {encoder.precision}"
     return f"{backbone.label}: {work}, about {seconds:.0f} s"
-
-
-def protocol(cfg: CfgNode) -> str:
-    """Which evaluation the configuration asks for."""
-    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
 
 
 def _measure(
@@ -146,7 +143,7 @@ def _evaluated(
         except Exception as error:  # whatever it is: hours of other rows must not be lost
             detail = _log.isEnabledFor(logging.DEBUG)
             _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
-            failures[chain.name] = f"{type(error).__name__}: {error}"
+            failures[chain.name] = " ".join(f"{type(error).__name__}: {error}".split())  # a table's row
         peaks[chain.name] = memory.growth()
     return reports, failures, peaks
 
@@ -161,7 +158,7 @@ def evaluate_chain(
         gallery,
         chain,
         metric=cfg.test.dist_metric,
-        protocol=protocol(cfg),
+        protocol=settings.protocol(cfg),
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         train=train,
         index=cfg.genext.evaluation.index,

@@ -231,7 +231,7 @@ def _labels(name: str, values: object) -> Tensor:
 
 
 def _whole_numbers(name: str, values: object) -> Tensor:
-    """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row or column is taken, too."""
+    """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row (1, N) is taken, too."""
     rule = f"expected {name} to be whole numbers of shape (N,)"
     try:
         array = _array(values)
@@ -240,7 +240,7 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     if array.dtype.kind in "USO":
         cure = "number them by numpy.unique(..., return_inverse=True) over query and gallery together"
         raise ValueError(f"{rule}, got {type(array.flat[0]).__name__ if array.size else 'nothing'}; {cure}")
-    array = array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
+    array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
         raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
     if len(array) and not -(2.0**63) <= float(array.min()) <= int(array.max()) < 2**63:
