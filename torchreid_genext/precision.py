@@ -44,3 +44,18 @@ def cpu_has(instructions: str) -> bool:
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """A context in which networks compute in a precision of `DTYPES`; fp32 changes nothing."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
+def comparison_device(name: str) -> torch.device | None:
+    """The device of ``genext.evaluation.device``; None for ``auto``, which is the model's.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    if name == "auto":
+        return None
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without
+        rule = "expected genext.evaluation.device to be auto or a device that is there"
+        raise ValueError(f"{rule}, got {name!r}: {str(error).splitlines()[0]}") from error

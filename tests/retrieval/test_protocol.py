@@ -221,7 +221,7 @@ def test_too_many_neighbours_for_the_set_mean_all_of_them(
     (
         ({"features": torch.full((3, 2), float("nan"))}, r"NaN or infinity in rows 0, 1, 2 \(3 in all\)"),
         ({"features": torch.ones(3, 2, dtype=torch.int32)}, "floating tensor, got dtype torch.int32"),
-        ({"features": torch.ones(0, 2)}, "with N, D >= 1"),
+        ({"features": torch.ones(3, 0)}, "with N, D >= 1"),
         ({"pids": torch.tensor([1, 2])}, "expected 3 pids, one for each feature, got 2"),
         ({"pids": torch.tensor([1.5, 2, 3])}, "expected pids to be whole numbers of shape"),
         ({"pids": ["a", "b", "c"]}, "got str_?; number them by numpy.unique"),

@@ -19,6 +19,7 @@ from torchreid_genext.extraction import (
     plan,
     plan_generated,
 )
+from torchreid_genext.precision import comparison_device
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Split:
         planned = plan(encoder, images.paths, settings.cache_dir(cfg))
         extraction = planned.run(workers=workers(cfg), strict=cfg.genext.benchmark.strict)
         generated = _extract_generated(cfg, encoder, images, extraction)
-        self.images = _retrieval_set(images, extraction, generated, settings.evaluation_device(cfg, encoder))
+        device = comparison_device(cfg.genext.evaluation.device)
+        self.images = _retrieval_set(images, extraction, generated, device)
         self.runs: list[Extraction | GeneratedFeatures] = [extraction, *([generated] if generated else [])]
         self.coverage = generated.coverage if generated else None
 
@@ -74,9 +76,12 @@ def _extract_generated(
 
 
 def _retrieval_set(
-    images: Images, extraction: Extraction, generated: GeneratedFeatures | None, device: torch.device
+    images: Images,
+    extraction: Extraction,
+    generated: GeneratedFeatures | None,
+    device: torch.device | None,
 ) -> RetrievalSet:
-    """The readable images with their features, where they are compared."""
+    """The readable images with their features, which stay where they are unless a device is named."""
     kept = extraction.kept
     pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
     return RetrievalSet(

@@ -25,6 +25,7 @@ def write(result: Result, *, queries: int = 200, depth: int = 10) -> tuple[str, 
     return tuple(
         name
         for measurement in result.measurements
+        if measurement.reports
         for name in _write(measurement, result, queries=queries, depth=depth)
     )
 

@@ -100,7 +100,7 @@ class Measurement:
         return {
             "label": self.backbone.label,
             "model": self.backbone.name,
-            "weights": self.backbone.weights,
+            "weights": self.backbone.origin,
             "precision": self.precision,
             "extracted": self.computed,
             "extraction_seconds": self.seconds,

@@ -14,15 +14,15 @@ from torchreid_genext import checkpoints, compat, config, data
 from torchreid_genext.data.filenames import global_frames
 from torchreid_genext.data.generated import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
-from torchreid_genext.precision import resolve
-from torchreid_genext.retrieval.protocol import Chain, Sightings, expand_chains
+from torchreid_genext.precision import comparison_device, resolve
+from torchreid_genext.retrieval.protocol import Chain, Sightings, check_options, expand_chains
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "check_needs", "dataset_name",
-    "evaluation_device", "is_ours", "is_present", "open_dataset", "open_training", "with_generated",
+    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
+    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol", "with_generated",
 ]  # fmt: skip
 
 _LAYOUT = (
@@ -40,12 +40,24 @@ class Backbone:
         name: torchreid's.
         weights: file; empty where there is none.
         size: height and width in pixels of what it sees; None for those of ``data``.
+        pretrained: whether torchreid has weights for it where there is no file.
     """
 
     label: str
     name: str
     weights: str
     size: tuple[int, int] | None = None
+    pretrained: bool = True
+
+    @property
+    def title(self) -> str:
+        """The label, with a warning where features mean nothing."""
+        return self.label if self.weights or self.pretrained else f"{self.label} (random weights)"
+
+    @property
+    def origin(self) -> str:
+        """The file of weights, or what stands in for it."""
+        return self.weights or ("pretrained" if self.pretrained else "random weights")
 
     @classmethod
     def parse(cls, text: str) -> Backbone:
@@ -78,10 +90,33 @@ def backbones(cfg: CfgNode) -> list[Backbone]:
     named = [Backbone.parse(text) for text in texts]
     found = named or [Backbone(cfg.model.name, cfg.model.name, cfg.model.load_weights)]
     _check_known([backbone.name for backbone in found])
+    found = [replace(backbone, pretrained=cfg.model.pretrained) for backbone in found]
     labels = [backbone.label for backbone in found]
     if len(set(labels)) < len(labels):
         raise ValueError(f"expected different labels for the models, got {', '.join(labels)}")
     return found
+
+
+def check_keys(cfg: CfgNode) -> None:
+    """Tell before any work which key of evaluation or report is out of its range.
+
+    Raises:
+        ValueError: naming the key or the choices.
+    """
+    keys, evaluation = cfg.genext.benchmark, cfg.genext.evaluation
+    check_options(
+        metric=cfg.test.dist_metric, protocol=protocol(cfg), memory_limit=evaluation.memory_limit or None,
+        index=evaluation.index,
+    )  # fmt: skip
+    comparison_device(evaluation.device)
+    for name, least in (("bootstrap", 0), ("seed", 0), ("rank_list_queries", 1), ("rank_list_depth", 1)):
+        if keys[name] < least:
+            raise ValueError(f"expected genext.benchmark.{name} >= {least}, got {keys[name]}")
+
+
+def protocol(cfg: CfgNode) -> str:
+    """Which evaluation the configuration asks for."""
+    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
 
 
 def _check_known(names: Sequence[str]) -> None:
@@ -149,12 +184,6 @@ def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
 def _device(cfg: CfgNode) -> torch.device:
     accelerated = cfg.use_gpu and torch.accelerator.is_available()
     return torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
-
-
-def evaluation_device(cfg: CfgNode, encoder: Encoder) -> torch.device:
-    """Where features are compared: where they were made, unless ``genext.evaluation.device`` names a device."""
-    device = cfg.genext.evaluation.device
-    return encoder.device if device == "auto" else torch.device(device)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from torchreid_genext.retrieval.protocol import (
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["describe", "evaluate_chain", "protocol", "run"]
+__all__ = ["describe", "evaluate_chain", "run"]
 
 _log = logging.getLogger(__name__)
 _KEPT = 2**30  # bytes of features that are kept for pictures and rank lists; of other chains they are made anew
@@ -49,6 +49,7 @@ def run(cfg: CfgNode) -> Result:
         OSError: if a folder cannot be written or a file of weights is missing.
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
+    settings.check_keys(cfg)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
@@ -56,11 +57,11 @@ def run(cfg: CfgNode) -> Result:
     images = settings.open_dataset(cfg)
     settings.check_needs(cfg, images, chains)
     images = settings.with_generated(cfg, images, chains)
-    result = Result(name, cfg.test.dist_metric, protocol(cfg), [], Path(cfg.data.save_dir))
+    result = Result(name, cfg.test.dist_metric, settings.protocol(cfg), [], Path(cfg.data.save_dir))
     for pair in zip(backbones, encoders):
         result = replace(result, measurements=[*result.measurements, _measure(cfg, *pair, images, chains)])
         writing.write(result)  # what is measured stands, whatever becomes of the rest
-    if cfg.genext.benchmark.pictures:
+    if cfg.genext.benchmark.pictures and any(measured.reports for measured in result.measurements):
         result = replace(result, pictures=drawing.draw(result))
     if cfg.genext.benchmark.rank_lists:
         keys = cfg.genext.benchmark
@@ -73,6 +74,7 @@ def run(cfg: CfgNode) -> Result:
 def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
+    settings.check_keys(cfg)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
@@ -97,11 +99,6 @@ def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple
     seconds = sum(plan.estimated_seconds(workers=extracting.workers(cfg)) for plan in plans)
     work = f"{missing} of {total} features to extract in {encoder.precision}"
     return f"{backbone.label}: {work}, about {seconds:.0f} s"
-
-
-def protocol(cfg: CfgNode) -> str:
-    """Which evaluation the configuration asks for."""
-    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
 
 
 def _measure(
@@ -157,11 +154,12 @@ def _evaluated(
         memory = PeakMemory()
         try:
             comparison = _compared(cfg, query, gallery, chain, train)
-            found.reports.append(comparison.rank(protocol(cfg)))
+            found.reports.append(comparison.rank(settings.protocol(cfg)))
         except Exception as error:  # whatever it is: hours of other rows must not be lost
             detail = _log.isEnabledFor(logging.DEBUG)
             _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
-            found.failures[chain.name] = f"{type(error).__name__}: {error}"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())  # a table's row
+            found.failures[chain.name] = reason
         else:
             room -= 4 * (comparison.query.features.numel() + comparison.gallery.features.numel())
             if room >= 0:
@@ -179,7 +177,7 @@ def evaluate_chain(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
 ) -> Report:
     """One chain as the configuration has it measured."""
-    return _compared(cfg, query, gallery, chain, train).rank(protocol(cfg))
+    return _compared(cfg, query, gallery, chain, train).rank(settings.protocol(cfg))
 
 
 def _compared(

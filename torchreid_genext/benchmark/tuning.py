@@ -101,6 +101,7 @@ def tune(cfg: CfgNode) -> Tuning:
     """
     keys, chains = cfg.genext.tune, expand_chains(cfg.genext.tune.chains)
     _check(keys, chains)
+    settings.check_keys(cfg)
     backbone = settings.backbones(cfg)[0]
     path = Path(cfg.data.save_dir) / "tuning.json"
     config.write_config(cfg, cfg.data.save_dir)
@@ -110,6 +111,7 @@ def tune(cfg: CfgNode) -> Tuning:
     parts = list(folds(images, keys.folds, seed=keys.seed))
     key = _key(cfg, images)
     known = _known(path, key)
+    chains.sort(key=lambda chain: repr(chain.steps) not in known)  # so that an interruption loses none of them
     sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
     tuning = Tuning(settings.dataset_name(cfg), backbone.label, keys.target, [], sizes, key)
     for number, chain in enumerate(chains, start=1):
@@ -118,7 +120,7 @@ def tune(cfg: CfgNode) -> Tuning:
             tuning.trials.append(known.get(repr(chain.steps)) or _trial(cfg, chain, parts))
         except Exception as error:  # whatever it is: the other trials must not be lost
             _log.warning("chain %s failed: %s", chain.name, error)
-            tuning.failures[chain.name] = f"{type(error).__name__}: {error}"
+            tuning.failures[chain.name] = " ".join(f"{type(error).__name__}: {error}".split())
         tuning.trials.sort(key=lambda trial: -getattr(trial, keys.target))
         checkpoints.write_json(path, tuning.to_json())
     if not tuning.trials:
@@ -133,7 +135,7 @@ def _trial(cfg: CfgNode, chain: Chain, parts: list[Part]) -> Trial:
 def _key(cfg: CfgNode, images: RetrievalSet) -> str:
     """What every figure depends on, besides the chain."""
     tune, index = cfg.genext.tune, cfg.genext.evaluation.index
-    chosen = (tune.folds, tune.seed, cfg.test.dist_metric, index, study.protocol(cfg))
+    chosen = (tune.folds, tune.seed, cfg.test.dist_metric, index, settings.protocol(cfg))
     digest = hashlib.sha256(repr(chosen).encode())
     for column in (images.features, images.pids, images.camids, images.frames):
         digest.update(b"" if column is None else column.cpu().numpy().tobytes())
@@ -142,7 +144,13 @@ def _key(cfg: CfgNode, images: RetrievalSet) -> str:
 
 def _known(path: Path, key: str) -> dict[str, Trial]:
     """Trials of an earlier run, by all that their steps were."""
-    saved = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        saved = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict):
+        _log.warning("%s holds no trials of a tuning; it begins anew", path)
+        return {}
     return {trial["steps"]: Trial(**trial) for trial in saved.get("trials", []) if saved.get("key") == key}
 
 

@@ -37,7 +37,7 @@ def table(result: Result) -> str:
         lines = _aligned([_HEADER, *_rows(measurement)])
         blocks.append(
             "\n".join(
-                [f"{measurement.backbone.label}: {measurement.extraction()}", *lines, *_notes(measurement)]
+                [f"{measurement.backbone.title}: {measurement.extraction()}", *lines, *_notes(measurement)]
             )
         )
     return "\n\n".join(blocks)
@@ -119,7 +119,7 @@ def _markdown(result: Result) -> str:
     parts = [f"# Benchmark on {result.dataset}", result.headline() + ".", _LEGEND]
     for measurement in result.measurements:
         parts += [
-            f"## {measurement.backbone.label}",
+            f"## {measurement.backbone.title}",
             measurement.extraction() + ".",
             _markdown_table(measurement),
         ]
@@ -177,7 +177,7 @@ def _csv_row(
         "dataset": result.dataset,
         "label": measurement.backbone.label,
         "model": measurement.backbone.name,
-        "weights": measurement.backbone.weights,
+        "weights": measurement.backbone.origin,
         "precision": measurement.precision,
         "chain": report.chain,
         "protocol": report.protocol,

@@ -27,14 +27,15 @@ from torchreid_genext.data.smoothing import restore_labels, smooth_generated
 from torchreid_genext.engine.console import show_results
 from torchreid_genext.engine.reading import Pictures, tolerant_loader
 from torchreid_genext.engine.steps import build_chain, build_step
+from torchreid_genext.precision import comparison_device
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
     Report,
     RetrievalSet,
     Sightings,
+    check_options,
     compare,
-    protocol_named,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
         cfg: the whole tree, or its node ``genext``; a copy is kept, later changes have no effect.
 
     Returns:
-        The same engine. It is as torchreid made it when no step and not ``evaluation.enabled`` is on.
+        The same engine. It is as torchreid made it when no step, no ``evaluation.protocol`` and not
+        ``evaluation.enabled`` is on.
 
     Raises:
         ValueError: if a key of a step that is on is out of its range, a switch is on beside a chain without
@@ -67,7 +69,7 @@ def attach(engine: Any, cfg: CfgNode) -> Any:
     build_step("rerank", genext)
     _check(engine, cfg, chain)
     smooth_generated(engine, genext.augmented.label_smoothing)
-    if genext.evaluation.enabled or not chain.is_identity:
+    if genext.evaluation.enabled or genext.evaluation.protocol or not chain.is_identity:
         engine._evaluate = _Evaluation(engine, cfg)
     return engine
 
@@ -84,8 +86,7 @@ def detach(engine: Any) -> Any:
 def _check(engine: Any, cfg: CfgNode, chain: Chain) -> None:
     """Tell before a training, not after it, what the evaluation will lack."""
     genext = _genext(cfg)
-    if genext.evaluation.protocol:
-        protocol_named(genext.evaluation.protocol)
+    _check_options(genext.evaluation)
     wanted = [split for split in FOLDERS if f"generated {split}" in chain.needs]
     if wanted and not genext.ipg.root:
         raise ValueError("expected genext.ipg.root, a folder of generated images, got none")
@@ -94,6 +95,12 @@ def _check(engine: Any, cfg: CfgNode, chain: Chain) -> None:
     data = engine.datamanager
     for name in data.test_loader if data is not None else ():
         _check_data(plain_name(name), data.data_type, cfg, chain)
+
+
+def _check_options(keys: CfgNode) -> None:
+    protocol, limit = keys.protocol or "market1501", keys.memory_limit or None
+    check_options(protocol=protocol, memory_limit=limit, index=keys.index)
+    comparison_device(keys.device)
 
 
 def _check_data(dataset: str, data_type: str, cfg: CfgNode, chain: Chain) -> None:
@@ -178,8 +185,7 @@ class _Evaluation:
     @property
     def _device(self) -> torch.device:
         """Where features are compared: with the network unless ``evaluation.device`` names a device."""
-        device = _genext(self.cfg).evaluation.device
-        return _device(self.engine) if device == "auto" else torch.device(device)
+        return comparison_device(_genext(self.cfg).evaluation.device) or _device(self.engine)
 
     def _options(self, dataset: str, metric: str, chain: Chain) -> dict[str, Any]:
         keys = _genext(self.cfg).evaluation

@@ -85,8 +85,8 @@ class Encoder(nn.Module):
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.device = torch.device(device)
         self.batch_size = batch_size or (16 if self.device.type == "cpu" else 128)
-        self.register_buffer("mean", torch.tensor(norm_mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(norm_std).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(norm_mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(norm_std, dtype=torch.float32).view(-1, 1, 1))
         self.network, self.autocast = _prepared(model, precision, self.layout)
         self.to(self.device).eval()
         self.network.to(memory_format=self.layout)
@@ -233,7 +233,7 @@ def _check_size(model: nn.Module, size: tuple[int, int]) -> None:
 
 def _prepared(model: nn.Module, precision: str, layout: torch.memory_format) -> tuple[nn.Module, bool]:
     """A copy of `model` to run, and whether it needs autocasting to bfloat16."""
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).eval().float()  # also where torch's default is another
     if precision == "fp32" and layout == torch.contiguous_format:
         return model, False
     try:

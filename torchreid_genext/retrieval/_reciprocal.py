@@ -102,7 +102,7 @@ def reciprocal_sets(
         _expanded(whole, half, mutual_half, part, _mutual(whole, part, memory_limit))
         for part in blocks_within(rows, row_bytes, memory_limit)
     ]
-    keys = torch.cat(keys)
+    keys = torch.cat(keys or [lists.new_empty(0)])  # no row, in a shard without images
     return keys.div(len(lists), rounding_mode="floor"), keys.remainder(len(lists))
 
 
@@ -142,9 +142,8 @@ def expand_locally(
         memory_limit: bytes of working memory, 96 MiB unless told.
     """
     row_bytes = 64 * k2 * int(vectors.counts.max())
-    return SparseRows.concatenate([
-        _means(vectors, lists[part, :k2]) for part in blocks_within(rows, row_bytes, memory_limit)
-    ])  # fmt: skip
+    parts = list(blocks_within(rows, row_bytes, memory_limit)) or [rows]  # none, in a shard without images
+    return SparseRows.concatenate([_means(vectors, lists[part, :k2]) for part in parts])
 
 
 def _means(vectors: SparseRows, lists: Tensor) -> SparseRows:

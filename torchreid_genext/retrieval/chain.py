@@ -105,16 +105,21 @@ def expand_chains(texts: Iterable[str]) -> list[Chain]:
     Raises:
         ValueError: as ``Chain.parse``.
     """
+    texts = [texts] if isinstance(texts, str) else texts
     chains = [Chain(steps) for text in texts for steps in itertools.product(*map(_step_grid, _split(text)))]
     return list(dict.fromkeys(chains))
 
 
 def _split(text: str) -> list[str]:
+    if not isinstance(text, str):
+        raise ValueError(f"expected a chain as text, such as 'l2+nfc', got {text!r}")
     parts = [part.strip() for part in re.split(r"\+(?![^(]*\))", text)]
     return [] if parts == ["base"] else parts
 
 
 def _step_grid(text: str) -> list[Step]:
+    if text == "base":
+        raise ValueError("expected base, which is no step, alone, got it among others; leave it out")
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text)
     if match is None or match[1] not in STEPS:
         raise ValueError(f"unknown step {text!r}; choose from base, {', '.join(sorted(STEPS))}")

@@ -24,13 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
-from torchreid_genext.retrieval._blocks import check_limit
+from torchreid_genext.retrieval._blocks import check_count, check_limit
 from torchreid_genext.retrieval._counting import Block, Gallery, Tally, sampled_curves
 
 __all__ = [
@@ -45,6 +46,11 @@ _DENOMINATORS = ("matched", "all")
 _RECALL_LENGTH = 25  # of the curve of GenerativePersonReID's authors
 _ENOUGH_ROWS = 64  # for a product to run at speed
 _TILE_ROWS = 512
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is an integer or None."""
+    return isinstance(value, Integral | None) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Protocol:
         note: what a reader of the figures must know; part of the label.
 
     Raises:
-        ValueError: if the curve or the denominator is unknown, or the seed is negative.
+        ValueError: if the curve or the denominator is unknown, the seed is negative, or a field of another type.
     """
 
     name: str
@@ -80,8 +86,14 @@ class Protocol:
         for name, choices in (("curve", _CURVES), ("denominator", _DENOMINATORS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose from {', '.join(choices)}")
-        if self.seed is not None and self.seed < 0:
-            raise ValueError(f"expected a seed >= 0 or None, got {self.seed}")
+        rules = {
+            "own_camera": ("True or False", isinstance(self.own_camera, bool)),
+            "trapezoidal": ("True or False", isinstance(self.trapezoidal, bool)),
+            "junk_pid": ("an integer or None", _is_whole(self.junk_pid)),
+            "seed": ("an integer >= 0 or None", _is_whole(self.seed) and (self.seed or 0) >= 0),
+        }
+        for name in [name for name, (_, holds) in rules.items() if not holds]:
+            raise ValueError(f"expected {name} to be {rules[name][0]}, got {getattr(self, name)!r}")
 
     @property
     def label(self) -> str:
@@ -100,6 +112,12 @@ class Protocol:
             return "they are left out of all rates"
         recall = ", their recall as 1" if self.curve == "recall" else ""
         return f"they count as failures: their average precision counts as 0{recall}"
+
+    def check_cameras(self, camids: object, whose: str) -> None:
+        """Raise ValueError if it needs cameras of images, ``whose`` in words, and there are none."""
+        if camids is None and not self.own_camera:
+            rule = f"expected cameras of the {whose} under protocol {self.name}"
+            raise ValueError(f"{rule}, got none; without them take Protocol('plain', own_camera=True)")
 
     def gallery(self, pids: ArrayLike, camids: ArrayLike | None, first: int = 0) -> Gallery:
         """Labels of consecutive gallery images, the first of which has index `first`, under these rules."""
@@ -348,8 +366,7 @@ def rank_streamed(
         ValueError: if lengths or blocks do not fit, a distance is NaN, or an argument is out of range.
     """
     protocol = protocol_named(protocol)
-    if max_rank < 1:
-        raise ValueError(f"expected max_rank >= 1, got {max_rank}")
+    check_count("max_rank", max_rank)
     q_pids, q_camids = _labels(q_pids, q_camids, "queries", protocol)
     g_pids, g_camids = _labels(g_pids, g_camids, "gallery images", protocol)
     whole_rows = whole_rows or protocol.curve == "sampled"
@@ -421,14 +438,11 @@ def _labels(
     pids: ArrayLike, camids: ArrayLike | None, whose: str, protocol: Protocol
 ) -> tuple[NDArray, NDArray]:
     pids = np.asarray(pids)
-    if camids is None and not protocol.own_camera:
-        rule = f"expected cameras of the {whose} under protocol {protocol.name}"
-        raise ValueError(f"{rule}, got none; without them take Protocol('plain', own_camera=True)")
+    protocol.check_cameras(camids, whose)
     camids = np.zeros(len(pids), dtype=np.int64) if camids is None else np.asarray(camids)
     if not 0 < len(pids) == len(camids):
-        raise ValueError(
-            f"expected as many cameras as identities, got {len(pids)} and {len(camids)} of {whose}"
-        )
+        lengths = f"{len(pids)} and {len(camids)} of {whose}"
+        raise ValueError(f"expected as many cameras as identities, got {lengths}")
     return pids, camids
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT", "INDEXES", "PRECISIONS",
-    "at_most", "check_features", "check_sizes", "name_rows", "nearest", "squared_distances",
+    "at_most", "check_features", "check_rows", "check_sizes", "name_rows", "nearest", "squared_distances",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -132,6 +132,13 @@ def check_features(features: Tensor, name: str = "features") -> Tensor:
     if len(bad):
         raise ValueError(f"expected finite {name}, got NaN or infinity in {name_rows(bad)}")
     return features
+
+
+def check_rows(features: Tensor, name: str = "features") -> Tensor:
+    """As ``check_features``, but there may be no rows."""
+    if isinstance(features, Tensor) and features.ndim == 2 and not len(features) and features.shape[1]:
+        return check_features(features.new_zeros(1, features.shape[1]), name)[:0]
+    return check_features(features, name)
 
 
 def name_rows(rows: Tensor, shown: int = 5) -> str:

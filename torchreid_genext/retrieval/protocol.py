@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torchreid_genext.retrieval._blocks import check_limit
+from torchreid_genext.retrieval._blocks import check_count, check_limit
 from torchreid_genext.retrieval.chain import Chain, expand_chains
 from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol, Ranking, protocol_named
@@ -23,7 +23,7 @@ from torchreid_genext.retrieval.steps import STEPS, Step
 
 __all__ = [
     "METRICS", "PROTOCOLS", "STEPS", "Chain", "Comparison", "Protocol", "Ranking", "Report", "RetrievalSet",
-    "Sightings", "Step", "bootstrap", "bootstrap_difference", "compare", "distances", "evaluate",
+    "Sightings", "Step", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances", "evaluate",
     "expand_chains", "transform",
 ]  # fmt: skip
 
@@ -69,8 +69,7 @@ def evaluate(
     """
     protocol = protocol_named(protocol)
     protocol = protocol if seed is None else replace(protocol, seed=seed)
-    if max_rank < 1:
-        raise ValueError(f"expected max_rank >= 1, got {max_rank}")
+    check_count("max_rank", max_rank)
     options = {"metric": metric, "memory_limit": memory_limit, "train": train, "index": index}
     return compare(query, gallery, chain, **options).rank(protocol, max_rank=max_rank)
 
@@ -91,7 +90,8 @@ def compare(
         ValueError: as `evaluate`, before the first step is applied.
     """
     chain = Chain.parse(chain)
-    _check(query, gallery, memory_limit, index)
+    check_options(metric=metric, memory_limit=memory_limit, index=index)
+    _check(query, gallery)
     chain.check_needs(_known(query, gallery, train))
     comparison = Comparison(query, gallery, Metric(metric), train, memory_limit, index)
     for step in chain.steps:
@@ -111,10 +111,24 @@ def _known(query: RetrievalSet, gallery: RetrievalSet, train: Sightings | None) 
     return known | ({"training times"} if train is not None else set())
 
 
-def _check(query: RetrievalSet, gallery: RetrievalSet, memory_limit: int | None, index: str) -> None:
+def check_options(
+    *,
+    metric: str = "euclidean",
+    protocol: Protocol | str = "market1501",
+    memory_limit: int | None = None,
+    index: str = "exact",
+) -> None:
+    """Tell before any work what `evaluate` would refuse of its options; raises ValueError as it does."""
+    Metric(metric)
+    protocol_named(protocol)
+    check_limit(memory_limit)
+    if index is None or isinstance(index, str) and index not in INDEXES:
+        raise ValueError(f"unknown index {index!r}; choose from {', '.join(INDEXES)}")
+
+
+def _check(query: RetrievalSet, gallery: RetrievalSet) -> None:
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
-    check_limit(memory_limit)
-    if isinstance(index, str) and index not in INDEXES:
-        raise ValueError(f"unknown index {index!r}; choose from {', '.join(INDEXES)}")
+    if not (len(query) and len(gallery)):
+        raise ValueError(f"expected a query and a gallery image at least, got {len(query)} and {len(gallery)}")

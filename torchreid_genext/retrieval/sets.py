@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol
-from torchreid_genext.retrieval.neighbours import check_features, name_rows
+from torchreid_genext.retrieval.neighbours import check_rows, name_rows
 
 __all__ = ["RetrievalSet", "Sightings", "Unmatched", "unmatched_queries"]
 
@@ -34,8 +34,11 @@ class RetrievalSet:
 
         blank: whether the features of each image were zeros, (N,) on their device; found by itself.
 
+    It may have no rows, as a shard of ``sharded.evaluate``; elsewhere that is refused.
+
     Raises:
-        ValueError: if lengths differ, labels are no whole numbers, or features are empty or not finite.
+        ValueError: if lengths differ, labels are no whole numbers, or features have no width or are not
+            finite.
     """
 
     features: Tensor
@@ -47,7 +50,7 @@ class RetrievalSet:
     blank: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", check_features(_tensor(self.features)))
+        object.__setattr__(self, "features", check_rows(_tensor(self.features)))
         object.__setattr__(self, "blank", _blank_rows(self.features, self.paths))
         if self.generated is not None:
             object.__setattr__(self, "generated", _tensor(self.generated))
@@ -73,7 +76,7 @@ class RetrievalSet:
         if len(features) != len(self):
             raise ValueError(f"expected {len(self)} features, one for each image, got {len(features)}")
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        return _unchecked(**columns | {"features": check_features(features)})
+        return _unchecked(**columns | {"features": check_rows(features)})
 
     @property
     def has(self) -> set[str]:
@@ -201,7 +204,16 @@ def _list_queries(queries: Sequence[tuple[int, int]], why: str, shown: int = 8) 
 
 def _tensor(values: object) -> Tensor:
     """Floating arrays of NumPy, or anything it makes arrays of, as tensors; tensors as they are."""
-    return values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if isinstance(values, Tensor):
+        return values
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"expected features of shape (N, D), got {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"expected features to be floating numbers, got {array.dtype}")
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.as_tensor(np.require(native, requirements=("C", "W")))  # torch takes no other layout
 
 
 def _blank_rows(features: Tensor, paths: Sequence[str] | None) -> Tensor:
@@ -224,7 +236,7 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row (1, N) is taken, too."""
     rule = f"expected {name} to be whole numbers of shape (N,)"
     try:
-        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        array = _array(values)
     except ValueError as error:
         raise ValueError(f"{rule}, got {error}") from error
     if array.dtype.kind in "USO":
@@ -233,4 +245,13 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
         raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
+    if len(array) and not -(2.0**63) <= float(array.min()) <= int(array.max()) < 2**63:
+        raise ValueError(f"{rule} below 2**63, got {array.min()} .. {array.max()}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _array(values: object) -> np.ndarray:
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
 from torchreid_genext.retrieval._blocks import check_limit
 from torchreid_genext.retrieval._counting import Gallery, Tally
-from torchreid_genext.retrieval._numerics import unit
+from torchreid_genext.retrieval._numerics import full_precision, unit
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.metrics import (
@@ -42,6 +42,7 @@ _STEPS = ("l2", "nfc", "rerank")
 Measured = Callable[[int, RetrievalSet, slice, slice], Tensor]
 
 
+@full_precision()
 def evaluate(
     query: RetrievalSet,
     gallery: RetrievalSet,
@@ -55,8 +56,8 @@ def evaluate(
     """Apply a chain to shards of both sets, and rank the whole gallery for each query.
 
     Args:
-        query: shard of this process, one image at least.
-        gallery: its shard of what is searched, one image at least.
+        query: shard of this process; it may have no rows.
+        gallery: its shard of what is searched, likewise.
         chain: of the steps ``l2``, ``nfc`` (neighbours of any camera, each set on its own) and ``rerank``.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.
@@ -74,7 +75,7 @@ def evaluate(
     chain, protocol = processes.agreed(
         lambda: _checked(query, gallery, chain, metric, protocol, memory_limit)
     )
-    chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": memory_limit}
+    chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": str(memory_limit)}
     processes.same(width=query.features.shape[1], **chosen)
     comparison = Comparison(query, gallery, Metric(metric), memory_limit=memory_limit)
     for step in chain.steps:
@@ -99,6 +100,8 @@ def _checked(
     protocol = protocol_named(protocol)
     if protocol.curve != "cmc":  # a sampled curve wants whole rows, which no process has
         raise ValueError(f"expected a protocol whose curve is a CMC in shards, got {protocol.name}")
+    for whose, images in (("queries", query), ("gallery images", gallery)):
+        protocol.check_cameras(images.camids, whose)
     check_limit(memory_limit)
     Metric(metric)
     chain = Chain.parse(chain)
@@ -122,6 +125,7 @@ def _check_step(step: Step) -> None:
 def _changed(comparison: Comparison, step: Step, group: dist.ProcessGroup | None) -> Comparison:
     if step.name == "l2":
         return step(comparison)
+    comparison = comparison.with_measure(replace(comparison.measure, steady=True))
 
     def normalized(features: Tensor, wanted: bool) -> Tensor:
         return unit(features) if wanted else features
@@ -167,25 +171,41 @@ def _ranked(
 ) -> Ranking:
     query, gallery = comparison.query, comparison.gallery
     shards = Shards(len(gallery), processes)
-    labels = protocol.gallery(gallery.pids.numpy(), gallery.camids.numpy(), first=shards.offset)
+    labels = protocol.gallery(gallery.pids.numpy(), _cameras(gallery).numpy(), first=shards.offset)
+    if not shards.total:
+        raise ValueError("expected a gallery image on one process at least, got none")
     largest = max(shards.sizes)
-    columns = (values.to(processes.device) for values in (query.pids, query.camids))
+    columns = (values.to(processes.device) for values in (query.pids, _cameras(query)))
     for source, values in Shards(len(query), processes).visits(query.features, *columns):
         visiting = RetrievalSet(*values)
-        block = functools.partial(measured, source, visiting)
+        block = _blank_last(functools.partial(measured, source, visiting), gallery)
         limit = comparison.memory_limit  # of the largest gallery, since all must make the same blocks
         shape = block_shape(len(visiting), largest, limit, whole_rows=whole_rows)
         blocks = Blocks(block, len(gallery), shape[1])
         tallies = [
             _tallied(visiting, labels, blocks, rows, processes)
-            for rows in row_blocks(len(visiting), shape[0])
+            for rows in row_blocks(len(visiting), max(1, shape[0]))
         ]
         if source == processes.rank:
+            tallies = tallies or [Tally(labels, visiting.pids.numpy(), visiting.camids.numpy())]
             ranking = Ranking.concatenate([Ranking.of(tally, protocol) for tally in tallies])
     everyone = _everyones(ranking, processes)
     if not everyone.valid.any():
         raise ValueError("expected a query with a match in the gallery, got none on any process")
     return everyone
+
+
+def _cameras(images: RetrievalSet) -> Tensor:
+    return torch.zeros_like(images.pids) if images.camids is None else images.camids
+
+
+def _blank_last(
+    measured: Callable[[slice, slice], Tensor], gallery: RetrievalSet
+) -> Callable[[slice, slice], Tensor]:
+    """Distances with those of images whose features were zeros infinite, as ``Comparison.distances``."""
+    if not gallery.blank.any():
+        return measured
+    return lambda rows, columns: measured(rows, columns).masked_fill(gallery.blank[columns], math.inf)
 
 
 def _tallied(

@@ -15,7 +15,7 @@ from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps.nfc import members_in_order, sum_members
 
-__all__ = ["check_shard", "merge", "nearest", "nearest_in", "nfc"]
+__all__ = ["merge", "nearest", "nearest_in", "nfc"]
 
 
 @full_precision()
@@ -48,9 +48,10 @@ def nearest(
         RuntimeError: if no process group is initialised, or another process has ended.
     """
     processes = Processes(x.device, group)
+    processes.same(compared="with itself" if y is None else "with y")
     y_own = x if y is None else y
     x, y_own = processes.agreed(
-        lambda: (check_shard(x, "x"), check_shard(y_own, "y"), check_limit(memory_limit))[:2]
+        lambda: (neighbours.check_rows(x, "x"), neighbours.check_rows(y_own, "y"), check_limit(memory_limit))[:2]
     )
     _check(processes, x, y_own, k)
     # One scale for all: distances of single shards may be infinite, and then their order is lost.
@@ -123,7 +124,7 @@ def nfc(
         ValueError, RuntimeError: as ``nearest``.
     """
     processes = Processes(features.device, group)
-    own = processes.agreed(lambda: check_shard(features))
+    own = processes.agreed(lambda: neighbours.check_rows(features))
     shards = Shards(len(own), processes)
     k1, k2 = processes.agreed(lambda: _counts(shards.total, k1, k2))
     processes.same(k1=k1, k2=k2)
@@ -160,14 +161,6 @@ def _mutual_pairs(lists: Tensor, shards: Shards, k2: int) -> tuple[Tensor, Tenso
         returned.append((theirs == row[part, None] + shards.offset).any(1))
     returned = torch.cat(returned)
     return row[returned], neighbour[returned]
-
-
-def check_shard(features: Tensor, name: str = "features") -> Tensor:
-    """As ``neighbours.check_features``, but a shard may have no rows."""
-    empty = isinstance(features, Tensor) and features.ndim == 2 and len(features) == 0
-    if empty and features.is_floating_point():
-        return features.detach().to(torch.float32)
-    return neighbours.check_features(features, name)
 
 
 def _check(processes: Processes, x: Tensor, y: Tensor, k: int) -> None:

@@ -20,7 +20,7 @@ from torchreid_genext.retrieval._numerics import full_precision, magnitude, resc
 from torchreid_genext.retrieval._reciprocal import SparseRows, expand_locally
 from torchreid_genext.retrieval.comparison import METRICS
 from torchreid_genext.retrieval.comparison import distances as squared_distances
-from torchreid_genext.retrieval.neighbours import check_features
+from torchreid_genext.retrieval.neighbours import check_rows
 from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, counts_of, encode
 from torchreid_genext.retrieval.sharded.neighbours import merge, nearest_in
 from torchreid_genext.retrieval.sharded.processes import Processes
@@ -45,8 +45,8 @@ def k_reciprocal(
     """Re-ranked distances of this process's queries to the whole gallery.
 
     Args:
-        q_features: shard of this process (q, D), one row at least.
-        g_features: shard of this process (g, D), one row at least.
+        q_features: shard of this process (q, D); it may have no rows.
+        g_features: shard of this process (g, D), likewise.
         metric: see ``reranking.k_reciprocal``, as are the numbers, which count all images.
         memory_limit: bytes of working memory; lists and descriptions of all images come on top.
         group: processes that hold the shards; None is the whole world.
@@ -92,7 +92,8 @@ class Reranking:
     ) -> None:
         self.metric = metric
         self.query, self.gallery = processes.agreed(lambda: self._checked(query, gallery))
-        processes.same(width=self.query.shape[1])
+        options = {"metric": metric, "lambda_value": str(lambda_value), "memory_limit": str(memory_limit)}
+        processes.same(width=self.query.shape[1], **options)
         self.scale = scale_of(max(processes.numbers(magnitude(self.query, self.gallery))))
         self.query, self.gallery = self.prepared(self.query), self.prepared(self.gallery)
         self.query_shards = Shards(len(query), processes)
@@ -128,7 +129,7 @@ class Reranking:
         return unit(features) if self.metric == "cosine" else rescaled(features, self.scale)
 
     def _checked(self, query: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
-        query, gallery = check_features(query, "query features"), check_features(gallery, "gallery features")
+        query, gallery = check_rows(query, "query features"), check_rows(gallery, "gallery features")
         if query.shape[1] != gallery.shape[1]:
             widths = f"{query.shape[1]} and {gallery.shape[1]}"
             raise ValueError(f"expected query and gallery features of one width, got {widths}")
@@ -164,7 +165,7 @@ class Reranking:
         greatest = x.new_zeros(len(x))
         for features, shards, _ in self._sets():
             for _, (visiting,) in shards.visits(features):
-                for rows in blocks_within(len(x), 4 * len(visiting), self.memory_limit):
+                for rows in blocks_within(len(x) if len(visiting) else 0, 4 * len(visiting), self.memory_limit):
                     farthest = squared_distances(x[rows], visiting).amax(1)
                     torch.maximum(greatest[rows], farthest, out=greatest[rows])
         return greatest

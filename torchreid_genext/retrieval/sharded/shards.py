@@ -19,7 +19,7 @@ class Shards:
 
     Attributes:
         processes: that hold the rows.
-        sizes: rows of each process; none may be zero.
+        sizes: rows of each process, which may be zero.
         starts: place of the first row of each process in the whole.
         offset: that of this process.
         total: rows of all.

@@ -160,7 +160,8 @@ def _check_range(what: str, item: Field, value: float) -> None:
     inside = rule["least"] <= value <= rule["most"] and (value > rule["above"] or rule["above"] == -math.inf)
     if not inside or (math.isinf(value) and not rule["infinite"]):
         kind = "an integer" if item.type == "int" else "a number"
-        raise ValueError(f"{what} to be {kind} {' and '.join(bounds)}, got {value!r}")
+        rule = " ".join(filter(None, (kind, " and ".join(bounds))))
+        raise ValueError(f"{what} to be {rule}, got {value!r}")
 
 
 def on_each(
