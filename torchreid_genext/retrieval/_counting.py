@@ -12,6 +12,7 @@ the ones with a smaller gallery index.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -242,8 +243,11 @@ def _count_before(block: Tensor, values: Tensor, places: Tensor, excluded: Tenso
     by_index = _slots_by_index(row, nearest, column, values, places, block.shape[1])
     slots.masked_fill_(excluded, width)
     tied = [_strangers_before(row, some, values) for some in (nearest, farthest, by_index)]
-    rows = torch.arange(len(block), device=block.device, dtype=torch.int32)[:, None]
-    at_most = _counted(slots.add_((width + 1) * rows), values)
+    rows, columns = (torch.arange(n, device=block.device, dtype=torch.int32) for n in block.shape)
+    # Most strangers come after all matches: neighbours add to counters of their own, not all to one.
+    lanes = max(1, min(32, len(columns) // (8 * (width + 1))))
+    slots.add_((width + 1) * lanes * rows[:, None]).add_((width + 1) * (columns % lanes))
+    at_most = _counted(slots, values, lanes)
     nearer = at_most - tied[0] + tied[1]
     return torch.stack([nearer, at_most - nearer, tied[2] - tied[1]])
 
@@ -263,11 +267,11 @@ def _strangers_before(row: Tensor, slot: Tensor, values: Tensor) -> Tensor:
     return _counted((values.shape[1] + 1) * row + slot, values)
 
 
-def _counted(slots: Tensor, values: Tensor) -> Tensor:
+def _counted(slots: Tensor, values: Tensor, lanes: int = 1) -> Tensor:
     """How many strangers (B, m) have a slot up to each, from the slots of all rows, one after the other."""
-    rows, width = values.shape
-    counts = slots.flatten().bincount(minlength=rows * (width + 1))
-    return counts.view(rows, width + 1)[:, :width].cumsum(1)
+    shape = len(values), lanes, values.shape[1] + 1
+    counts = slots.flatten().bincount(minlength=math.prod(shape)).view(shape)
+    return counts.sum(1)[:, :-1].cumsum(1)
 
 
 def sampled_curves(
