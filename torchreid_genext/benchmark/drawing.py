@@ -15,7 +15,13 @@ from torch.nn.functional import normalize
 from torchreid_genext import checkpoints, visualization
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.ranklists import Place, ranked_lists
-from torchreid_genext.retrieval.protocol import Chain, Comparison, Protocol, Report, RetrievalSet
+from torchreid_genext.retrieval.protocol import (
+    Chain,
+    Comparison,
+    Protocol,
+    Report,
+    RetrievalSet,
+)
 from torchreid_genext.retrieval.steps import SpatioTemporal
 from torchreid_genext.visualization import Bar, Hit, RankedQuery, Transition
 

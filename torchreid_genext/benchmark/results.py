@@ -8,7 +8,13 @@ from typing import Any
 
 from torchreid_genext.benchmark.settings import Backbone
 from torchreid_genext.data.generated import Coverage
-from torchreid_genext.retrieval.protocol import Comparison, Report, RetrievalSet, Sightings, compare
+from torchreid_genext.retrieval.protocol import (
+    Comparison,
+    Report,
+    RetrievalSet,
+    Sightings,
+    compare,
+)
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchreid_genext import config
-from torchreid_genext.benchmark import drawing, extracting, rank_lists, settings, writing
+from torchreid_genext.benchmark import (
+    drawing,
+    extracting,
+    rank_lists,
+    settings,
+    writing,
+)
 from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.memory import PeakMemory
-from torchreid_genext.benchmark.results import Difference, Measurement, PrecisionEffect, Result
+from torchreid_genext.benchmark.results import (
+    Difference,
+    Measurement,
+    PrecisionEffect,
+    Result,
+)
 from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import (

@@ -25,7 +25,13 @@ from torchreid_genext import checkpoints, config
 from torchreid_genext.benchmark import settings, study
 from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.settings import Images
-from torchreid_genext.retrieval.protocol import Chain, Report, RetrievalSet, Sightings, expand_chains
+from torchreid_genext.retrieval.protocol import (
+    Chain,
+    Report,
+    RetrievalSet,
+    Sightings,
+    expand_chains,
+)
 from torchreid_genext.retrieval.sets import unmatched_queries
 
 if TYPE_CHECKING:

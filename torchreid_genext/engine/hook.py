@@ -22,7 +22,12 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.augmented import plain_name
 from torchreid_genext.data.filenames import global_frames, has_frames
-from torchreid_genext.data.generated import FOLDERS, check_generated, collect_features, find_generated
+from torchreid_genext.data.generated import (
+    FOLDERS,
+    check_generated,
+    collect_features,
+    find_generated,
+)
 from torchreid_genext.data.smoothing import restore_labels, smooth_generated
 from torchreid_genext.engine.console import show_results
 from torchreid_genext.engine.reading import Pictures, tolerant_loader
@@ -227,7 +232,9 @@ class _Evaluation:
         """Draw what the store lacks of generated images of these."""
         if "data" not in self.cfg:
             raise ValueError("expected the whole configuration for ipg.generate, got its node genext")
-        from torchreid_genext.recipes import ipg_images  # diffusers takes seconds to import
+        from torchreid_genext.recipes import (
+            ipg_images,  # diffusers takes seconds to import
+        )
 
         ipg_images.complete(self.cfg, {split: paths}, plain_name(self.cfg.data.targets[0]))
 

@@ -22,7 +22,12 @@ import torch
 from torch import Tensor
 
 from torchreid_genext.precision import cpu_has
-from torchreid_genext.retrieval._blocks import DEFAULT_MEMORY_LIMIT, blocks, check_count, check_limit
+from torchreid_genext.retrieval._blocks import (
+    DEFAULT_MEMORY_LIMIT,
+    blocks,
+    check_count,
+    check_limit,
+)
 from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
 from torchreid_genext.retrieval._numerics import full_precision, scaled
 

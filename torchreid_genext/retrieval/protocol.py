@@ -15,7 +15,12 @@ from dataclasses import replace
 from torchreid_genext.retrieval._blocks import check_count, check_limit
 from torchreid_genext.retrieval.chain import Chain, expand_chains
 from torchreid_genext.retrieval.comparison import METRICS, Comparison, Metric, distances
-from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol, Ranking, protocol_named
+from torchreid_genext.retrieval.metrics import (
+    PROTOCOLS,
+    Protocol,
+    Ranking,
+    protocol_named,
+)
 from torchreid_genext.retrieval.neighbours import INDEXES
 from torchreid_genext.retrieval.report import Report, bootstrap, bootstrap_difference
 from torchreid_genext.retrieval.sets import RetrievalSet, Sightings

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from torchreid_genext.retrieval import neighbours
 from torchreid_genext.retrieval._blocks import check_limit
-from torchreid_genext.retrieval._numerics import full_precision, magnitude, rescaled, scale_of
+from torchreid_genext.retrieval._numerics import (
+    full_precision,
+    magnitude,
+    rescaled,
+    scale_of,
+)
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps.nfc import members_in_order, sum_members

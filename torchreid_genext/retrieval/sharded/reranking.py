@@ -16,12 +16,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks_within
-from torchreid_genext.retrieval._numerics import full_precision, magnitude, rescaled, scale_of, unit
+from torchreid_genext.retrieval._numerics import (
+    full_precision,
+    magnitude,
+    rescaled,
+    scale_of,
+    unit,
+)
 from torchreid_genext.retrieval._reciprocal import SparseRows, expand_locally
 from torchreid_genext.retrieval.comparison import METRICS
 from torchreid_genext.retrieval.comparison import distances as squared_distances
 from torchreid_genext.retrieval.neighbours import check_rows
-from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, counts_of, encode
+from torchreid_genext.retrieval.reranking import (
+    KReciprocal,
+    check_ranges,
+    counts_of,
+    encode,
+)
 from torchreid_genext.retrieval.sharded.neighbours import merge, nearest_in
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards

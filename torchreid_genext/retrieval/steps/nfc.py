@@ -13,7 +13,10 @@ from torch import Tensor
 from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.comparison import Comparison
-from torchreid_genext.retrieval.neighbourhoods import cross_camera_neighbours, nearest_by
+from torchreid_genext.retrieval.neighbourhoods import (
+    cross_camera_neighbours,
+    nearest_by,
+)
 from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
