@@ -38,11 +38,6 @@ _ENOUGH_ROWS = 64  # for a product to run at speed
 _TILE_ROWS = 512
 
 
-def _is_whole(value: object) -> bool:
-    """Whether it is an integer or None."""
-    return isinstance(value, Integral | None) and not isinstance(value, bool)
-
-
 @dataclass(frozen=True)
 class Ranking:
     """What the ranks of its matches say of each query; NaN or 0 where a query has no match in the gallery.

@@ -124,3 +124,8 @@ def protocol_named(protocol: Protocol | str) -> Protocol:
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is an integer or None."""
+    return isinstance(value, Integral | None) and not isinstance(value, bool)
