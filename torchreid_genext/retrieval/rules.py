@@ -15,6 +15,7 @@ A query without any match has an average precision of 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from numpy.typing import ArrayLike
 
@@ -98,6 +99,11 @@ class Protocol:
         return Gallery(pids, camids, junk_pid=self.junk_pid, own_camera=self.own_camera, first=first)
 
 
+def _is_whole(value: object) -> bool:
+    """Whether it is an integer or None."""
+    return isinstance(value, Integral | None) and not isinstance(value, bool)
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -124,8 +130,3 @@ def protocol_named(protocol: Protocol | str) -> Protocol:
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]
-
-
-def _is_whole(value: object) -> bool:
-    """Whether it is an integer or None."""
-    return isinstance(value, Integral | None) and not isinstance(value, bool)
