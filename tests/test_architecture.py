@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "config": {"checkpoints", "retrieval"},
     "data": {"checkpoints", "compat"},
     "download": {"checkpoints"},
-    "engine": {"checkpoints", "compat", "config", "data", "recipes", "retrieval"},
+    "engine": {"checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
     "extraction": {"checkpoints", "compat", "data"},
     "generation": {"checkpoints", "compat", "data", "extraction", "visualization"},
     "generators": {"checkpoints", "compat", "precision"},

@@ -91,7 +91,7 @@ def test_table_has_a_line_for_each_chain(cfg: CfgNode) -> None:
         assert any(
             line.startswith(report.chain) and f"{report.mAP * 100:.2f}" in line for line in text.splitlines()
         )
-    assert text.startswith("synthreid_tiny: ") and "osnet_x0_25: " in text
+    assert text.startswith("synthreid_tiny: ") and "osnet_x0_25 (random weights): " in text
 
 
 def test_merged_configuration_repeats_the_run(cfg: CfgNode) -> None:
