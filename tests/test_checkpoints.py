@@ -531,6 +531,8 @@ PREFIXES = [
     "base.",
     "backbone.",
     "model.module.",
+    "module.encoder_q.",
+    "student.net.",
 ]
 
 

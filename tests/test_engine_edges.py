@@ -1,4 +1,4 @@
-"""Keys of an evaluation that cannot work are told by `attach`, before a training, and none is without effect."""
+"""Keys that cannot work are told by `attach`, before a training, and none is without effect."""
 
 from __future__ import annotations
 

@@ -322,7 +322,8 @@ def test_sets_without_cameras_and_autocast_change_nothing(found: dict, count: in
     plain = protocol.evaluate(*bare, protocol=PLAIN)
     cosine = protocol.evaluate(images(1), images(2), metric="cosine")
     for part in found[count]:
-        np.testing.assert_allclose(part["no cameras"]["average_precision"], plain.average_precision, atol=1e-12)
+        precision = part["no cameras"]["average_precision"]
+        np.testing.assert_allclose(precision, plain.average_precision, atol=1e-12)
         for name in ("pessimistic_precision", "optimistic_precision"):
             ours, one = part["autocast"][name], getattr(cosine.ranking, name)
             np.testing.assert_allclose(ours, one, atol=1e-12)

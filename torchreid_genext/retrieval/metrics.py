@@ -70,7 +70,7 @@ class Protocol:
         note: what a reader of the figures must know; part of the label.
 
     Raises:
-        ValueError: if the curve or the denominator is unknown, the seed is negative, or a field of another type.
+        ValueError: if a field is of another type or unknown, or the seed is negative.
     """
 
     name: str
