@@ -452,7 +452,7 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
     if tuple(block.shape) != shape:
         raise ValueError(f"expected distances of shape {shape}, got {tuple(block.shape)}")
     if block.min() != block.min():  # NaN: every match would rank first
-        bad = np.flatnonzero(np.isnan(np.asarray(block.tolist())).any(1))
+        bad = np.flatnonzero((block != block).any(1).tolist())
         found = f"some for {len(bad)} queries, the first is {bad[0] + rows.start}"
         raise ValueError(f"expected distances without NaN, got {found}")
     return block
