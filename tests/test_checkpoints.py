@@ -533,6 +533,8 @@ PREFIXES = [
     "base.",
     "backbone.",
     "model.module.",
+    "module.encoder_q.",
+    "student.net.",
 ]
 
 

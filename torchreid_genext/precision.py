@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["DTYPES", "PRECISIONS", "autocast", "computes_bf16", "cpu_has", "resolve"]
+__all__ = ["DTYPES", "PRECISIONS", "autocast", "comparison_device", "computes_bf16", "cpu_has", "resolve"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("auto", *DTYPES)

@@ -56,6 +56,21 @@ def cliques() -> torch.Tensor:
     return (centres[people] + 0.1 * torch.randn(93, 20, generator=generator))[:91]
 
 
+PLAIN = protocol.Protocol("plain", own_camera=True)
+
+
+def blank(gallery: RetrievalSet) -> RetrievalSet:
+    """The same set, some of whose features are zeros."""
+    features = gallery.features * (torch.arange(91) % 10 > 0)[:, None]
+    return RetrievalSet(features, gallery.pids, gallery.camids)
+
+
+def without(bare: int, rank: int, count: int) -> slice:
+    """Shards of which one process holds none."""
+    ends = [91 * step // (count - 1) for step in range(count)]
+    return slice(0, 0) if rank == bare else slice(*ends[rank - (rank > bare) :][:2])
+
+
 def shard(rank: int, count: int) -> slice:
     start = sum(SIZES[count][:rank])
     return slice(start, start + SIZES[count][rank])
@@ -85,6 +100,14 @@ def results(rank: int, count: int) -> dict[str, Any]:
     for chain in CHAINS:
         found[chain] = vars(sharded.evaluate(query, gallery, chain))
     found["streid"] = vars(sharded.evaluate(query, gallery, protocol="streid", memory_limit=3000))
+    uneven = images(1).select(without(0, rank, count)), images(2).select(without(count - 1, rank, count))
+    for chain in CHAINS:
+        found[f"uneven {chain}"] = vars(sharded.evaluate(*uneven, chain))
+        found[f"blank {chain}"] = vars(sharded.evaluate(query, blank(images(2)).select(own), chain))
+    without_cameras = RetrievalSet(query.features, query.pids), RetrievalSet(gallery.features, gallery.pids)
+    found["no cameras"] = vars(sharded.evaluate(*without_cameras, protocol=PLAIN))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found["autocast"] = vars(sharded.evaluate(query, gallery, metric="cosine"))
     found["problems"] = [problem(rank, act) for act in problems(rank, x[own], query, gallery)]
     return found
 
@@ -108,6 +131,13 @@ def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: Retrieval
         lambda: sharded.evaluate(query, gallery, metric="manhattan"),
         lambda: sharded.k_reciprocal(x, x, k1=True),
         lambda: sharded.nearest(x, k=2, memory_limit=rank - 1),
+        lambda: sharded.k_reciprocal(x, x, lambda_value=0.1 * (rank + 1)),
+        lambda: sharded.k_reciprocal(x, x, metric=("euclidean", "cosine")[min(rank, 1)]),
+        lambda: sharded.k_reciprocal(x, x, memory_limit=4000 + rank),
+        lambda: sharded.nearest(x, x if rank else None, k=2),
+        lambda: sharded.evaluate(query, gallery, memory_limit=4000 if rank else None),
+        lambda: sharded.evaluate(RetrievalSet(query.features, query.pids), gallery),
+        lambda: sharded.evaluate(query, gallery.select(slice(0, 0))),
     ]
 
 
@@ -266,3 +296,48 @@ def test_a_process_that_ends_stops_the_others_with_a_message(found: dict, count:
 def test_without_a_process_group_the_way_to_one_is_said() -> None:
     with pytest.raises(RuntimeError, match="call torch.distributed.init_process_group first"):
         sharded.nearest(torch.rand(4, 2), k=1)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_process_may_hold_no_query_or_no_gallery_image(found: dict, count: int, chain: str) -> None:
+    expected = protocol.evaluate(images(1), images(2), chain)
+    for part in found[count]:
+        found_here = part[f"uneven {chain}"]
+        np.testing.assert_allclose(found_here["average_precision"], expected.average_precision, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("chain", CHAINS)
+def test_features_of_zeros_rank_last_in_shards_too(found: dict, count: int, chain: str) -> None:
+    expected = protocol.evaluate(images(1), blank(images(2)), chain)
+    for part in found[count]:
+        found_here = part[f"blank {chain}"]
+        np.testing.assert_allclose(found_here["average_precision"], expected.average_precision, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_sets_without_cameras_and_autocast_change_nothing(found: dict, count: int) -> None:
+    bare = [RetrievalSet(some.features, some.pids) for some in (images(1), images(2))]
+    plain = protocol.evaluate(*bare, protocol=PLAIN)
+    cosine = protocol.evaluate(images(1), images(2), metric="cosine")
+    for part in found[count]:
+        precision = part["no cameras"]["average_precision"]
+        np.testing.assert_allclose(precision, plain.average_precision, atol=1e-12)
+        for name in ("pessimistic_precision", "optimistic_precision"):
+            ours, one = part["autocast"][name], getattr(cosine.ranking, name)
+            np.testing.assert_allclose(ours, one, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_arguments_that_differ_between_processes_are_refused(found: dict, count: int) -> None:
+    for part in found[count]:
+        given, metric, limit, compared, evaluated, cameras, nobody = part["problems"][-7:]
+        assert given.startswith("expected one lambda_value on all processes, got ")
+        assert metric.startswith("expected one metric on all processes")
+        assert limit.startswith("expected one memory_limit on all processes, got 400")
+        assert compared.startswith("expected one compared on all processes")
+        assert evaluated.startswith("expected one memory_limit on all processes, got ")
+        assert "None" in evaluated or "4000" in evaluated
+        assert cameras.startswith("expected cameras of the queries under protocol market1501, got none")
+        assert nobody == "expected a gallery image on one process at least, got none"

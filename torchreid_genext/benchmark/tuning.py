@@ -117,7 +117,7 @@ def tune(cfg: CfgNode) -> Tuning:
     parts = list(folds(images, keys.folds, seed=keys.seed))
     key = _key(cfg, images)
     known = _known(path, key)
-    chains.sort(key=lambda chain: repr(chain.steps) not in known)  # so that an interruption loses none of them
+    chains.sort(key=lambda chain: repr(chain.steps) not in known)  # an interruption must lose none
     sizes = [(len(query), len(gallery)) for query, gallery, _ in parts]
     tuning = Tuning(settings.dataset_name(cfg), backbone.label, keys.target, [], sizes, key)
     for number, chain in enumerate(chains, start=1):

@@ -89,10 +89,16 @@ def _peelings(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
     found = [state]
     for named in found:
         yield named
-        for prefix in _PREFIXES:
+        for prefix in (*_PREFIXES, _shared(named)):
             peeled = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
             if peeled.keys() != named.keys() and len(peeled) == len(named) and len(found) < _PEELINGS:
                 found.append(peeled)
+
+
+def _shared(names: Iterable[str]) -> str:
+    """The first part, with its dot, that all names have in common, whatever it is called; else nothing."""
+    parts = {name.partition(".")[0] + "." for name in names if "." in name}
+    return parts.pop() if len(parts) == 1 else ""
 
 
 def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Kinds:

@@ -194,7 +194,8 @@ def _checked(output: Any, images: int, kind: str) -> Tensor:
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
     if images == 1 and len(shape) == 1:
         return output[None]
-    if len(shape) < 2 or shape[0] != images or set(shape[2:]) - {1} or not output.is_floating_point():
+    fits = len(shape) >= 2 and shape[0] == images and shape[1] and set(shape[2:]) <= {1}
+    if not fits or not output.is_floating_point():
         rule = f"expected features (B, D) from {kind} in evaluation mode, got {_described(output)}"
         raise ValueError(f"{rule} for {images} images; wrap it in a module that returns the features alone")
     return output.flatten(1)

@@ -336,13 +336,10 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
     shape = (rows.stop - rows.start, columns.stop - columns.start)
     if tuple(block.shape) != shape:
         raise ValueError(f"expected distances of shape {shape}, got {tuple(block.shape)}")
-    if (lowest := block.min()) != lowest:  # NaN compares as "not nearer": every match would rank first
-        values = block.cpu().numpy() if isinstance(block, Tensor) else block
-        bad = np.flatnonzero(np.isnan(values).any(1))
-        first = bad[0] + rows.start
-        raise ValueError(
-            f"expected distances without NaN, got some for {len(bad)} queries, the first is {first}"
-        )
+    if (lowest := block.min()) != lowest:  # NaN: every match would rank first
+        bad = np.flatnonzero((block != block).any(1).tolist())
+        found = f"some for {len(bad)} queries, the first is {bad[0] + rows.start}"
+        raise ValueError(f"expected distances without NaN, got {found}")
     return block
 
 

@@ -28,8 +28,8 @@ from torchreid_genext.retrieval.steps import STEPS, Step
 
 __all__ = [
     "METRICS", "PROTOCOLS", "STEPS", "Chain", "Comparison", "Protocol", "Ranking", "Report", "RetrievalSet",
-    "Sightings", "Step", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances", "evaluate",
-    "expand_chains", "transform",
+    "Sightings", "Step", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances",
+    "evaluate", "expand_chains", "transform",
 ]  # fmt: skip
 
 
@@ -136,4 +136,5 @@ def _check(query: RetrievalSet, gallery: RetrievalSet) -> None:
     if widths[0] != widths[1]:
         raise ValueError(f"expected query and gallery features of one width, got {widths[0]} and {widths[1]}")
     if not (len(query) and len(gallery)):
-        raise ValueError(f"expected a query and a gallery image at least, got {len(query)} and {len(gallery)}")
+        sizes = f"{len(query)} and {len(gallery)}"
+        raise ValueError(f"expected a query and a gallery image at least, got {sizes}")

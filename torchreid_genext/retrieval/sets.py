@@ -245,7 +245,7 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     array = array[0] if array.ndim == 2 and len(array) == 1 else array
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
         raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
-    if len(array) and not -(2.0**63) <= float(array.min()) <= int(array.max()) < 2**63:
+    if len(array) and not (array.min().item() >= -(2**63) and array.max().item() < 2**63):
         raise ValueError(f"{rule} below 2**63, got {array.min()} .. {array.max()}")
     return torch.from_numpy(array.astype(np.int64))
 

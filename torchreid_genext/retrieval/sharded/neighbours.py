@@ -10,12 +10,8 @@ from torch import Tensor
 
 from torchreid_genext.retrieval import neighbours
 from torchreid_genext.retrieval._blocks import check_limit
-from torchreid_genext.retrieval._numerics import (
-    full_precision,
-    magnitude,
-    rescaled,
-    scale_of,
-)
+from torchreid_genext.retrieval._numerics import full_precision, magnitude, rescaled, scale_of
+from torchreid_genext.retrieval.neighbours import check_rows
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps.nfc import members_in_order, sum_members
@@ -56,7 +52,7 @@ def nearest(
     processes.same(compared="with itself" if y is None else "with y")
     y_own = x if y is None else y
     x, y_own = processes.agreed(
-        lambda: (neighbours.check_rows(x, "x"), neighbours.check_rows(y_own, "y"), check_limit(memory_limit))[:2]
+        lambda: (check_rows(x, "x"), check_rows(y_own, "y"), check_limit(memory_limit))[:2]
     )
     _check(processes, x, y_own, k)
     # One scale for all: distances of single shards may be infinite, and then their order is lost.
@@ -129,7 +125,7 @@ def nfc(
         ValueError, RuntimeError: as ``nearest``.
     """
     processes = Processes(features.device, group)
-    own = processes.agreed(lambda: neighbours.check_rows(features))
+    own = processes.agreed(lambda: check_rows(features))
     shards = Shards(len(own), processes)
     k1, k2 = processes.agreed(lambda: _counts(shards.total, k1, k2))
     processes.same(k1=k1, k2=k2)

@@ -176,7 +176,8 @@ class Reranking:
         greatest = x.new_zeros(len(x))
         for features, shards, _ in self._sets():
             for _, (visiting,) in shards.visits(features):
-                for rows in blocks_within(len(x) if len(visiting) else 0, 4 * len(visiting), self.memory_limit):
+                own = len(x) if len(visiting) else 0  # nobody is far from nobody
+                for rows in blocks_within(own, 4 * len(visiting), self.memory_limit):
                     farthest = squared_distances(x[rows], visiting).amax(1)
                     torch.maximum(greatest[rows], farthest, out=greatest[rows])
         return greatest
