@@ -141,7 +141,8 @@ class Comparison:
             )  # fmt: skip
             asked = torch.isin(self.gallery.pids, self.query.pids)
             densities = [
-                id2(images.features, images.pids) for images in (self.query, self.gallery.select(asked))
+                id2(images.features, images.pids, memory_limit=self.memory_limit)
+                for images in (self.query, self.gallery.select(asked))
             ]
         seconds = {**self.seconds, "rank": time.perf_counter() - start}
         return Report.of(
