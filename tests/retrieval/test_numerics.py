@@ -19,6 +19,7 @@ from torchreid_genext.retrieval._blocks import blocks, blocks_within, check_limi
 from torchreid_genext.retrieval._numerics import from_fixed, products, to_fixed, unit
 from torchreid_genext.retrieval.centralization import fuse_generated, id2, nfc
 from torchreid_genext.retrieval.neighbours import at_most, nearest
+from torchreid_genext.retrieval.protocol import Report, RetrievalSet, evaluate
 from torchreid_genext.retrieval.reranking import KReciprocal, k_reciprocal, k_reciprocal_distances
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, greatest_distances
 from torchreid_genext.retrieval.steps.expansion import alpha_query_expansion, database_augmentation
@@ -334,6 +335,22 @@ def distances_of(limit: int) -> Callable[[], Tensor]:
     return lambda: reranking(slice(0, 40))
 
 
+LONG = torch.randn(600, 512, generator=torch.Generator().manual_seed(0))
+
+
+def sets_of(features: Tensor) -> tuple[RetrievalSet, RetrievalSet]:
+    rows = torch.arange(len(features))
+    images = RetrievalSet(features, rows % 150, rows // 150 % 2)
+    return images.select(slice(450)), images.select(slice(450, None))
+
+
+def evaluated(
+    chain: str, protocol: str = "market1501", features: Tensor = MANY
+) -> Callable[[int], Callable[[], Report]]:
+    sets = sets_of(features)
+    return lambda limit: lambda: evaluate(*sets, chain, protocol=protocol, memory_limit=limit)
+
+
 # A piece of work for a limit, and what may come on top of it: results, lists and sparse descriptions.
 BOUNDED: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
     "nfc": (lambda limit: lambda: nfc(MANY, k1=20, k2=2, memory_limit=limit), 1_600_000),
@@ -342,6 +359,12 @@ BOUNDED: dict[str, tuple[Callable[[int], Callable[[], Any]], int]] = {
     "id2 of one": (lambda limit: lambda: id2(MANY, torch.zeros(2000), memory_limit=limit), 200_000),
     "descriptions": (lambda limit: lambda: described(limit), 7_000_000),
     "distances": (distances_of, 700_000),
+    "evaluation": (evaluated("base"), 100_000),
+    "evaluation of long features": (evaluated("base", features=LONG), 800_000),
+    "evaluation of draws": (evaluated("base", "cuhk03"), 100_000),
+    "evaluation of normalised copies": (evaluated("l2"), 300_000),
+    "evaluation of centralized": (evaluated("nfc(k1=20,k2=2)"), 1_700_000),
+    "evaluation of re-ranked": (evaluated("rerank"), 7_000_000),
 }
 LISTS = nearest(MANY, k=20)[1]
 
@@ -353,7 +376,7 @@ def test_memory_limit_holds(name: str) -> None:
         assert peak_bytes(work(limit)) < limit + on_top
 
 
-@pytest.mark.parametrize("name", [name for name in BOUNDED if name != "descriptions"])
+@pytest.mark.parametrize("name", [n for n in BOUNDED if not n.startswith(("descriptions", "evaluation"))])
 def test_memory_limit_changes_no_bit(name: str) -> None:
     work = BOUNDED[name][0]
     assert same(work(100_000)(), work(4_000_000)())

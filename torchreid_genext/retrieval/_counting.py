@@ -30,6 +30,7 @@ Block = NDArray | Tensor  # distances of some queries (rows) from consecutive ga
 _NOBODY = np.empty(0, dtype=np.int64)
 _REPEATS = 10  # draws of the cuhk03 protocol
 _TILE = 2**23  # distances that are compared at a time on an accelerator, with 11 bytes each; 50 of a tied one
+_LOOKS = 256  # at least so many entries for each match, and a look at all of them costs less than a sort
 
 
 class Gallery:
@@ -199,11 +200,21 @@ def _count_strangers(row: NDArray, excluded: NDArray, values: NDArray, places: N
     """Strangers nearer, tied, and tied in front (3, m) of matches at ``places``, distances ascending."""
     possible = row <= values[-1]  # all that can be ranked before the last match
     possible[excluded] = False
-    near = np.sort(row[possible])
-    nearer = np.searchsorted(near, values)
-    tied = np.searchsorted(near, values, side="right") - nearer
+    nearer, tied = _below_and_equal(row[possible], values)
     in_front = _tied_in_front(row, possible, values, places) if tied.any() else tied
     return np.stack([nearer, tied, in_front])
+
+
+def _below_and_equal(near: NDArray, values: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many entries lie below each of some ascending values, and how many equal it."""
+    if len(near) >= _LOOKS * len(values):
+        counts = [
+            [np.count_nonzero(compare(near, value)) for value in values] for compare in (np.less, np.equal)
+        ]
+        return np.array(counts[0]), np.array(counts[1])
+    near = np.sort(near)
+    below = np.searchsorted(near, values)
+    return below, np.searchsorted(near, values, side="right") - below
 
 
 def _tied_in_front(row: NDArray, possible: NDArray, values: NDArray, places: NDArray) -> NDArray[np.int64]:

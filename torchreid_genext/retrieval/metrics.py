@@ -267,9 +267,9 @@ def rank_streamed(
         count(tally, blocks, rows)
         parts.append(Ranking.of(tally, protocol))
         if protocol.curve == "sampled":
-            block, labels = blocks(rows, slice(0, len(gallery))), (q_pids[rows], q_camids[rows])
+            whole, labels = slice(0, len(gallery)), (q_pids[rows], q_camids[rows])
             length = min(max_rank, len(gallery))
-            curves = sampled_curves(block, rows, *labels, gallery, length, protocol.seed)
+            curves = sampled_curves(blocks(rows, whole), rows, *labels, gallery, length, protocol.seed)
             parts[-1] = replace(parts[-1], curves=curves)
     return Ranking.concatenate(parts)
 
