@@ -129,12 +129,12 @@ def counted_waits() -> Iterator[Counter]:
 def trainings(part: Part) -> None:
     """Each recipe on SynthReID, at the sizes that users have by default."""
     genext.register()
-    size = "tiny" if part.tiny else "small"
+    name, size = ("synthreid_tiny", "tiny") if part.tiny else ("synthreid", "small")
     with tempfile.TemporaryDirectory() as root:
-        write_dataset(Path(root, f"synthreid_{size}"), size=size, progress=False)
+        write_dataset(Path(root, name), size=size, progress=False)
         for recipe, stages, multiple in TRAININGS[: 5 if part.tiny else None]:
             with part.trying(f"{', '.join(stages)}, batches x {multiple}"):
-                train(part, recipe, stages, multiple, Path(root), f"synthreid_{size}")
+                train(part, recipe, stages, multiple, Path(root), name)
 
 
 def train(
