@@ -80,10 +80,10 @@ def test_figures_are_those_of_fusion_by_hand(engine: Any, root: Path, side: str)
 
 def test_steps_follow_pose2id(root: Path) -> None:
     genext = tiny_config(*options(root), "genext.nfc.enabled", "True").genext
-    assert hooks.build_chain(genext).name == "fuse(eta=2.0)+l2+nfc"
+    assert hooks.build_chain(genext).name == "fuse(eta=2)+l2+nfc"
     genext.ipg.normalize_after, genext.nfc.enabled = False, False
-    assert hooks.build_chain(genext).name == "fuse(eta=2.0)"
-    assert hooks.build_chain(genext, normalize=True).name == "fuse(eta=2.0)+l2"
+    assert hooks.build_chain(genext).name == "fuse(eta=2)"
+    assert hooks.build_chain(genext, normalize=True).name == "fuse(eta=2)+l2"
 
 
 @pytest.fixture

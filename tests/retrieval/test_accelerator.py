@@ -169,7 +169,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nearest": lambda q, g: nearest(q, g, k=5, memory_limit=SMALL)[0],
     "whose is nearest": lambda q, g: nearest(g, k=5)[1].float(),
     "nfc": lambda q, g: nfc(g, k1=4, k2=3, memory_limit=SMALL),
-    "nfc that finds itself": lambda q, g: nfc(10 * g, self_distance=1000.0),
+    "nfc that finds itself": lambda q, g: nfc(10 * g, self_distance=1000),
     "fuse_generated": lambda q, g: fuse_generated(g, torch.stack([g, 2 * g], 1), normalize_before=True),
     "id2": lambda q, g: id2(g, torch.arange(len(g)) % 7),
     "id2 by labels there": lambda q, g: id2(g, torch.arange(len(g), device=g.device) % 7),

@@ -95,7 +95,7 @@ class Step:
     def __str__(self) -> str:
         """Text of the step: its name, and the fields that are not at their defaults."""
         values = [(item.name, getattr(self, item.name), item.default) for item in fields(self)]
-        changed = ",".join(f"{name}={value}" for name, value, default in values if value != default)
+        changed = ",".join(f"{name}={_text(value)}" for name, value, default in values if value != default)
         return f"{self.name}({changed})" if changed else self.name
 
     @classmethod
@@ -111,6 +111,12 @@ class Step:
                 choices = ", ".join(known) or "none"
                 raise ValueError(f"unknown argument {name!r} of step {cls.name}; choose from {choices}")
         return cls(**{name: _value(known[name], text) for name, text in texts.items()})
+
+
+def _text(value: object) -> str:
+    """The shortest text that means the value: 2 for 2.0."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def _value(item: Field, text: str) -> object:
