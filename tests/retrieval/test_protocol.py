@@ -175,8 +175,8 @@ def test_bootstrap_of_different_queries_is_refused(query: RetrievalSet, gallery:
         (" l2 + nfc ", "l2+nfc"),
         ("nfc(k1=2, k2=2, side=both)", "nfc"),
         ("nfc(side='gallery',k1=4)", "nfc(k1=4,side=gallery)"),
-        ("fuse(eta=2)+nfc(normalize_after=False)", "fuse(eta=2.0)+nfc(normalize_after=False)"),
-        ("nfc(self_distance=1000)", "nfc(self_distance=1000.0)"),
+        ("fuse(eta=2)+nfc(normalize_after=False)", "fuse(eta=2)+nfc(normalize_after=False)"),
+        ("nfc(self_distance=1000)", "nfc(self_distance=1000)"),
         ("nfc(self_distance=inf)", "nfc"),
     ),
 )
