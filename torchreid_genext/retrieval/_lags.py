@@ -171,10 +171,11 @@ class Sums:
         # Floats are several times as fast as integers here, and exact as long as they hold every frame.
         exact = torch.float32 if x.latest + y.latest < _EXACT else torch.float64
         x_frames, y_frames = x.frames.to(exact), y.frames.to(exact)
+        columns = self._columns(table.start, y.cameras)  # once for all of x, which has many rows a camera
         pairs = IN_CACHE if x.frames.device.type == "cpu" else _LAUNCHED
         for rows in blocks(len(x.frames), max(1, pairs // len(y.frames))):
             lag = x_frames[rows, None] - y_frames
-            places = self._places(table.start, lag, x.cameras[rows], y.cameras)
+            places = self._places(columns, lag, x.cameras[rows])
             yield rows, table.values.index_select(0, places.flatten()).view(places.shape)
 
     def lookup(

@@ -124,10 +124,11 @@ class SpatioTemporalModel(Sums):
         rows[self.pairs[:, 0], self.pairs[:, 1]] = torch.arange(len(self.pairs))
         return rows
 
-    def _places(self, start: Tensor, lag: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
-        query_later, gallery_later = (
-            _by_cameras(way, q_cameras, g_cameras) for way in (start, start.t())
-        )
+    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
+        return tuple(way.index_select(1, g_cameras) for way in (start, start.t()))
+
+    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
+        query_later, gallery_later = (way.index_select(0, q_cameras) for way in columns)
         place = torch.where(lag > 0, query_later, gallery_later)
         return place.add_(lag.abs_().div_(self.interval).floor_().clamp_(max=self.bins - 1).to(place.dtype))
 
@@ -245,12 +246,16 @@ class SignedLags(Sums):
             rows[one, other] = torch.arange(len(self.pairs))
         return rows
 
-    def _places(self, start: Tensor, lag: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
+    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
+        cameras = torch.arange(len(start), device=start.device)[:, None]
+        signs = torch.where(cameras <= g_cameras, 1.0, -1.0)
+        return start.index_select(1, g_cameras).add_(self.reach), signs
+
+    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
+        middle, signs = (each.index_select(0, q_cameras) for each in columns)
         # Rounding to even bins is the same to both sides of zero.
-        bins = lag.div_(self.interval).round_().clamp_(-self.reach, self.reach)
-        bins = torch.where(q_cameras[:, None] <= g_cameras, bins, -bins).add_(self.reach)
-        place = _by_cameras(start, q_cameras, g_cameras)
-        return place.add_(bins.to(place.dtype))
+        bins = lag.div_(self.interval).round_().clamp_(-self.reach, self.reach).mul_(signs)
+        return middle.add_(bins.to(middle.dtype))
 
 
 # Fitting takes as long as a short chain, and a chain may ask for the same model several times.
@@ -436,10 +441,6 @@ def smooth(curves: Tensor, sigma: float) -> Tensor:
     # A convolution in float64 unfolds its input: row by row, that is not more than one row's.
     rows = [functional.conv1d(row[None, None], kernel[None, None], padding=radius)[0] for row in curves]
     return torch.cat(rows)
-
-
-def _by_cameras(start: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
-    return start.index_select(0, q_cameras).index_select(1, g_cameras)
 
 
 def _share_(rows: Tensor) -> Tensor:
