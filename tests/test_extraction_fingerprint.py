@@ -108,6 +108,15 @@ def test_keys_are_the_same_after_use() -> None:
     assert here[0].key == Encoder(copy.deepcopy(here[0].network), **SIZE).key
 
 
+def test_a_precision_that_was_changed_back_is_the_same() -> None:
+    (encoder, _), before = encoders(), torch.get_float32_matmul_precision()
+    key = encoder.key
+    torch.set_float32_matmul_precision("medium")
+    changed = encoder.key
+    torch.set_float32_matmul_precision(before)
+    assert encoder.key == key != changed
+
+
 def encoders() -> list[Encoder]:
     return [Encoder(osnet(), **SIZE), Encoder(osnet(), **SIZE, precision="bf16", channels_last=True)]
 

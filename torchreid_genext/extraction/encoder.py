@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from torchreid_genext.extraction.fingerprint import fingerprint
-from torchreid_genext.extraction.process import settings, versions
+from torchreid_genext.extraction.process import effective, versions
 
 __all__ = ["PRECISIONS", "Encoder", "fold_batch_norm"]
 
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
             self.flip,
             self.device.type,
         )
-        process = (versions(), sorted(settings().items(), key=str))
+        process = (versions(), sorted(effective().items(), key=str))
         words = (_KEY_VERSION, images, inference, process, fingerprint(self.network))
         return hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -18,8 +18,9 @@ import torch
 from PIL import Image, ImageFile
 from torch import Tensor, nn
 
-__all__ = ["Parcel", "Settings", "settings", "use", "versions"]
+__all__ = ["Parcel", "Settings", "effective", "settings", "use", "versions"]
 
+_BACKENDS = "torch.backends"
 _PARTS = ("", "cudnn", "cudnn.conv", "cudnn.rnn", "cuda.matmul", "mkldnn", "mkldnn.conv", "mkldnn.matmul")
 _SHORTCUTS = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
 
@@ -38,6 +39,26 @@ def settings() -> Settings:
         with contextlib.suppress(AttributeError, RuntimeError):  # this torch has no such switch
             found[name] = read()
     return found
+
+
+def effective() -> Settings:
+    """`settings` but for names of one meaning: "none" is what the part above says, and at the top "ieee".
+
+    torch writes the latter where a precision was changed and changed back.
+    """
+    found = settings()
+    return found | {
+        f"{_BACKENDS}.{part}.fp32_precision": _inherited(found, part)
+        for part in _PARTS
+        if f"{_BACKENDS}.{part}.fp32_precision" in found
+    }
+
+
+def _inherited(found: Settings, part: str) -> str:
+    value = found.get(f"{_BACKENDS}.{part}.fp32_precision", "none")
+    if value != "none":
+        return value
+    return _inherited(found, part.rpartition(".")[0]) if part else "ieee"
 
 
 def use(wanted: Settings) -> None:
