@@ -212,12 +212,19 @@ def shown(value: Any) -> str:
 
 def filed(paths: Sequence[Path]) -> Iterator[Path]:
     """Copies of the results and their table, by card and day; of a part, the last that has rows."""
-    found = merged([json.loads(path.read_text()) for path in paths])
+    found = without_logs(merged([json.loads(path.read_text()) for path in paths]))
     stem = f"{re.sub('[^a-z0-9]+', '-', card_of(found).lower()).strip('-')}-{found['date'][:10]}"
     RESULTS.mkdir(exist_ok=True)
     for suffix, text in ((".json", json.dumps(found, indent=1) + "\n"), (".md", markdown(found))):
         (RESULTS / f"{stem}{suffix}").write_text(text)
         yield RESULTS / f"{stem}{suffix}"
+
+
+def without_logs(found: Any) -> Any:
+    """Results without what names the folders of a machine."""
+    if isinstance(found, dict):
+        return {k: without_logs(v) for k, v in found.items() if k not in ("traceback", "output")}
+    return [without_logs(each) for each in found] if isinstance(found, list) else found
 
 
 def merged(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
