@@ -381,14 +381,25 @@ from torchreid_genext.extraction import Encoder, cache, extract
 cache.SHARD = 16
 extract(Encoder(Counting(), **SIZE), sys.argv[2:], cache_dir=sys.argv[1], workers=0, progress=False)
 """
+PLANNED = """
+import sys
+from tests.test_extraction import SIZE, Counting
+from torchreid_genext.extraction import Encoder, plan
+print(plan(Encoder(Counting(), **SIZE), sys.argv[2:], sys.argv[1]).to_compute)
+"""
 
 
 def test_killed_run_loses_at_most_one_shard(images: list[str], tmp_path: Path) -> None:
-    code = [sys.executable, "-c", KILLED, str(tmp_path / "cache"), *images]
     environment = {**os.environ, "LIMIT": "35", "SIGNAL": str(int(signal.SIGKILL))}
-    process = subprocess.run(code, cwd=ROOT, env=environment, check=False)
-    assert process.returncode == -signal.SIGKILL
-    assert plan(Encoder(Counting(), **SIZE), images, tmp_path / "cache").to_compute == 8
+    killed, planned = (
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "cache"), *images],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )
+        for code in (KILLED, PLANNED)
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    assert planned.stdout.strip() == "8", planned.stderr
 
 
 def cache_file(folder: Path) -> Path:
