@@ -199,7 +199,11 @@ class Sums:
         """(C + 1, C + 1): which row is that of a query's and a gallery image's camera; the last for none."""
         raise NotImplementedError
 
-    def _places(self, start: Tensor, lag: Tensor, q_cameras: Tensor, g_cameras: Tensor) -> Tensor:
+    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
+        """What `_places` reads of the gallery's cameras, a row for each camera of a query: (C + 1, G) each."""
+        raise NotImplementedError
+
+    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
         """Where the table holds what it says of lags (b, G), which are the query's time less the other's."""
         raise NotImplementedError
 
