@@ -7,11 +7,13 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,6 +119,52 @@ def test_a_precision_that_was_changed_back_is_the_same() -> None:
     assert encoder.key == key != changed
 
 
+def test_what_torch_compile_writes_into_all_modules_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("__init__", "__setstate__"):  # undone at the end, for torch does it once in a process
+        monkeypatch.setattr(nn.Module, name, vars(nn.Module)[name])
+    monkeypatch.setattr(nn.Module, "___needs_generation_tag_patch", True, raising=False)
+    key, before = fingerprint(Net()), nn.Module.__init__
+    torch.compile(nn.ReLU(), backend="eager")(torch.zeros(2))
+    assert nn.Module.__init__ is not before
+    assert fingerprint(Net()) == key
+
+
+class Plain:
+    """What a network may name or hold."""
+
+
+class Naming(Plain, nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, Plain) else -x
+
+
+def test_what_python_keeps_at_a_class_whose_objects_are_copied_is_not_counted() -> None:
+    for name in vars(Plain).keys() & {"__slotnames__"}:
+        delattr(Plain, name)
+    key = fingerprint(Naming())
+    copy.deepcopy(Plain())
+    assert "__slotnames__" in vars(Plain)
+    assert fingerprint(Naming()) == key
+
+
+def test_paths_count_by_their_text() -> None:
+    path = Path("weights") / "best.pt"
+    key = fingerprint(Net(path=path))
+    assert str(path)
+    assert hash(path) is not None  # both are kept in the path
+    assert fingerprint(Net(path=path)) == key != fingerprint(Net(path=path.parent))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: np.random.default_rng(0), lambda: np.array([Plain(), None]), threading.Lock],
+    ids=["generator", "array of objects", "lock"],
+)
+def test_where_things_lie_in_memory_is_not_counted(make: Callable[[], Any]) -> None:
+    thing = make()
+    assert fingerprint(Net(thing=thing)) == fingerprint(Net(thing=make()))
+
+
 def encoders() -> list[Encoder]:
     return [Encoder(osnet(), **SIZE), Encoder(osnet(), **SIZE, precision="bf16", channels_last=True)]
 
@@ -198,9 +246,12 @@ def test_values_and_functions_that_code_names_count(monkeypatch: pytest.MonkeyPa
     assert len({*keys}) == 4
 
 
-def test_replaced_methods_of_torch_count(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "method"), [(nn.ReLU, "forward"), (nn.Module, "__call__")])
+def test_replaced_methods_of_torch_count(
+    kind: type[nn.Module], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = fingerprint(Net())
-    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x)
+    monkeypatch.setattr(kind, method, lambda self, x: x)
     assert fingerprint(Net()) != key
 
 
