@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import functools
 import os
 import subprocess
@@ -147,6 +148,17 @@ def test_what_python_keeps_at_a_class_whose_objects_are_copied_is_not_counted() 
     assert fingerprint(Naming()) == key
 
 
+class Sides(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+def test_members_that_a_flag_makes_when_they_are_asked_for_are_not_counted() -> None:
+    key = fingerprint(Net(sides=Sides.LEFT))
+    assert Sides.LEFT | Sides.RIGHT
+    assert fingerprint(Net(sides=Sides.LEFT)) == key != fingerprint(Net(sides=Sides.RIGHT))
+
+
 def test_paths_count_by_their_text() -> None:
     path = Path("weights") / "best.pt"
     key = fingerprint(Net(path=path))
@@ -219,6 +231,7 @@ PAIRS = {
     "classes of one name": lambda by: local(f"x.mean((2, 3)) * {by}"),
     "functions of one name": lambda by: local(("F.relu(x)", "F.gelu(x)")[by - 1]),
     "subclass": lambda by: type("Net", (Net,), {"gain": by, "__module__": __name__})(),
+    "compiled parts": lambda by: Net(act=torch.compile({1: Doubled, 2: Halved}[by]())),
     "plain tensors": lambda by: Net(gains=[torch.full((2,), by)]),
     "scripts": lambda by: torch.jit.trace(nn.Sequential(Net(stride=by)), torch.zeros(1, 3, 16, 8)),
 }

@@ -30,7 +30,7 @@ _LIBRARIES = {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "PIL"}
 # Of a class, what Python and torch.compile write there: of no effect, or not the same in each run.
 _BOOKKEEPING = {
     "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__slotnames__",
-    "__abstractmethods__", "___needs_generation_tag_patch",
+    "__abstractmethods__", "___needs_generation_tag_patch", "_value2member_map_",
     "__static_attributes__", "__annotate_func__", "__annotations_cache__", "_abc_impl", "__parameters__",
 }  # fmt: skip
 
@@ -108,6 +108,9 @@ class _Walk:
         self._add_mapping(dict(module.named_parameters()) | dict(module.named_buffers()))
 
     def _add_module(self, module: nn.Module) -> None:
+        if "_orig_mod" in module._modules:  # what torch.compile keeps beside it is of this process alone
+            self._say("compiled")
+            return self.add(module._orig_mod)
         self._add_object(module)
         for name, found in vars(type(module)).items():
             if isinstance(found, property) and name == "fingerprint":
