@@ -190,6 +190,10 @@ def scaled(by: float) -> Callable[[Tensor], Tensor]:
     return lambda x: x * by
 
 
+def defaulted(to: float) -> Callable[..., Tensor]:
+    return lambda x, by=to: x * by
+
+
 def patched(change: Callable[[nn.Module], Any]) -> nn.Module:
     net = Net()
     change(net)
@@ -219,6 +223,7 @@ def local(source: str) -> nn.Module:
 
 PAIRS = {
     "closures": lambda by: Net(act=scaled(by)),
+    "defaults": lambda by: Net(act=defaulted(by)),
     "closures in lists": lambda by: Net(parts=[scaled(by)]),
     "patched forward": lambda by: patched(lambda net: setattr(net, "forward", scaled(by))),
     "patched method": lambda by: patched(
@@ -233,6 +238,7 @@ PAIRS = {
     "subclass": lambda by: type("Net", (Net,), {"gain": by, "__module__": __name__})(),
     "compiled parts": lambda by: Net(act=torch.compile({1: Doubled, 2: Halved}[by]())),
     "plain tensors": lambda by: Net(gains=[torch.full((2,), by)]),
+    "shapes of tensors": lambda by: Net(gains=[torch.ones(2 // by, by)]),
     "scripts": lambda by: torch.jit.trace(nn.Sequential(Net(stride=by)), torch.zeros(1, 3, 16, 8)),
 }
 

@@ -66,7 +66,7 @@ def test_two_images_of_a_camera_are_enough_for_statistics() -> None:
     result = camera_norm(features, camids, epsilon=0.1)
     own = features[4:]
     torch.testing.assert_close(result[4:], (own - own.mean(0)) / (own.std(0, unbiased=False) + 0.1))
-    query, gallery = RetrievalSet(own, [1, 2], [7, 7]), RetrievalSet(features, [1, 2, 3, 1, 2, 3], camids)
+    query, gallery = RetrievalSet(own, [1, 2], [7, 7]), RetrievalSet(features + own[0], [1] * 6, camids)
     chain = "camera_norm(normalize_before=false,normalize_after=false)"
     torch.testing.assert_close(transform(query, gallery, chain).query.features, result[4:])
 
