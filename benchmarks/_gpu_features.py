@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from torchreid_genext import compat
-from torchreid_genext.extraction import Encoder, extract
 from torchreid_genext.benchmark.memory import PeakMemory
+from torchreid_genext.extraction import Encoder, extract
 from torchreid_genext.retrieval.protocol import RetrievalSet, Sightings, evaluate, transform
 
 MODELS = ("osnet_x0_25", "resnet50")

@@ -21,7 +21,7 @@ import torchreid_genext as genext
 from torchreid_genext.generators.ipg import IPGPipeline, Sampling
 from torchreid_genext.generators.ipg import sampler as ipg_sampler
 from torchreid_genext.precision import DTYPES
-from torchreid_genext.recipes import ipg as recipe
+from torchreid_genext.recipes.training import ipg as recipe
 
 SIZE = {"height": 512, "width": 256}
 TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "attention": 1, "heads": 2, "batch": 2}

@@ -18,7 +18,7 @@ from _gpu import TERA, Part, flops
 import torchreid_genext as genext
 from torchreid_genext.config import get_default_config
 from torchreid_genext.data.synthetic import write_dataset
-from torchreid_genext.recipes import gan, identity, ipg
+from torchreid_genext.recipes.training import gan, identity, ipg
 from torchreid_genext.training import Fitted, Options, fit
 
 WARM, SECONDS = 6, 3.0  # steps that are counted; of a timed training

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from torchreid_genext.data.augmentation import Augmentation
-from torchreid_genext.data.pairs import Batch
+from torchreid_genext.data.generator_batches.orders import Batch
+from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.generators.identity import OFFICIAL_WIDTHS, IdentityGenerator
 from torchreid_genext.generators.inverter import Inverter, refine
 from torchreid_genext.training.identity import GeneratorTask

@@ -34,10 +34,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import to_tensor
 
 from torchreid_genext.data.poses import draw_skeleton
-from torchreid_genext.data.standard_poses import standard_poses
+from torchreid_genext.data.poses.standard import standard_poses
 from torchreid_genext.data.synthetic.world import QUERY, shots
 from torchreid_genext.data.synthetic.writing import draw_shot
-from torchreid_genext.generators import quality
+from torchreid_genext.evaluation import quality
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
     IPGPipeline,

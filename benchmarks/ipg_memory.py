@@ -30,7 +30,7 @@ from torch.autograd.graph import saved_tensors_hooks
 import torchreid_genext as genext
 from torchreid_genext.benchmark.memory import PeakMemory
 from torchreid_genext.config import get_default_config
-from torchreid_genext.data.augmentation import Augmentation
+from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.generators.ipg import (
     Denoiser,
     IdentityProjector,
@@ -40,7 +40,7 @@ from torchreid_genext.generators.ipg import (
     without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
-from torchreid_genext.recipes import ipg
+from torchreid_genext.recipes.training import ipg
 from torchreid_genext.training.ipg import PARTS, IPGTask, learners
 
 GIB = 2**30

@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from torchreid_genext import benchmark, config
 from torchreid_genext.benchmark.settings import Backbone, Images, build_encoder, open_dataset
 from torchreid_genext.data.filenames import parse
-from torchreid_genext.data.generated import FOLDERS, Coverage
+from torchreid_genext.data.store.lookup import FOLDERS, Coverage
 from torchreid_genext.extraction import extract
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 

@@ -16,8 +16,8 @@ from torch.nn.functional import normalize
 from tests.generators.ipg.networks import embedded
 from tests.test_engine import build_engine, measure, pictures, tiny_config, tiny_datasets  # noqa: F401
 from torchreid_genext import engine as hooks
-from torchreid_genext.data.generated import FOLDERS
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.lookup import FOLDERS
 from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
 
 POSES = (1, 2)

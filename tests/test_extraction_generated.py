@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchreid_genext.data.generated import Coverage, GeneratedImages, find_generated
+from torchreid_genext.data.store.lookup import Coverage, GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder, extract, generated_features, plan_generated
 
 NAMES = [f"000{i}_c1s1_000001_00.jpg" for i in range(1, 6)]

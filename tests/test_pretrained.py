@@ -13,16 +13,17 @@ from PIL import Image
 from tests.conftest import ROOT
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.poses import draw_skeleton
-from torchreid_genext.data.standard_poses import standard_poses
+from torchreid_genext.data.poses.standard import standard_poses
 from torchreid_genext.data.synthetic import CAMERAS, Pose, View, random_identity, render
 from torchreid_genext.data.synthetic.render import render_with_joints
 from torchreid_genext.data.synthetic.standard_poses import STANDARD_POSES
-from torchreid_genext.generators import build_generator, quality
+from torchreid_genext.evaluation import quality
+from torchreid_genext.evaluation.synthetic_truth import joints, stacked
+from torchreid_genext.generators import build_generator
 from torchreid_genext.generators.deformable import person_mask
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes.samplers import ADVERSARIAL
-from torchreid_genext.recipes.truth import joints, stacked
+from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
 FOLDER = ROOT / "pretrained"
 OF_POSES = ("pg2", "deformable")

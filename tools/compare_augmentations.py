@@ -26,8 +26,8 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import benchmark, checkpoints, config, visualization
-from torchreid_genext.data.augmented import KINDS, generated_folder
-from torchreid_genext.data.mixing import shares
+from torchreid_genext.data.torchreid_training.datasets import KINDS, generated_folder
+from torchreid_genext.data.torchreid_training.ratio_batches import shares
 
 BASE, LSR = "none", "+lsr"
 VARIANTS = (BASE, "pg2", "deformable", "ipg", "camstyle", f"camstyle{LSR}")

@@ -31,12 +31,13 @@ from yacs.config import CfgNode
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.benchmark.settings import Backbone
-from torchreid_genext.data.memory import ImageTensor, load_images
+from torchreid_genext.data.images.in_memory import ImageTensor, load_images
+from torchreid_genext.evaluation import camera_truth, synthetic_truth
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.generators.ipg.sampler import prepare
 from torchreid_genext.precision import autocast, resolve
-from torchreid_genext.recipes import camera_truth, ipg_images, truth
-from torchreid_genext.recipes.samplers import ADVERSARIAL, load_generator
+from torchreid_genext.recipes.drawing import stores
+from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL, load_generator
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def evaluate_poses(
     cfg: CfgNode, arguments: argparse.Namespace, names: Sequence[str], judges: Sequence[Judge]
 ) -> None:
     folder = compat.image_dataset_folder(arguments.dataset, arguments.root)
-    trial = truth.Trial.of(folder, arguments.people)
+    trial = synthetic_truth.Trial.of(folder, arguments.people)
     made, costs = {}, []
     for name in names:
         made[TITLES[name]], cost = drawn(cfg, name, trial)
@@ -139,31 +140,31 @@ def evaluate_poses(
     candidates = {
         **made,
         "the reference": trial.references[:, None].expand_as(trial.truths),
-        "average of the pose": truth.average_images(folder, arguments.averaged)[None].expand_as(trial.truths),
+        "average of the pose": synthetic_truth.average_images(folder, arguments.averaged)[None].expand_as(trial.truths),
         "the truth": trial.truths,
     }
     size = tuple(arguments.size) if arguments.size else None
     for judge in judges:
         judged = (trial, judge.gallery, judge.features)
-        scores = {what: truth.score(each, *judged, size=size) for what, each in candidates.items()}
+        scores = {what: synthetic_truth.score(each, *judged, size=size) for what, each in candidates.items()}
         show(judge.name, POSE_COLUMNS, scores)
     print(f"\n{len(trial.pids)} people in {trial.truths.shape[1]} poses", *costs, sep="\n")
     if arguments.sheet:
-        save_sheet(truth.sheet(trial, made, arguments.shown), arguments.sheet)
+        save_sheet(synthetic_truth.sheet(trial, made, arguments.shown), arguments.sheet)
 
 
-def drawn(cfg: CfgNode, name: str, trial: truth.Trial) -> tuple[Tensor, str]:
+def drawn(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[Tensor, str]:
     """What a generator makes, and what it costs."""
     draw, parameters = ipg_drawer(cfg, trial) if name == "ipg" else adversarial_drawer(cfg, name, trial)
     begun = time.perf_counter()
-    made = truth.generate(trial, draw, batch=cfg.genext.ipg.sampling.batch_size)
+    made = synthetic_truth.generate(trial, draw, batch=cfg.genext.ipg.sampling.batch_size)
     rate = made[..., 0, 0, 0].numel() / (time.perf_counter() - begun)
     return made, f"{rate:.2f} images/s, {parameters / 1e6:.2f} million parameters"
 
 
-def ipg_drawer(cfg: CfgNode, trial: truth.Trial) -> tuple[truth.Draw, int]:
-    pipe = ipg_images.load_pipeline(cfg)
-    options = prepare(pipe, ipg_images.sampling(cfg, pipe))
+def ipg_drawer(cfg: CfgNode, trial: synthetic_truth.Trial) -> tuple[synthetic_truth.Draw, int]:
+    pipe = stores.load_pipeline(cfg)
+    options = prepare(pipe, stores.sampling(cfg, pipe))
 
     def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
         pictures = [to_pil_image(person) for person in trial.references[people]]
@@ -174,15 +175,15 @@ def ipg_drawer(cfg: CfgNode, trial: truth.Trial) -> tuple[truth.Draw, int]:
     return draw, sum(map(parameters_of, networks))
 
 
-def adversarial_drawer(cfg: CfgNode, name: str, trial: truth.Trial) -> tuple[truth.Draw, int]:
+def adversarial_drawer(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[synthetic_truth.Draw, int]:
     generator, full = loaded(cfg, name), trial.truths.shape[-2:]
     size = generator.image_size
 
     def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
-        images = truth.resized(trial.references[people], size) * 2 - 1
+        images = synthetic_truth.resized(trial.references[people], size) * 2 - 1
         points = [trial.keypoints[people], trial.targets[people, poses]]
-        inputs = (images, *(truth.at_size(each, full, size) for each in points))
-        return truth.resized(generated(cfg, generator, *inputs, generators=noise), full)
+        inputs = (images, *(synthetic_truth.at_size(each, full, size) for each in points))
+        return synthetic_truth.resized(generated(cfg, generator, *inputs, generators=noise), full)
 
     return draw, parameters_of(generator)
 
@@ -190,7 +191,7 @@ def adversarial_drawer(cfg: CfgNode, name: str, trial: truth.Trial) -> tuple[tru
 def loaded(cfg: CfgNode, name: str) -> Any:
     cfg = cfg.clone()
     cfg.genext.generator = name
-    return load_generator(cfg).to(ipg_images.fastest_device())
+    return load_generator(cfg).to(stores.fastest_device())
 
 
 def generated(cfg: CfgNode, generator: Any, *inputs: Tensor, **options: Any) -> Tensor:
@@ -212,8 +213,8 @@ def evaluate_cameras(cfg: CfgNode, arguments: argparse.Namespace, judges: Sequen
     full = trial.images.shape[-2:]
 
     def draw(images: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        inputs = (truth.resized(images, generator.image_size) * 2 - 1, source, target)
-        return truth.resized(generated(cfg, generator, *inputs), full)
+        inputs = (synthetic_truth.resized(images, generator.image_size) * 2 - 1, source, target)
+        return synthetic_truth.resized(generated(cfg, generator, *inputs), full)
 
     begun = time.perf_counter()
     made = camera_truth.restyle(trial, draw)

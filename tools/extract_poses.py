@@ -20,14 +20,14 @@ from torch import nn
 
 import torchreid_genext as genext
 from torchreid_genext import compat
-from torchreid_genext.data.detection import (
+from torchreid_genext.data.poses.detecting import (
     Extracted,
     cost_of,
     extract_poses,
     keypoint_rcnn,
     left_to_do,
 )
-from torchreid_genext.data.pose_files import read_poses, write_openpose
+from torchreid_genext.data.poses.reading import read_poses, write_openpose
 
 SPLITS = ("train", "query", "gallery")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -33,12 +33,12 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.data.augmented import generated_folder
 from torchreid_genext.data.store import ImageStore, is_store
+from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
 from torchreid_genext.generators.ipg import IPGPipeline
-from torchreid_genext.recipes import exhibition, ipg_images, strips
-from torchreid_genext.recipes.samplers import ADVERSARIAL
+from torchreid_genext.recipes.drawing import exhibition, stores, strips
+from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid"
 
@@ -124,12 +124,12 @@ def add_identity_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def fill_store(arguments: argparse.Namespace) -> None:
     cfg = configured(arguments)
-    drawing = ipg_images.Drawing(cfg, arguments.dataset)
+    drawing = stores.Drawing(cfg, arguments.dataset)
     wanted = wanted_works(arguments, drawing)
     usual = generated_folder(arguments.dataset, arguments.root, cfg.genext.generator)
     folder = Path(arguments.out_dir or usual)
     store = ImageStore(folder) if is_store(folder) else None
-    if not ipg_images.missing(store, wanted):
+    if not stores.missing(store, wanted):
         print(f"{folder} holds all {len(wanted)} pictures")
         return
     print(f"{folder}, {len(drawing.poses)} poses of each image:\n{drawing.plan(store, wanted)}", flush=True)
@@ -148,7 +148,7 @@ def configured(arguments: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def wanted_works(arguments: argparse.Namespace, drawing: ipg_images.Drawing) -> list[Work]:
+def wanted_works(arguments: argparse.Namespace, drawing: stores.Drawing) -> list[Work]:
     dataset = compat.init_image_dataset(arguments.dataset, root=arguments.root, verbose=False)
     names = arguments.split or (["train"] if arguments.generator == "camstyle" else ["query", "gallery"])
     splits = {split: getattr(dataset, split)[: arguments.limit] for split in names}
@@ -161,7 +161,7 @@ def draw_strips(arguments: argparse.Namespace) -> None:
     poses, references = strips.read_folder(arguments.pose_dir), strips.read_folder(arguments.ref_dir)
     cfg = config.load_config(arguments.config_file, arguments.opts)
     pipe = strip_pipeline(arguments)
-    how = ipg_images.sampling(cfg, pipe)
+    how = stores.sampling(cfg, pipe)
     options = {"height": how.height, "width": how.width, "num_inference_steps": how.steps}
     made = strips.write_strips(
         pipe, references, poses, arguments.out_dir or "output", official=arguments.official,
@@ -180,7 +180,7 @@ def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
         base, vae = folder / "stable-diffusion-v1-5", folder / "sd-vae-ft-mse"
         pipe = IPGPipeline.from_official(folder, arguments.base_model or base, arguments.vae or vae)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(ipg_images.fastest_device())
+    return pipe.to(stores.fastest_device())
 
 
 def draw_identities(arguments: argparse.Namespace) -> None:

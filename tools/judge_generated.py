@@ -25,14 +25,14 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.data.augmented import generated_folder
-from torchreid_genext.data.detection import keypoint_rcnn, pose_finder
-from torchreid_genext.data.generated import Read
+from torchreid_genext.data.poses.detecting import keypoint_rcnn, pose_finder
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.lookup import Read
+from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.extraction import Encoder, reader
 from torchreid_genext.generation import sheets
 from torchreid_genext.generation.quality import Gate, Joints, judge
-from torchreid_genext.recipes import ipg_images
+from torchreid_genext.recipes.drawing import stores
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained/synthreid/osnet_x0_25.safetensors"
 
@@ -97,7 +97,7 @@ def features(cfg: CfgNode) -> Read:
 
 
 def finder(weights: str) -> Joints:
-    return pose_finder(keypoint_rcnn(weights), device=ipg_images.fastest_device())
+    return pose_finder(keypoint_rcnn(weights), device=stores.fastest_device())
 
 
 def targets_of(
@@ -107,7 +107,7 @@ def targets_of(
     with Image.open(store.path(next(store.entries(split, dropped=True)))) as image:
         width, height = image.size
     cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
-    targets = ipg_images.joints(cfg, arguments.dataset, (height, width))
+    targets = stores.joints(cfg, arguments.dataset, (height, width))
     if unknown := sorted({entry.pose for entry in store.entries(split, dropped=True)} - {*targets}):
         raise ValueError(f"expected --poses with {unknown[0]!r} of {store.root}, got {', '.join(targets)}")
     return targets

@@ -6,7 +6,7 @@ python tools/train_gan.py --config-file configs/synthreid_camstyle.yaml --root r
 
 from train_gen import run
 
-from torchreid_genext.recipes import gan
+from torchreid_genext.recipes.training import gan
 
 if __name__ == "__main__":
     run(recipe=gan, stages=[], description=__doc__)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torchreid_genext as genext
 from torchreid_genext import config
-from torchreid_genext.recipes import identity
+from torchreid_genext.recipes.training import identity
 
 
 def main(

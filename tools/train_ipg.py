@@ -5,7 +5,7 @@ python tools/train_ipg.py --config-file configs/synthreid_ipg.yaml --root reid-d
 
 from train_gen import run
 
-from torchreid_genext.recipes import ipg
+from torchreid_genext.recipes.training import ipg
 
 if __name__ == "__main__":
     run(recipe=ipg, stages=["ipg"], description=__doc__)

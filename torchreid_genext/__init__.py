@@ -39,7 +39,7 @@ def register() -> None:
         ValueError: if one of our names is taken by something else.
     """
     from torchreid_genext import data
-    from torchreid_genext.data.augmented import augmented_datasets
+    from torchreid_genext.data.torchreid_training.datasets import augmented_datasets
 
     for name, factory in MODELS.items():
         compat.register_model(name, factory)
@@ -62,7 +62,7 @@ def unregister() -> None:
 
 
 def _unregister_augmented() -> None:
-    from torchreid_genext.data.augmented import is_augmented
+    from torchreid_genext.data.torchreid_training.datasets import is_augmented
 
     for name, dataset in compat.image_datasets().items():
         if is_augmented(dataset):

@@ -12,8 +12,8 @@ import torch
 
 from tests.conformance.conftest import system_tolerance, vectors
 from torchreid_genext import compat
-from torchreid_genext.data.camstyle import fake_name, parse_fake
-from torchreid_genext.data.smoothing import smoothed_cross_entropy
+from torchreid_genext.data.store.camstyle_folder import fake_name, parse_fake
+from torchreid_genext.data.torchreid_training.label_smoothing import smoothed_cross_entropy
 from torchreid_genext.retrieval.metrics import rank_matches
 from torchreid_genext.retrieval.reranking import k_reciprocal_distances
 from torchreid_genext.training.camstyle import rate_factor

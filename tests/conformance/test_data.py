@@ -34,7 +34,7 @@ def test_names_give_the_official_camera_label_and_global_frame(dataset: str, cas
 def test_heatmaps_equal_the_official_ones() -> None:
     recording = vectors("systems") / "posegan_pose.npz"
     if not recording.is_file():
-        pytest.skip("needs posegan_pose.npz (1 MB, no copy here); tests/data/test_poses.py checks the formula")
+        pytest.skip("needs posegan_pose.npz (1 MB, no copy here); tests/data/poses/test_poses.py checks the formula")
     official = np.load(recording)
     wanted = official["heatmaps"].transpose(0, 3, 1, 2)
     found = heatmaps(official["kp_from_yx"][: len(wanted)], wanted.shape[2:])

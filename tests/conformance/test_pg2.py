@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conformance.conftest import system_tolerance, vectors
+from torchreid_genext.evaluation.quality import inception_score, masked_ssim, own_range, ssim
 from torchreid_genext.generators.pg2 import (
     PG2,
     Verdict,
@@ -22,7 +23,6 @@ from torchreid_genext.generators.pg2 import (
     reconstruction_loss,
     refinement_loss,
 )
-from torchreid_genext.generators.quality import inception_score, masked_ssim, own_range, ssim
 
 METRICS, NETWORKS = "pg2_pose_loss_metrics.npz", "pg2_networks_small.npz"
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.generation.worker import MADE, POSES, draw, generator, run
-from torchreid_genext.data.claims import Claims
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.work_claims import Claims
 from torchreid_genext.generation import Filled, Work, fill, works
 from torchreid_genext.generation.work import unit_name
 

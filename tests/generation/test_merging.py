@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from torchreid_genext.data.marks import Mark
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.judgements import Mark
 from torchreid_genext.generation import manifest, merge, write_manifest
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from tests.reference import joints_in_place
-from torchreid_genext.data.images import UNREADABLE, open_image
-from torchreid_genext.data.marks import Mark, mark_file
+from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.judgements import Mark, mark_file
 from torchreid_genext.generation import quality
 from torchreid_genext.generation.quality import Gate, judge, pose_agreement, report
 

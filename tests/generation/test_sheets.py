@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchreid_genext.data.marks import Mark
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.judgements import Mark
 from torchreid_genext.generation.sheets import contact_sheet, doubtful_sheet
 
 WIDE, TALL = 104, 242  # of a cell with its surroundings

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from torchreid_genext.data.images import open_image
+from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Filled, Work, fill, works
 

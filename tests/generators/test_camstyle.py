@@ -14,17 +14,15 @@ from torch.nn import functional as F
 
 from tests import reference
 from tests.generators.networks import arrays, rand, same, seeded, snapshot
+from torchreid_genext.evaluation.camera_colors import ColorStatistics, color_distance, color_statistics
 from torchreid_genext.generators._camstyle_networks import ResNetGenerator, initialize
 from torchreid_genext.generators.camstyle import (
     CameraPair,
     CameraPairs,
     CameraStyle,
-    ColorStatistics,
     ImagePool,
     PairDiscriminator,
     PatchDiscriminator,
-    color_distance,
-    color_statistics,
     least_squares,
 )
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from torchreid_genext import compat
-from torchreid_genext.data.augmented import generated_folder
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.torchreid_training.datasets import generated_folder
 
 KEYS = [
     "model.name", "osnet_x0_25", "model.pretrained", "False", "data.sources", "['synthreid_tiny']",

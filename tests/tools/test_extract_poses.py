@@ -12,7 +12,7 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from tests.data.test_detection import tiny_keypoint_rcnn
+from tests.data.poses.test_detecting import tiny_keypoint_rcnn
 from tools import extract_poses
 from torchreid_genext import checkpoints
 from torchreid_genext.data.poses import read_market_annotations

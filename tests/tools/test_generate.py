@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_detection import tiny_keypoint_rcnn
+from tests.data.poses.test_detecting import tiny_keypoint_rcnn
 from tests.generators.ipg.networks import embedded
 from tests.generators.ipg.test_pipeline import picture
 from tools import generate, judge_generated

@@ -14,14 +14,13 @@ from torch import Tensor
 from tests.generators.networks import rand, seeded
 from tests.training.tasks import options, same
 from torchreid_genext import checkpoints
-from torchreid_genext.data.pairs import Batch
+from torchreid_genext.data.generator_batches.orders import Batch
+from torchreid_genext.evaluation.camera_colors import color_distance, color_statistics
 from torchreid_genext.generators.camstyle import (
     CameraPair,
     CameraStyle,
     PairDiscriminator,
     PatchDiscriminator,
-    color_distance,
-    color_statistics,
 )
 from torchreid_genext.training import fit
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop, rate_factor

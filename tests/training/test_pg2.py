@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tests.generators.networks import rand, seeded
 from tests.training.tasks import same
-from torchreid_genext.data.memory import ImageTensor
-from torchreid_genext.data.pairs import Partners, Shuffled
-from torchreid_genext.data.pose_pairs import PosePairs, pose_pairs
+from torchreid_genext.data.generator_batches.orders import Partners, Shuffled
+from torchreid_genext.data.generator_batches.posed_pairs import PosePairs, pose_pairs
+from torchreid_genext.data.images.in_memory import ImageTensor
 from torchreid_genext.generators.pg2 import (
     ARRANGEMENTS,
     PG2,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext.benchmark.settings import Backbone
-from torchreid_genext.data.generated import Coverage
+from torchreid_genext.data.store.lookup import Coverage
 from torchreid_genext.retrieval.protocol import (
     Comparison,
     Report,

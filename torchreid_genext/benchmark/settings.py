@@ -12,7 +12,7 @@ import torch
 
 from torchreid_genext import checkpoints, compat, config, data
 from torchreid_genext.data.filenames import global_frames
-from torchreid_genext.data.generated import GeneratedImages, find_generated
+from torchreid_genext.data.store.lookup import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.precision import comparison_device, resolve
 from torchreid_genext.retrieval.protocol import (
@@ -302,11 +302,9 @@ def with_generated(
         raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
     paths = {name: split.paths for name, split in zip(("query", "gallery"), images) if name in used}
     if paths and cfg.genext.ipg.generate:
-        from torchreid_genext.recipes import (
-            ipg_images,  # diffusers takes seconds to import
-        )
+        from torchreid_genext.recipes.drawing import stores  # diffusers takes seconds to import
 
-        ipg_images.complete(cfg, paths, dataset_name(cfg))
+        stores.complete(cfg, paths, dataset_name(cfg))
     found = {
         name: find_generated(cfg.genext.ipg.root, split.paths, name) if name in used else None
         for name, split in zip(("query", "gallery"), images)

@@ -30,7 +30,7 @@ def video_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
 
 
 def augmentation_kwargs(cfg: CfgNode) -> dict[str, Any]:
-    """Which generated images join a training split: arguments of ``data.augmented.augmenting``."""
+    """Arguments of ``torchreid_training.datasets.augmenting``: which generated images join a training split."""
     return {name: cfg.genext.augmented[name] for name in ("root", "ratio", "camera", "seed")}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import compat, config
-from torchreid_genext.data.augmented import augmenting
-from torchreid_genext.data.mixing import mix_batches, separate_softmax_engine
+from torchreid_genext.data.torchreid_training.datasets import augmenting
+from torchreid_genext.data.torchreid_training.ratio_batches import mix_batches, separate_softmax_engine
 from torchreid_genext.engine.reading import naming_damaged_files
 
 if TYPE_CHECKING:

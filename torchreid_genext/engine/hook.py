@@ -20,15 +20,15 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.data.augmented import plain_name
 from torchreid_genext.data.filenames import global_frames, has_frames
-from torchreid_genext.data.generated import (
+from torchreid_genext.data.store.lookup import (
     FOLDERS,
     check_generated,
     collect_features,
     find_generated,
 )
-from torchreid_genext.data.smoothing import restore_labels, smooth_generated
+from torchreid_genext.data.torchreid_training.datasets import plain_name
+from torchreid_genext.data.torchreid_training.label_smoothing import restore_labels, smooth_generated
 from torchreid_genext.engine.console import show_results
 from torchreid_genext.engine.reading import Pictures, tolerant_loader
 from torchreid_genext.engine.steps import build_chain, build_step
@@ -232,11 +232,9 @@ class _Evaluation:
         """Draw what the store lacks of generated images of these."""
         if "data" not in self.cfg:
             raise ValueError("expected the whole configuration for ipg.generate, got its node genext")
-        from torchreid_genext.recipes import (
-            ipg_images,  # diffusers takes seconds to import
-        )
+        from torchreid_genext.recipes.drawing import stores  # diffusers takes seconds to import
 
-        ipg_images.complete(self.cfg, {split: paths}, plain_name(self.cfg.data.targets[0]))
+        stores.complete(self.cfg, {split: paths}, plain_name(self.cfg.data.targets[0]))
 
     def _write(self, folder: Path, dataset_name: str, result: Mapping[str, Any]) -> None:
         path = checkpoints.write_json(folder / f"genext_report_{dataset_name}.json", result)

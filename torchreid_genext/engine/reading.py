@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torchreid_genext import compat
-from torchreid_genext.data.images import UNREADABLE
+from torchreid_genext.data.images.reading import UNREADABLE
 
 __all__ = ["Pictures", "naming_damaged_files", "tolerant_loader"]
 

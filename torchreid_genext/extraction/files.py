@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from torchreid_genext.data.images import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.extraction import cache as caching
 from torchreid_genext.extraction.cache import FeatureCache, Known, Part
 from torchreid_genext.extraction.encoder import Encoder

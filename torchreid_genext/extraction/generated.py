@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchreid_genext.data.generated import Coverage, GeneratedImages, Read, collect_features
+from torchreid_genext.data.store.lookup import Coverage, GeneratedImages, Read, collect_features
 from torchreid_genext.extraction.cache import FeatureCache
 from torchreid_genext.extraction.encoder import Encoder
 from torchreid_genext.extraction.files import Extraction, Plan, plan_with
@@ -23,7 +23,7 @@ class GeneratedFeatures:
     """Features of P generated images of each of N real ones.
 
     Attributes:
-        features: (N, P, D) float32, nowhere missing; see `data.generated` for what stands in.
+        features: (N, P, D) float32, nowhere missing; see `data.store.lookup` for what stands in.
         coverage: how many images had how many generated ones that could be read.
         unreadable: path -> reason, of those that could not.
         computed: how many images were read in this run; the others came from the cache.

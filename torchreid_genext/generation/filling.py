@@ -21,9 +21,9 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from torchreid_genext.data.claims import TIMEOUT, Claims
-from torchreid_genext.data.images import UNREADABLE
+from torchreid_genext.data.images.reading import UNREADABLE
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.work_claims import TIMEOUT, Claims
 from torchreid_genext.generation.work import Work, content_hash, shard_of, unit_name, units_of
 
 __all__ = ["Filled", "Work", "fill"]

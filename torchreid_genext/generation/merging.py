@@ -10,9 +10,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.images import UNREADABLE
-from torchreid_genext.data.marks import mark_file, read_mark
+from torchreid_genext.data.images.reading import UNREADABLE
 from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store.judgements import mark_file, read_mark
 
 __all__ = ["merge"]
 

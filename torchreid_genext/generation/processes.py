@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from torchreid_genext.data.forking import processes_that_pay
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation.filling import Filled, Generate, fill
 from torchreid_genext.generation.work import Work, shard_of, units_of
+from torchreid_genext.processes import processes_that_pay
 
 __all__ = ["fill_by_processes", "processes_for"]
 

@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from torchreid_genext.data.generated import Read
-from torchreid_genext.data.images import UNREADABLE, open_image
-from torchreid_genext.data.marks import Mark
+from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.data.store.lookup import Read
 
 __all__ = ["REASONS", "Gate", "Joints", "QualityReport", "judge", "pose_agreement", "report"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from torchreid_genext.data.images import UNREADABLE, open_image
-from torchreid_genext.data.marks import Mark
+from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store.judgements import Mark
 
 __all__ = ["contact_sheet", "doubtful_sheet"]
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from torchreid_genext.generators._camstyle_colors import ColorStatistics, color_distance, color_statistics
 from torchreid_genext.generators._camstyle_layers import Block, Layer, Tone, enlarging
 from torchreid_genext.generators._camstyle_networks import (
     ImagePool,
@@ -30,8 +29,8 @@ from torchreid_genext.generators._layers import check_halves, check_image_size
 from torchreid_genext.generators._saving import Saved
 
 __all__ = [
-    "CameraPair", "CameraPairs", "CameraStyle", "ColorStatistics", "ImagePool", "PairDiscriminator",
-    "PatchDiscriminator", "color_distance", "color_statistics", "least_squares",
+    "CameraPair", "CameraPairs", "CameraStyle", "ImagePool", "PairDiscriminator", "PatchDiscriminator",
+    "least_squares",
 ]  # fmt: skip
 
 _SMALLEST = 8  # pixels of a side: below, nothing is left to reflect after two halvings

@@ -1,3 +1,3 @@
-"""From a configuration to trained generators."""
+"""From a configuration to trained generators, and to their pictures."""
 
 from __future__ import annotations

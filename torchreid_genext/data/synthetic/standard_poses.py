@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from torchreid_genext import checkpoints
 from torchreid_genext.data.filenames import parse
-from torchreid_genext.data.generated import FOLDERS
+from torchreid_genext.data.store.lookup import FOLDERS
 from torchreid_genext.data.synthetic.body import Pose, View
 from torchreid_genext.data.synthetic.render import Rendering
 from torchreid_genext.data.synthetic.world import GALLERY, QUERY, Shot, shots
@@ -82,7 +82,7 @@ def write_standard_poses(
     workers: int = 0,
     progress: bool = True,
 ) -> int:
-    """Draw the standard poses of all test people, in the layout of Pose2ID's downloads (`data.generated`).
+    """Draw the standard poses of all test people, in the layout of Pose2ID's downloads (`data.store.lookup`).
 
     Files appear whole or not at all, and those that are there are kept, so an interrupted run goes on from
     where it was.

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.forking import processes_that_pay
 from torchreid_genext.data.poses import write_market_annotations
 from torchreid_genext.data.synthetic.cameras import CAMERAS
 from torchreid_genext.data.synthetic.people import random_identity
@@ -38,6 +37,7 @@ from torchreid_genext.data.synthetic.render import (
     render_with_joints,
 )
 from torchreid_genext.data.synthetic.world import GALLERY, QUERY, TRAIN, Shot, shots
+from torchreid_genext.processes import processes_that_pay
 
 VERSION = "1"  # of the pixels: any change to what is drawn needs another
 FOLDERS = (TRAIN, GALLERY, QUERY)

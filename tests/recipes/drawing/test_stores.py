@@ -1,0 +1,156 @@
+"""Stores that fill themselves: only with what is missing, and with nothing made otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+from yacs.config import CfgNode
+
+from tests.generators.ipg.networks import embedded
+from torchreid_genext import benchmark, compat, config
+from torchreid_genext.data.poses import read_market_annotations
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.recipes.drawing import stores
+
+pytestmark = pytest.mark.usefixtures("registered")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    embedded().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
+    cfg = config.get_default_config()
+    cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
+    node = cfg.genext.ipg.sampling
+    node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = (
+        str(pipeline),
+        1,
+        8,
+        "random 2",
+        1.0,
+    )
+    return cfg
+
+
+def paths(reid_data: Path, split: str) -> list[str]:
+    dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
+    return [item[0] for item in getattr(dataset, split)]
+
+
+def test_what_is_missing_is_drawn_and_only_that(
+    cfg: CfgNode, reid_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some, more = paths(reid_data, "query")[:2], paths(reid_data, "query")[:3]
+    assert stores.complete(cfg, {"query": some}, "synthreid_tiny").made == 4
+    filled = stores.complete(cfg, {"query": more}, "synthreid_tiny")
+    assert (filled.made, filled.present) == (2, 4)
+    monkeypatch.setattr(stores, "load_pipeline", lambda cfg: pytest.fail("a network was loaded"))
+    assert stores.complete(cfg, {"query": more}, "synthreid_tiny").present == 6
+
+
+def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
+    cfg: CfgNode, reid_data: Path
+) -> None:
+    found = stores.joints(cfg, "synthreid_tiny", (64, 32))
+    own = read_market_annotations(reid_data / "synthreid_tiny" / "poses.csv")
+    assert len(found) == 2 and found.keys() == stores.joints(cfg, "synthreid_tiny", (128, 64)).keys()
+    for name, pose in found.items():
+        original = own[f"{name}.jpg"]
+        seen = (original != -1).all(axis=1)
+        assert np.allclose(pose[seen], (original[seen] + 0.5) / 2 - 0.5) and (pose[~seen] == -1).all()
+    cfg.genext.ipg.sampling.seed = 1
+    assert found.keys() != stores.joints(cfg, "synthreid_tiny", (64, 32)).keys()
+
+
+def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
+    cfg.genext.ipg.sampling.poses = "standard 5 1"
+    some = stores.joints(cfg, "", (64, 32))
+    cfg.genext.ipg.sampling.poses = "standard"
+    everything = stores.joints(cfg, "", (64, 32))
+    assert [*some] == ["5", "1"] and np.array_equal(some["1"], everything["1"])
+
+
+def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
+    cfg.genext.ipg.sampling.poses = "standard"
+    poses = stores.joints(cfg, "", (512, 256))
+    bold, official = (stores.draw_poses(poses, (512, 256), style)["1"] for style in ("bold", "official"))
+    assert (bold.size, official.size) == ((256, 512), (64, 128))
+    shares = [np.asarray(picture).any(axis=2).mean() for picture in (bold, official)]
+    assert shares[1] < shares[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    (
+        ("poses", "many", "expected poses 'standard', .* or 'random 4', got 'many'"),
+        ("poses", "random 0", "expected poses 'standard', .* or 'random 4', got 'random 0'"),
+        ("poses", "standard 1 9", "unknown standard pose '9'; choose from 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("poses", "100000 random", r"expected a number of poses in 1..\d+, got 100000"),
+        ("scheduler", "euler", "unknown scheduler 'euler'"),
+    ),
+)
+def test_what_cannot_be_drawn_is_said(
+    cfg: CfgNode, reid_data: Path, key: str, value: str, message: str
+) -> None:
+    cfg.genext.ipg.sampling[key] = value
+    with pytest.raises(ValueError, match=message):
+        stores.complete(cfg, {"query": paths(reid_data, "query")[:1]}, "synthreid_tiny")
+
+
+def test_a_place_for_pictures_is_needed(cfg: CfgNode) -> None:
+    cfg.genext.ipg.root = ""
+    with pytest.raises(
+        ValueError, match="expected genext.ipg.root, the store that is to be filled, got none"
+    ):
+        stores.complete(cfg, {"query": []}, "synthreid_tiny")
+
+
+def test_the_benchmark_draws_what_its_chains_use(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg.use_gpu, cfg.model.name, cfg.model.pretrained = False, "osnet_x0_25", False
+    cfg.data.targets, cfg.data.save_dir = ["synthreid_tiny"], str(tmp_path / "run")
+    cfg.data.height, cfg.data.width, cfg.data.workers = 32, 16, 0
+    cfg.genext.benchmark.bootstrap, cfg.genext.benchmark.pictures = 0, False
+    cfg.genext.benchmark.chains = ["l2", "fuse(side=query)+l2"]
+    cfg.genext.ipg.generate = True
+    plain, fused = benchmark.run(cfg).measurements[0].reports
+    store = ImageStore(tmp_path / "store")
+    files = store.files("query")
+    dataset = compat.init_image_dataset("synthreid_tiny", root=cfg.data.root, verbose=False)
+    assert {len(found) for found in files.values()} == {len(dataset.query)} and len(files) == 2
+    assert not store.files("gallery")
+    assert Image.open(next(iter(files[next(iter(files))].values()))).size == (8, 16)
+    assert plain.mAP != fused.mAP
+
+
+def tiny_vae(channels: int, folder: Path) -> str:
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1), latent_channels=channels,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
+    cfg: CfgNode, reid_data: Path, tmp_path: Path
+) -> None:
+    some, node = paths(reid_data, "query")[:1], cfg.genext.ipg.sampling
+    own = stores.Drawing(cfg, "synthreid_tiny")
+    node.tiny_vae = tiny_vae(embedded().denoising_unet.config.in_channels, tmp_path / "tiny")
+    drawing = stores.Drawing(cfg, "synthreid_tiny")
+    (work, *_) = drawing.works("query", some)
+    assert drawing.provenance(work)["weights"] != own.provenance(work)["weights"]
+    assert not np.array_equal(drawing([work])[0], own([work])[0])
+    node.tiny_vae = tiny_vae(3, tmp_path / "other")
+    with pytest.raises(ValueError, match="expected an autoencoder of 12 channels in .*other, got 3"):
+        stores.load_pipeline(cfg)

@@ -1,0 +1,7 @@
+"""Generated images on disk: the store, who works on it, what judges said, and folders of other programs."""
+
+from __future__ import annotations
+
+from torchreid_genext.data.store.image_store import SPLITS, Entry, ImageStore, is_store, pose_order
+
+__all__ = ["SPLITS", "Entry", "ImageStore", "is_store", "pose_order"]

@@ -1,0 +1,3 @@
+"""Generated images in torchreid's training: data sets, selection, label smoothing, shares of a batch."""
+
+from __future__ import annotations

@@ -1,0 +1,314 @@
+"""Generators at work: poses or cameras, people, and stores that are filled with both."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+from yacs.config import CfgNode
+
+from torchreid_genext import compat
+from torchreid_genext.data.images.reading import open_image
+from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.poses.choosing import choose_poses
+from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.skeletons import scaled
+from torchreid_genext.data.poses.standard import standard_poses
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.camstyle_folder import style_pose
+from torchreid_genext.generation import Filled, Work, content_hash, fill, works
+from torchreid_genext.generation.plan import Plan, plan
+from torchreid_genext.generation.processes import fill_by_processes, processes_for
+from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+from torchreid_genext.precision import resolve
+from torchreid_genext.recipes.drawing.samplers import (
+    CameraSampler,
+    PoseSampler,
+    cameras_of,
+    load_generator,
+    pose_sampler,
+)
+
+__all__ = [
+    "Drawing",
+    "complete",
+    "draw_poses",
+    "fastest_device",
+    "joints",
+    "load_pipeline",
+    "missing",
+    "sampling",
+]
+
+_CHOSEN = 8  # poses of a data set
+_ANY_SIZE = _OFFICIAL_SIZE = (128, 64)
+_log = logging.getLogger(__name__)
+
+
+def load_pipeline(cfg: CfgNode) -> IPGPipeline:
+    """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
+
+    Raises:
+        OSError: if there is none, or no small autoencoder where one is named.
+        ValueError: if that has other latents.
+    """
+    node = cfg.genext.ipg.sampling
+    other = {"vae": AutoencoderTiny.from_pretrained(node.tiny_vae)} if node.tiny_vae else {}
+    pipe = IPGPipeline.from_pretrained(node.pipeline, **other)
+    expected = pipe.denoising_unet.config.in_channels
+    if other and (found := pipe.vae.config.latent_channels) != expected:
+        raise ValueError(f"expected an autoencoder of {expected} channels in {node.tiny_vae}, got {found}")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(fastest_device())
+
+
+def fastest_device() -> torch.device:
+    """An accelerator if there is one; of several processes on a machine each takes its own."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    kind, own = torch.accelerator.current_accelerator().type, int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device(kind, own % torch.accelerator.device_count())
+
+
+def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
+    """How ``genext.ipg.sampling`` draws.
+
+    Raises:
+        ValueError: as `Sampling`.
+    """
+    node = cfg.genext.ipg.sampling
+    height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
+    return Sampling(
+        height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
+        node.cache_every, precision=resolve(node.precision, pipe.device), compile=node.compile,
+    )  # fmt: skip
+
+
+def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The poses that ``genext.ipg.sampling.poses`` names, (18, 2) each, by name.
+
+    Args:
+        cfg: the whole configuration.
+        dataset: whose own poses are taken where these are asked for.
+        size: height and width in pixels of what is drawn.
+
+    Raises:
+        ValueError: if the word is unknown, or the data set has too few poses.
+        FileNotFoundError: if it has none.
+    """
+    node = cfg.genext.ipg
+    kind, *words = node.sampling.poses.split()
+    if kind == "standard":
+        return _some(standard_poses(*size), words)
+    count = _count(node.sampling.poses)
+    folder = compat.image_dataset_folder(dataset, cfg.data.root)
+    found = {
+        name: pose for name, pose in read_poses(folder / node.generator.poses).items() if (pose >= 0).any()
+    }
+    chosen = _random(found, count, node.sampling.seed) if count else choose_poses(found, _CHOSEN)
+    return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
+
+
+def _some(standard: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those that are named; all if none is."""
+    if unknown := [name for name in names if name not in standard]:
+        raise ValueError(f"unknown standard pose {unknown[0]!r}; choose from {', '.join(standard)}")
+    return {name: standard[name] for name in names or standard}
+
+
+def _count(poses: str) -> int:
+    """Of random poses; 0 for those that stand for a data set."""
+    if poses == "dataset":
+        return 0
+    if found := re.fullmatch("random ([1-9][0-9]*)|([1-9][0-9]*) random", poses):
+        return int(found[1] or found[2])
+    raise ValueError(f"expected poses 'standard', 'standard 1 5', 'dataset' or 'random 4', got {poses!r}")
+
+
+def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]:
+    names = sorted(found)
+    if count > len(names):
+        raise ValueError(f"expected a number of poses in 1..{len(names)}, got {count}")
+    return [names[row] for row in np.random.default_rng(seed).choice(len(names), count, replace=False)]
+
+
+def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
+    """Joints in an image of a data set, for an image of another size."""
+    (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
+    with Image.open(path) as image:
+        return scaled(pose, image.size[::-1], size)
+
+
+def draw_poses(
+    poses: Mapping[str, np.ndarray], size: tuple[int, int], style: str = "bold"
+) -> dict[str, Image.Image]:
+    """Skeletons of poses by name, as IPG looks at them; official ones are small, and enlarged by it."""
+    drawn_at = _OFFICIAL_SIZE if style == "official" else size
+    return {
+        name: draw_skeleton(scaled(pose, size, drawn_at), drawn_at, style=style)
+        for name, pose in poses.items()
+    }
+
+
+# With poses, and how they look; to CamStyle cameras are what poses are to the others.
+_Sampler = tuple[IPGSampler | PoseSampler | CameraSampler, dict[str, Any], str]
+
+
+def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
+    pipe = load_pipeline(cfg) if pipe is None else pipe
+    how, style = sampling(cfg, pipe), cfg.genext.ipg.sampling.style
+    size = (how.height, how.width)
+    poses = joints(cfg, dataset, size)
+    return IPGSampler(pipe, draw_poses(poses, size, style), how, open_image), poses, f" {style}"
+
+
+def _adversarial(cfg: CfgNode, dataset: str) -> _Sampler:
+    generator = load_generator(cfg).to(fastest_device())
+    poses = joints(cfg, dataset, generator.image_size)
+    return pose_sampler(cfg, dataset, generator, poses), poses, ""
+
+
+def _camstyle(cfg: CfgNode, dataset: str) -> _Sampler:
+    generator = load_generator(cfg).to(fastest_device())
+    cameras = cameras_of(dataset, cfg.data.root)
+    known = {style_pose(camera): camera for camera in generator.cameras}
+    sampler = CameraSampler(generator, cameras, precision=cfg.genext.ipg.sampling.precision)
+    return sampler, _styles(known, cfg.genext.ipg.sampling.poses.split()), ""
+
+
+def _styles(known: Mapping[str, int], words: Sequence[str]) -> dict[str, int]:
+    """Those that are named; all by default, which is the word for the standard poses."""
+    if unknown := [word for word in words if word not in known and words != ["standard"]]:
+        raise ValueError(f"unknown style {unknown[0]!r}; choose from {', '.join(known)}")
+    return {name: camera for name, camera in known.items() if name in words or words == ["standard"]}
+
+
+class Drawing:
+    """People of a data set in poses, or as other cameras see them, by what ``genext.generator`` names.
+
+    Args:
+        cfg: the whole configuration; ``genext.ipg.sampling`` has poses, batches and precision of all.
+        dataset: whose people are drawn; its poses are meant, if the standard ones are not.
+        pipe: of IPG; None for that of the configuration.
+
+    Raises:
+        ValueError: if the generator is unknown or has no weights, or as `joints`.
+
+    Attributes:
+        poses: their names.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
+        self.cfg = cfg.genext.ipg.sampling
+        if cfg.genext.generator == "ipg":
+            self._sampler, poses, style = _ipg(cfg, dataset, pipe)
+        elif cfg.genext.generator == "camstyle":
+            self._sampler, poses, style = _camstyle(cfg, dataset)
+        else:
+            self._sampler, poses, style = _adversarial(cfg, dataset)
+        self.poses = [*poses]
+        self._hashes = {name: content_hash(pose)[:16] + style for name, pose in poses.items()}
+
+    def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
+        """The pictures that are wanted."""
+        references, poses, seeds = zip(*((work.reference, work.pose, work.seed) for work in batch))
+        return self._sampler(references, poses, seeds)
+
+    @functools.cached_property
+    def _how(self) -> dict[str, Any]:
+        return self._sampler.provenance()
+
+    def provenance(self, work: Work) -> dict[str, Any]:
+        """How a picture is made, beside its seed and reference."""
+        return self._how | {"pose": self._hashes[work.pose]}
+
+    def works(self, split: str, references: Sequence[str]) -> list[Work]:
+        """Every reference in every pose, or in the style of every camera but its own."""
+        found = works(split, references, self.poses, seed=self.cfg.seed)
+        if isinstance(self._sampler, CameraSampler):
+            return [work for work in found if self._sampler.changes(work.reference, work.pose)]
+        return found
+
+    def fill(self, store: ImageStore, wanted: Sequence[Work], **options: Any) -> Filled:
+        """Make what a store lacks, on a CPU by as many processes as torch has threads.
+
+        Options are those of `generation.fill`.
+
+        Raises:
+            ValueError: if the store has pictures of these splits that were made otherwise, or as `fill`.
+        """
+        self._check_alike(store, {work.split for work in wanted})
+        options |= {"provenance": self.provenance, "batch_size": self.cfg.batch_size}
+        processes = self._processes(len(missing(store, wanted)))
+        if processes == 1:
+            return fill(store, wanted, self, **options)
+        return fill_by_processes(processes, store, wanted, self, **options)
+
+    def _processes(self, count: int) -> int:
+        if self.cfg.compile:  # each would compile anew
+            return 1
+        return processes_for(count, self.cfg.batch_size, fastest_device())
+
+    def _check_alike(self, store: ImageStore, splits: set[str]) -> None:
+        """Two pictures of one person in one pose would leave it open which is meant."""
+        for split in sorted(splits):
+            entry = next(store.entries(split, dropped=True), None)
+            for what, ours in self._how.items() if entry else ():
+                if (found := entry.provenance.get(what)) != ours:
+                    rule = f"expected a store whose {split} pictures have {what} {ours}"
+                    raise ValueError(f"{rule}, got {found} in {store.root}; choose another folder")
+
+    def plan(self, store: ImageStore | None, wanted: Sequence[Work]) -> Plan:
+        """What filling a store will cost.
+
+        Raises:
+            ValueError: if nothing is missing.
+        """
+        lacking = missing(store, wanted)
+        options = {"batch_size": self.cfg.batch_size, "processes": self._processes(len(lacking))}
+        return plan(lacking, len(wanted) - len(lacking), self, **options)
+
+
+def missing(store: ImageStore | None, wanted: Sequence[Work]) -> list[Work]:
+    """Works that are not in a store, however they were made; all if there is none."""
+    splits = {work.split for work in wanted}
+    there = {} if store is None else {split: store.files(split, dropped=True) for split in splits}
+    return [
+        work for work in wanted
+        if Path(work.reference).name not in there.get(work.split, {}).get(work.pose, {})
+    ]  # fmt: skip
+
+
+def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str = "") -> Filled:
+    """Draw what the store at ``genext.ipg.root`` lacks; for one that lacks nothing no network is loaded.
+
+    Args:
+        cfg: the whole configuration.
+        references: files of real images, by split.
+        dataset: their data set.
+
+    Raises:
+        ValueError: if no root is set, or as `Drawing.fill`.
+        OSError: if there is no pipeline, or the store cannot be written.
+    """
+    if not cfg.genext.ipg.root:
+        raise ValueError("expected genext.ipg.root, the store that is to be filled, got none")
+    store = ImageStore.create(cfg.genext.ipg.root)
+    poses = [*joints(cfg, dataset, _ANY_SIZE)]  # for their names
+    seed = cfg.genext.ipg.sampling.seed
+    wanted = [work for split, paths in references.items() for work in works(split, paths, poses, seed=seed)]
+    if not missing(store, wanted):
+        return Filled(made=0, present=len(wanted), failed={})
+    _log.info("drawing into %s what it lacks of %d pictures", store.root, len(wanted))
+    filled = Drawing(cfg, dataset).fill(store, wanted)
+    _log.info("%s: %s", store.root, filled)
+    return filled

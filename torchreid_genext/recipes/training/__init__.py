@@ -1,0 +1,3 @@
+"""From a configuration to trained generators."""
+
+from __future__ import annotations
