@@ -363,18 +363,21 @@ def test_a_query_of_junk_has_no_match(protocol: str) -> None:
 
 @few
 @given(rankings())
-def test_cuhk03_draws_as_torchreid_does(world: Ranked) -> None:
+def test_cuhk03_draws_as_torchreid_does_or_as_its_seed_says(world: Ranked) -> None:
     world = without_junk_queries(world)
     world.g_pids[world.g_pids == -1] = 0  # torchreid knows no junk
     known = [
         set(world.g_camids[world.g_pids == pid]) - {camid} for pid, camid in zip(world.q_pids, world.q_camids)
     ]
     assume(any(known))
+    length = len(world.g_pids)
     np.random.seed(5)
-    expected = protocols.sampled_curve(*world, max_rank=len(world.g_pids))
+    expected = protocols.sampled_curve(*world, max_rank=length)
     np.random.seed(5)
-    found, _ = evaluate_rank(*world, max_rank=len(world.g_pids), use_metric_cuhk03=True)
+    found, _ = evaluate_rank(*world, max_rank=length, use_metric_cuhk03=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    seeded = rank_matches(*world, protocol="cuhk03", max_rank=length).cmc(length)
+    np.testing.assert_allclose(seeded, protocols.sampled_curve(*world, max_rank=length, seed=0), atol=1e-6)
 
 
 @few
