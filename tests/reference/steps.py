@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.reference.cameras import camera_normalized, merged_tracklets
 from tests.reference.centralization import fuse_generated, summed
+from tests.reference import enhancement as reference
 from tests.reference.expansion import expanded
 from tests.reference.neighbours import squared_distances
 from tests.reference.times import official_distances
@@ -113,3 +114,9 @@ def alpha_qe(query: Images, gallery: Images, k=5, alpha=3.0) -> Pair:
 
 def dba(query: Images, gallery: Images, k=5, alpha=3.0) -> Pair:
     return unit(query.features), expanded(gallery.features, None, k, alpha)
+
+
+def dmon(query: Images, gallery: Images, k1=2, k2=2, sigma=0.5, gamma=0.75, side="both") -> Pair:
+    sets = zip(("query", "gallery"), l2(query, gallery))
+    mixed = (reference.dmon(x, k1, k2, sigma, gamma) if side in (name, "both") else x for name, x in sets)
+    return tuple(unit(x) for x in mixed)
