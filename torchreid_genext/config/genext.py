@@ -187,7 +187,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.encoder = "osnet_x0_25"  # any torchreid model, whose features tell people apart
     cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
     cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
-    cfg.genext.ipg.generator.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    cfg.genext.ipg.generator.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
     cfg.genext.ipg.generator.style = "bold"  # of drawn skeletons: bold | official
     cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
     cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
@@ -286,7 +286,7 @@ def _add_adversarial_generators(cfg: CfgNode) -> None:
 
 
 def _add_pose_pairs(node: CfgNode) -> None:
-    node.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    node.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
     node.partners = "any"  # any | same_camera; another image of a person
 
 
