@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from torchreid_genext.data.store.judgements import DAMAGED
 from torchreid_genext.generation.work import Work, content_hash, seed_of, units_of
 
 __all__ = [
-    "Provenance", "Requests", "Survey", "differences", "is_of_the_system", "leave_out", "question", "refuse",
+    "Provenance", "Requests", "Survey", "differences", "flat", "is_of_the_system", "leave_out", "question", "refuse",
     "survey",
 ]  # fmt: skip
 
@@ -111,17 +111,23 @@ def is_of_the_system(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM
 
 
-def survey(store: ImageStore | None, works: Iterable[Work], provenance: Provenance) -> Survey:
+def survey(
+    store: ImageStore | None, works: Iterable[Work], provenance: Provenance,
+    common: Mapping[str, Any] | None = None,
+) -> Survey:  # fmt: skip
     """Look what a store lacks of works; it is listed once, and every reference is read once.
 
     Args:
         store: is listed; None for one that is yet to be made.
         works: what is wanted.
         provenance: how pictures will be made, or what tells it of each; seed and reference are added.
+        common: the part of provenance in which all pictures of a split are to agree; None for all of it, if
+            it is the same for all works, and else for nothing.
 
     Raises:
         ValueError: if the store has pictures of these references in these poses that were made otherwise, or
-            if references cannot be read, one after the other.
+            other pictures of these splits differ in what is common; also if references cannot be read, one
+            after the other.
         OSError: if the system is at fault, as when there are too many open files.
     """
     requests = Requests(provenance)
@@ -131,6 +137,7 @@ def survey(store: ImageStore | None, works: Iterable[Work], provenance: Provenan
         work: _standing(store, entry, there.get(question(entry), {})) for work, entry in asked.items()
     }
     _check_fits(store, asked, standings, there)
+    _check_alike(store, asked, there, provenance if common is None and isinstance(provenance, Mapping) else common)
     missing = [work for work, kind in standings.items() if kind in _TO_BE_MADE]
     entries = {work: asked[work] for work in missing}
     return Survey(missing, len(asked) - len(missing), requests.failed, entries)
@@ -178,18 +185,41 @@ def _check_fits(
             refuse(store, pairs, {work.reference for work in found}, len(found))
 
 
+def _check_alike(
+    store: ImageStore, asked: Mapping[Work, Entry], there: Answers, common: Mapping[str, Any] | None
+) -> None:
+    """Two ways of making in one split would be compared with each other unnoticed."""
+    if not common:
+        return
+    wanted = {entry.split: entry for entry in asked.values()}
+    seen = {question(entry) for entry in asked.values()}
+    unasked = [answers for each, answers in there.items() if each[0] in wanted and each not in seen]
+    kept = (store.entry(key) for answers in unasked for key, reasons in answers.items() if not reasons)
+    pairs = [
+        (_part(wanted[entry.split], common), _part(entry, common)) for entry in kept
+        if any(entry.provenance.get(name) != value for name, value in common.items())
+    ]  # fmt: skip
+    if pairs:
+        refuse(store, pairs)
+
+
+def _part(entry: Entry, common: Mapping[str, Any]) -> Entry:
+    return replace(entry, provenance={name: entry.provenance.get(name) for name in common})
+
+
 def differences(entry: Entry, other: Entry) -> list[tuple[str, Any, Any]]:
     """In what two entries say differently how they were made: a name such as ``sampling.steps``, and both."""
-    ours, theirs = (dict(_flat(each.provenance)) for each in (entry, other))
+    ours, theirs = (dict(flat(each.provenance)) for each in (entry, other))
     names = [*ours, *(name for name in theirs if name not in ours)]
     both = ((name, ours.get(name), theirs.get(name)) for name in names)
     return [(name, mine, yours) for name, mine, yours in both if mine != yours]
 
 
-def _flat(provenance: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat(provenance: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values; those within others as ``sampling.steps``."""
     for name, value in provenance.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
+            yield from flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 

@@ -255,7 +255,7 @@ class ImageStore:
             first = found.setdefault(row.pose, {}).setdefault(row.reference, path)
             if first != path and not filecmp.cmp(first, path, shallow=False):
                 rule = f"expected one picture of {row.reference} in pose {row.pose}"
-                cure = f"torchreid-genext store {self.root} tells what differs, and removes"
+                cure = f"torchreid-genext store list {self.root} tells more"
                 raise ValueError(f"{rule}, got {first} and {path}, made differently as their entries tell; {cure}")
         return {pose: found[pose] for pose in sorted(found, key=pose_order)}
 
@@ -297,12 +297,24 @@ class ImageStore:
         stray = [file for file in self.root.glob("images/??/.*") if _STRAY.fullmatch(file.name)]
         if not stray:
             return 0
-        with tempfile.NamedTemporaryFile(dir=self.root, prefix=".") as now:  # clocks of machines may differ
-            latest = os.stat(now.name).st_mtime - older_than
+        latest = self.clock() - older_than
         old = [file for file in stray if _time(file) < latest]
         for file in old:
             file.unlink(missing_ok=True)
         return len(old)
+
+    def clock(self) -> float:
+        """The present time as the file system tells it, in seconds; clocks of machines may differ.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        with tempfile.NamedTemporaryFile(dir=self.root, prefix=".") as now:
+            return os.stat(now.name).st_mtime
+
+    def is_entry(self, key: str) -> bool:
+        """Whether the file of an entry says what its name is the hash of, whatever the index knows."""
+        return self._read(self._file(key)) is not None
 
     def is_whole(self, key: str) -> bool:
         """Whether the file of a picture has its end; a copy that was interrupted has not."""
