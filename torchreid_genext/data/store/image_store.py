@@ -276,7 +276,7 @@ class ImageStore:
         if not (_is_whole(path) and self._says(path, entry)):
             raise ValueError(f"expected a picture of the store, got {entry}")
         write_mark(path, mark)
-        self._index.append({}, {entry.key: Judged(_stamp(path), mark.reasons)})
+        self._index.append({}, {entry.key: Judged(_stamp(mark_file(path)), mark.reasons)})
 
     def mark_of(self, entry: Entry) -> Mark | None:
         """What was said of a picture, or None if nothing was."""
@@ -348,30 +348,30 @@ class ImageStore:
         judged: dict[str, Judged] = {}
         found = []
         for folder in sorted(self.root.glob("images/[0-9a-f][0-9a-f]")):
-            names = {*os.listdir(folder)}
+            place, names = str(folder), {*os.listdir(folder)}
             for key in sorted(_keys(names)):
-                image = folder / f"{key}.png"
-                if row := self._row(key, image, rows):
-                    found.append((key, row, self._said(key, image, judged) if f"{key}.mark.json" in names else None))
+                if row := self._row(key, place, rows):
+                    said = self._said(key, place, judged) if key + ".mark.json" in names else None
+                    found.append((key, row, said))
         self._index.append(rows, judged)
         self._index.refresh()
         self._index.compact(key for key, _, _ in found)
         return found
 
-    def _row(self, key: str, image: Path, news: dict[str, Row]) -> Row | None:
+    def _row(self, key: str, place: str, news: dict[str, Row]) -> Row | None:
         row = self._index.rows.get(key)
-        if row and image.parent.name == key[:2]:
+        if row and place.endswith(key[:2]):
             return row
-        if entry := self._read(image):
+        if entry := self._read(Path(place, f"{key}.png")):
             news[key] = self._index.rows[key] = _row(entry)
             return news[key]
         return None
 
-    def _said(self, key: str, image: Path, news: dict[str, Judged]) -> Judged | None:
-        said, stamp = self._index.judged.get(key), _stamp(image)
+    def _said(self, key: str, place: str, news: dict[str, Judged]) -> Judged | None:
+        said, stamp = self._index.judged.get(key), _stamp(f"{place}/{key}.mark.json")
         if said and said.stamp == stamp:
             return said
-        if (mark := read_mark(image)) is None:
+        if (mark := read_mark(Path(place, f"{key}.png"))) is None:
             return None
         news[key] = self._index.judged[key] = Judged(stamp, mark.reasons)
         return news[key]
@@ -391,8 +391,8 @@ class ImageStore:
 
 def _keys(names: set[str]) -> Iterator[str]:
     """Of pictures that have their entries; what begins with a dot was being written when its process ended."""
-    images = (name[:-4] for name in names if name.endswith(".png") and not name.startswith("."))
-    return (key for key in images if f"{key}.json" in names)
+    images = (name[:-4] for name in names if name[-4:] == ".png" and name[0] != ".")
+    return (key for key in images if key + ".json" in names)
 
 
 def _row(entry: Entry) -> Row:
@@ -418,9 +418,9 @@ def _time(file: Path) -> float:
         return math.inf
 
 
-def _stamp(image: Path) -> tuple[int, int]:
-    """Of the mark of a picture."""
-    status = mark_file(image).stat()
+def _stamp(mark: str | Path) -> tuple[int, int]:
+    """When a mark was written, and its bytes."""
+    status = os.stat(mark)
     return status.st_mtime_ns, status.st_size
 
 

@@ -61,8 +61,10 @@ class Index:
     def refresh(self) -> list[str]:
         """Read what was appended since the last time; returns the keys of entries that are new."""
         before, text = len(self.rows), self._appended()
-        for line in text.split(b"\n"):
-            self._take(line)
+        # Provenance stays JSON: to read that of all would take longer than all else.
+        parts = [line.partition(_CUT) for line in text.split(b"\n") if line]
+        for said, (_, cut, rest) in zip(_parsed([head + b"}" if cut else head for head, cut, _ in parts]), parts):
+            self._take(said, rest if cut else None)
         return [*self.rows][before:]
 
     def _appended(self) -> bytes:
@@ -80,15 +82,16 @@ class Index:
         self._end += len(whole)
         return whole
 
-    def _take(self, line: bytes) -> None:
-        head, cut, rest = line.partition(_CUT)
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # of what was cut off, or is no line of ours
-            said = json.loads(head + b"}" if cut else head)
-            self._lines += 1
-            if cut:
-                self.rows[said["key"]] = Row(said["split"], said["reference"], said["pose"], rest[:-1])
+    def _take(self, said: Any, provenance: bytes | None) -> None:
+        try:
+            key = said["key"]
+            if provenance is not None:
+                self.rows[key] = Row(said["split"], said["reference"], said["pose"], provenance[:-1])
             else:
-                self.judged[said["key"]] = Judged(tuple(said["judged"]), tuple(said["reasons"]))
+                self.judged[key] = Judged(tuple(said["judged"]), tuple(said["reasons"]))
+            self._lines += 1
+        except (KeyError, TypeError):
+            pass  # no line of ours
 
     def append(self, rows: Mapping[str, Row], judged: Mapping[str, Judged]) -> None:
         """Add lines; where the folder cannot be written there are none, and whoever asks reads entries."""
@@ -105,6 +108,24 @@ class Index:
             judged = {key: said for key, said in self.judged.items() if key in kept}
             with contextlib.suppress(OSError):
                 checkpoints.write_bytes(self.path, b"\n".join([*_lines(rows, judged), b""]))
+
+
+def _parsed(lines: list[bytes]) -> list[Any]:
+    """What lines of JSON say, all at once if all are whole; None of one that is not."""
+    try:
+        found = json.loads(b"[%s]" % b",".join(lines))
+        if len(found) == len(lines):
+            return found
+    except ValueError:
+        pass
+    return [*map(_read, lines)]
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _lines(rows: Mapping[str, Row], judged: Mapping[str, Judged]) -> Iterable[bytes]:
