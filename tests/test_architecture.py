@@ -19,9 +19,9 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 # room -> rooms it may import; imports inside a room are free
 MAY_IMPORT = {
     "__init__": {"backbones", "compat", "config", "data", "engine", "generators"},
-    "backbones": {"checkpoints", "generators"},
+    "backbones": {"checkpoints", "compat", "data", "generators"},
     "benchmark": {
-        "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists", "recipes",
+        "backbones", "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists", "recipes",
         "retrieval", "visualization",
     },  # fmt: skip
     "checkpoints": set(),
@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "config": {"checkpoints", "retrieval"},
     "data": {"checkpoints", "compat", "processes"},
     "download": {"checkpoints"},
-    "engine": {"checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
+    "engine": {"backbones", "checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
     "evaluation": {"data", "generators", "retrieval", "visualization"},
     "extraction": {"checkpoints", "compat", "data"},
     "generation": {"checkpoints", "compat", "data", "extraction", "processes", "visualization"},
