@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["from_clip", "grid_of", "grids", "peeled", "renamed", "resized_positions", "without"]
+__all__ = ["from_clip", "grid_of", "grids", "peeled", "peeled_like", "renamed", "resized_positions", "without"]
 
 Grid = tuple[int, int]
 
@@ -43,6 +44,17 @@ def peeled(state: Mapping[str, Tensor], marks: Sequence[str]) -> dict[str, Tenso
     return dict(state)
 
 
+def peeled_like(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors without the beginning behind which the most of them are called as in `own`."""
+    own, beginnings = set(own), Counter[str]()
+    for name in state:
+        parts = name.split(".")
+        ends = (".".join(parts[place:]) for place in range(len(parts)))
+        beginnings.update(name.removesuffix(end) for end in ends if end in own)
+    best = max(beginnings, key=lambda each: beginnings[each], default="")
+    return {name.removeprefix(best): tensor for name, tensor in state.items()}
+
+
 def renamed(state: Mapping[str, Tensor], beginnings: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
     """Tensors with the first of `beginnings`, pairs of theirs and ours, that fits exchanged."""
     pairs = list(beginnings)
@@ -57,10 +69,13 @@ def _renamed(name: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def without(
-    state: Mapping[str, Tensor], unused: tuple[str, ...], source: str | Path
+    state: Mapping[str, Tensor], unused: tuple[str, ...], source: str | Path, *, but: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """Tensors but those whose names begin with one of `unused`, which are listed in the log."""
-    left = [name for name in state if name.startswith(unused)]
+    """Tensors without those whose names begin with one of `unused`, which are listed in the log.
+
+    Names in `but` are kept.
+    """
+    left = {name for name in state if name.startswith(unused)} - set(but)
     if left:
         _log.info("%s: left out, since no feature needs them: %s", source, ", ".join(sorted(left)))
     return {name: tensor for name, tensor in state.items() if name not in left}
@@ -80,10 +95,12 @@ def from_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def grids(image_size: Sequence[int], patch: int = 16) -> dict[Grid, int]:
-    """Rows and columns of patches -> their stride, for images of a size."""
-    strides = (patch, *range(patch - 1, patch // 2 - 1, -1))
-    height, width = image_size
-    return {((height - patch) // step + 1, (width - patch) // step + 1): step for step in strides}
+    """Rows and columns of patches -> their stride, for images of a size; the usual strides come first."""
+    found: dict[Grid, int] = {}
+    for step in (patch, patch * 3 // 4, *range(patch - 1, patch // 2 - 1, -1)):
+        rows, columns = ((size - patch) // step + 1 for size in image_size)
+        found.setdefault((rows, columns), step)
+    return found
 
 
 def grid_of(number: int, image_size: Sequence[int], patch: int = 16) -> tuple[Grid, int]:

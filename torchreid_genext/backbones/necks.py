@@ -41,11 +41,10 @@ class Necked(nn.Module):
             if value not in choices:
                 raise ValueError(f"expected one of {', '.join(choices)}, got {value!r}")
         self.loss, self.feature, self.num_classes = loss, feature, num_classes
-        self.necks = nn.ModuleList(nn.BatchNorm1d(width) for width in widths)
+        self.necks = nn.ModuleList(map(_neck, widths))
         self.classifier = nn.ModuleList(nn.Linear(width, num_classes, bias=False) for width in widths)
         self.feature_dim = sum(widths)
-        for neck, linear in zip(self.necks, self.classifier):
-            neck.bias.requires_grad_(False)  # so that classes are told by direction alone
+        for linear in self.classifier:
             nn.init.normal_(linear.weight, std=0.001)
 
     def answer(
@@ -72,6 +71,14 @@ class Necked(nn.Module):
         _log.info("%s has no neck; the network's is left as it is", source)
         own = self.state_dict()
         return {name: own[name] for name in own if name.startswith("necks.")} | dict(state)
+
+
+def _neck(width: int) -> nn.BatchNorm1d:
+    """A normalisation that learns no shift, so that classes are told by direction alone."""
+    neck = nn.BatchNorm1d(width)
+    del neck.bias
+    neck.register_buffer("bias", torch.zeros(width))  # a parameter would be trained: torchreid opens all layers
+    return neck
 
 
 def _repeated(parts: Sequence[Tensor], votes: Sequence[int]) -> list[Tensor] | Tensor:

@@ -131,7 +131,7 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
     name, _, inner = text[:-1].partition("(")
     try:
         call = ast.parse(f"f({inner})", mode="eval").body
-        if call.args:
+        if call.args or any(each.arg is None for each in call.keywords):
             raise ValueError("an option without a name")
         return name, {each.arg: _value(each.value) for each in call.keywords}
     except (SyntaxError, ValueError, AttributeError) as error:

@@ -18,10 +18,6 @@ __all__ = ["POOLS", "TimmBackbone", "check_name"]
 
 POOLS = ("", "token", "mean", "both")
 _log = logging.getLogger(__name__)
-_MARKS = (
-    "body.cls_token", "cls_token", "class_embedding", "patch_embed.proj.weight", "stem.0.weight",
-    "conv1.weight",
-)  # fmt: skip
 _NAMES = (("bottleneck.", "necks.0."), ("classifier.weight", "classifier.0.weight"))
 # Of CLIP-ReID beside the image encoder, and of ImageNet's classes.
 _UNUSED = (
@@ -94,12 +90,13 @@ class TimmBackbone(Necked):
         if any(_SOLIDER in name for name in state):
             rule = "expected weights of an architecture of timm"
             raise ValueError(f"{rule}, got SOLIDER's, whose features a semantic controller changes: {source}")
-        state = names.peeled(state, _MARKS)
-        if "body.cls_token" not in state and not any(name.startswith("body.") for name in state):
-            state = names.without(state, _UNUSED, source)
-            state = names.renamed(names.from_clip(state), _NAMES)
-            heads = ("necks.", "classifier.")
-            state = {name if name.startswith(heads) else f"body.{name}": x for name, x in state.items()}
+        own = self.body.state_dict()
+        if any(name.endswith("class_embedding") for name in state):
+            state = names.from_clip(names.peeled(state, ("class_embedding",)))
+        state = names.renamed(names.peeled_like(state, own), _NAMES)
+        state = names.without(state, _UNUSED, source, but=own)
+        heads = ("necks.", "classifier.")
+        state = {name if name.startswith(heads) else f"body.{name}": x for name, x in state.items()}
         return self.completed(self._at_this_size(state), source)
 
     def _at_this_size(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

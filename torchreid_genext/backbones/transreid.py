@@ -68,7 +68,7 @@ class TransReIDBackbone(Necked):
         if not jpm:
             body.part = None
         rows = max(cameras, 1) * max(views, 1)
-        self.sie = nn.Parameter(torch.zeros(rows, 1, width)) if rows > 1 else None
+        self.register_parameter("sie", nn.Parameter(torch.zeros(rows, 1, width)) if rows > 1 else None)
         _initialise(self)
 
     @property
@@ -120,9 +120,10 @@ class TransReIDBackbone(Necked):
     def fit_to(self, image_size: Sequence[int]) -> None:
         """Become one for images of another size; its position embeddings go with it."""
         if tuple(image_size) != self.image_size:
-            state = self.state_dict()
+            state, old = self.state_dict(), self._grid
             self._become(image_size=tuple(image_size))
-            self.load_state_dict(self._at_this_size(state))
+            positions = names.resized_positions(state["body.pos_embed"], old, self._grid)
+            self.load_state_dict(state | {"body.pos_embed": positions})
 
     def adapt(self, metadata: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> None:
         """Take the size of the network whose weights these are, as their names and shapes tell it.
@@ -140,7 +141,7 @@ class TransReIDBackbone(Necked):
         width, (number, *_) = state["body.cls_token"].shape[-1], state["body.pos_embed"].shape[1:]
         blocks = {name.split(".")[2] for name in state if name.startswith("body.blocks.")}
         ours = "body.whole.0.norm1.weight" in state
-        bare = ours and "body.norm.weight" not in state  # the authors keep the block that heads copy, too
+        bare = ours and not any(name.startswith("body.norm.") for name in state)  # the authors keep the block that heads copy, too
         _, stride = names.grid_of(number - 1, self.image_size)
         heads = self.body.config["heads"] if width == self._width else max(width // _HEAD_WIDTH, 1)
         found = {"width": width, "heads": heads, "stride": (stride, stride)}
