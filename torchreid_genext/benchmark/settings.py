@@ -154,9 +154,9 @@ def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch
             backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained, image_size=seen.size,
             options=backbone.options,
         )  # fmt: skip
-    model = config.configure_model(model, cfg)
-    if backbone.weights:
-        checkpoints.load_weights(model, backbone.weights)
+        model = config.configure_model(model, cfg)
+        if backbone.weights:
+            checkpoints.load_weights(model, backbone.weights)  # which may make the network anew, in another size
     return _giving(model, backbone)
 
 
