@@ -1,13 +1,19 @@
-"""How many processes of this machine may share a work."""
+"""How many processes of this machine may share a work: the one rule of all rooms."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 
 import torch
 
-__all__ = ["processes_that_pay"]
+__all__ = ["processes_that_pay", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which a container or job scheduler may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_that_pay(pieces: int, least: int) -> int:

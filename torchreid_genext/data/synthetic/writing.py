@@ -258,12 +258,10 @@ class _Shots(Dataset):
 
 
 def _draw(shot: Shot, workplace: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Draw and save one image; returns its joints in whole pixels and which of them are seen."""
+    """Draw and save one image; returns its joints and which of them are seen."""
     drawn = draw_shot(shot)
     drawn.image.save(workplace / shot.folder / shot.name, quality=_JPEG_QUALITY)
-    whole = np.rint(drawn.joints).astype(int)
-    # -1 means missing in these files: a joint just outside the border is written one pixel further out
-    return np.where((whole == -1) & (drawn.joints != -1), -2, whole), drawn.visible
+    return drawn.joints, drawn.visible
 
 
 def draw_shot(shot: Shot) -> Rendering:
