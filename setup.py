@@ -25,6 +25,7 @@ setup(
         "torchreid>=0.2.5",
         "torch>=2.6",
         "torchvision>=0.21",
+        "accelerate>=1.0",
         "diffusers>=0.32",
         "yacs>=0.1.8",
         "pyyaml>=6.0",
@@ -37,12 +38,13 @@ setup(
         *TORCHREID_NEEDS,
     ],
     extras_require={
-        "train": ["accelerate>=1.0"],
         "faiss": ["faiss-cpu>=1.8"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "test": [
-            "pytest>=8.0", "pytest-xdist>=3.8", "hypothesis>=6.100",
-            "accelerate>=1.0", "scipy>=1.10", "h5py>=3.8", "faiss-cpu>=1.8",
+            "pytest>=8.0",
+            "pytest-xdist>=3.8",
+            "hypothesis>=6.100",
+            "faiss-cpu>=1.8",
         ],
     },
 )

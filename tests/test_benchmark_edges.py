@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from tests.test_benchmark import cfg, features  # noqa: F401 (fixtures)
 from torchreid_genext import benchmark, checkpoints
 from torchreid_genext.benchmark import tuning
-from torchreid_genext.benchmark.settings import Backbone, build_encoder
+from torchreid_genext.benchmark.settings import Backbone, Images, build_encoder
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import STEPS, Comparison, Step
 
@@ -154,3 +154,10 @@ def test_features_of_no_width_are_named() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 2, 0))
     with pytest.raises(ValueError, match=r"expected features \(B, D\) .* got float32 \(2, 0\)"):
         Encoder(network, height=4, width=2).probe()
+
+
+def test_images_come_in_the_order_of_their_paths_whatever_the_file_system_says() -> None:
+    records = [(f"{name}.jpg", number, number % 2) for number, name in enumerate("dbca")]
+    one, other = (Images.of(each, "unknown") for each in (records, records[::-1]))
+    assert one.paths == other.paths == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert one.pids == other.pids == [3, 1, 2, 0] and one.camids == other.camids == [1, 1, 0, 0]

@@ -28,7 +28,7 @@ def accelerated(options: Options) -> Iterator[Accelerator]:
     try:
         from accelerate import Accelerator, state
     except ModuleNotFoundError as error:
-        cure = "install it with `pip install torchreid_genext[train]`"
+        cure = "install it with `pip install accelerate`"
         raise ImportError(f"training needs the module '{error.name}', which is missing; {cure}") from error
     with _set_aside(state.PartialState, state.AcceleratorState, state.GradientState), _tuned_convolutions():
         if options.mixed_precision == "fp16" and state.PartialState(cpu=options.cpu).device.type == "cpu":
