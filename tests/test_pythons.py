@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,8 @@ def test_the_oldest_python_understands_each_file() -> None:
 @pytest.mark.parametrize(("line", "new"), [("a[..., *b]", True), ("a[(..., *b)]", False), ("a[b, c]", False)])
 def test_a_star_in_an_index_is_found(tmp_path: Path, line: str, new: bool) -> None:
     (tmp_path / "a.py").write_text(line)
-    assert bool(too_new(tmp_path / "a.py")) is new
+    if sys.version_info[:2] > OLDEST or not new:  # the oldest Python itself cannot read the line
+        assert bool(too_new(tmp_path / "a.py")) is new
 
 
 @pytest.mark.parametrize("version", VERSIONS)
