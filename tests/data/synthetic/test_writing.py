@@ -167,7 +167,7 @@ def test_two_writers_at_once_end_with_one_whole_dataset(few: str, tmp_path: Path
 
 def test_folder_without_manifest_is_refused(tiny: Path) -> None:
     (tiny / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"got no manifest\.json there: it is none, or not whole; choose another"):
+    with pytest.raises(ValueError, match="got no manifest.json there: it is none, or not whole; choose"):
         write_dataset(tiny, size="tiny")
 
 

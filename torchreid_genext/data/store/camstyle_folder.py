@@ -136,6 +136,7 @@ def style_files(place: Path, name: str, cameras: Mapping[str, int]) -> dict[str,
 
 
 def _folder(place: Path) -> Path:
+    place = place.expanduser()
     return place if place.name == FOLDER else place / FOLDER
 
 

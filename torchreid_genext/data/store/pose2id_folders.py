@@ -129,7 +129,7 @@ def import_layout(
         ValueError: if the folder has no such pictures, or JSON cannot say the provenance.
         OSError: if the store cannot be written.
     """
-    found = [*_pictures(Path(folder))]
+    found = [*_pictures(Path(folder).expanduser())]
     if not found:
         layout = f"<root>/{{{','.join(FOLDERS.values())}}}/pose1/<name of the real image>"
         raise ValueError(f"expected generated images as {layout}, got none in {str(folder)!r}")
