@@ -156,8 +156,6 @@ def test_features_of_no_width_are_named() -> None:
         Encoder(network, height=4, width=2).probe()
 
 
-def test_images_come_in_the_order_of_their_paths_whatever_the_file_system_says() -> None:
-    records = [(f"{name}.jpg", number, number % 2) for number, name in enumerate("dbca")]
-    one, other = (Images.of(each, "unknown") for each in (records, records[::-1]))
-    assert one.paths == other.paths == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
-    assert one.pids == other.pids == [3, 1, 2, 0] and one.camids == other.camids == [1, 1, 0, 0]
+def test_images_stand_in_the_order_of_their_paths() -> None:
+    found = Images.of([("b.jpg", 1, 0), ("a.jpg", 2, 3)], "any")
+    assert (found.paths, found.pids, found.camids) == (["a.jpg", "b.jpg"], [2, 1], [3, 0])

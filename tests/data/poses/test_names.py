@@ -1,4 +1,4 @@
-"""Joints find their images, by the name or by what files of poses tell of it."""
+"""Joints find their images by name, and fit them as they are seen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from PIL import Image
 
 from torchreid_genext.data.generator_batches.posed_pairs import with_poses
 from torchreid_genext.data.images.in_memory import ImageTensor
-from torchreid_genext.data.poses.names import check_names, image_name, pose_finder_of
-from torchreid_genext.data.poses.reading import read_poses, write_openpose
+from torchreid_genext.data.poses.names import check_names, image_name
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 
 
@@ -25,35 +24,6 @@ def test_names_of_all_alphabets_are_fine() -> None:
     check_names(["人.jpg", "a b.jpg", "10:30.jpg", "ü.JPG", "😀.png"])
     with pytest.raises(ValueError, match="expected names of images .*, got ''; rename it"):
         check_names([""])
-
-
-def test_the_own_name_comes_first_and_a_stem_must_be_of_one() -> None:
-    find = pose_finder_of({"a.jpg": 1, "a.png": 2, "b.jpg": 3})
-    assert [find(path) for path in ("x/a.jpg", "a.png", "a.webp", "b.jpeg", "c.jpg", "b.jpg.png")] == [
-        1, 2, None, 3, None, None
-    ]  # fmt: skip
-
-
-def posed(folder: Path, suffix: str) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Images and the files of OpenPose about them, which do not tell their extension."""
-    pose = np.random.default_rng(0).integers(3, 60, (18, 2)).astype(float)
-    write_openpose(folder / "joints", {"0001.jpg": pose})
-    Image.new("RGB", (64, 128)).save(folder / f"0001{suffix}")
-    return [str(folder / f"0001{suffix}")], read_poses(folder / "joints")
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpeg", ".JPG", ".jpg"])
-def test_joints_of_files_that_tell_no_extension_find_their_images(tmp_path: Path, suffix: str) -> None:
-    paths, poses = posed(tmp_path, suffix)
-    assert draw_skeletons(paths, poses, (128, 64))[1].all()
-    images = ImageTensor(torch.zeros(1, 3, 8, 4, dtype=torch.uint8), *torch.zeros(2, 1).long(), tuple(paths))
-    assert len(with_poses(images, poses)) == 1
-
-
-def test_joints_that_find_no_image_name_one_of_each(tmp_path: Path) -> None:
-    images = ImageTensor(torch.zeros(1, 3, 8, 4, dtype=torch.uint8), *torch.zeros(2, 1).long(), ("x/1.png",))
-    with pytest.raises(ValueError, match="expected joints of images such as x/1.png, got those of 2.jpg"):
-        with_poses(images, {"2.jpg": np.ones((18, 2))})
 
 
 def test_joints_are_those_of_the_upright_picture(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from torchreid_genext.data.generator_batches.orders import (
 from torchreid_genext.data.images.in_memory import ImageTensor
 from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.names import pose_finder_of
+from torchreid_genext.data.poses.names import image_name
 from torchreid_genext.data.poses.skeletons import scaled
 
 __all__ = ["PosePairs", "PosedImages", "mirrored", "pose_pairs", "with_partners", "with_poses"]
@@ -117,12 +117,8 @@ def with_poses(
     if unknown := [joint for joint in required if joint not in JOINTS]:
         raise ValueError(f"unknown joint {unknown[0]!r}; choose from {', '.join(JOINTS)}")
     keypoints = torch.full((len(images), len(JOINTS), 2), -1.0)
-    found = [*map(pose_finder_of(poses), images.paths)]
-    if poses and all(pose is None for pose in found):
-        other = next(iter(poses))
-        raise ValueError(f"expected joints of images such as {images.paths[0]}, got those of {other}")
-    for row, (path, pose) in enumerate(zip(images.paths, found)):
-        if pose is not None:
+    for row, path in enumerate(images.paths):
+        if (pose := poses.get(image_name(path))) is not None:
             keypoints[row] = _within(path, pose, images.images.shape[2:])
     shown = (keypoints >= 0).all(dim=-1)
     faults = {row: reason for row, seen in enumerate(shown) if (reason := _fault(seen, required))}

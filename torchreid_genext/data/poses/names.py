@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from os import PathLike
-from pathlib import PurePath
-from typing import TypeVar
 
-__all__ = ["check_names", "image_name", "pose_finder_of"]
+__all__ = ["check_names", "image_name"]
 
-_Pose = TypeVar("_Pose")
 _UNFIT = re.compile("[/\\\\\r\n\ud800-\udfff]")
 
 
@@ -31,21 +27,3 @@ def check_names(names: Iterable[str]) -> None:
         if not name or _UNFIT.search(name):
             rule = "expected names of images in UTF-8 without line breaks, slashes and backslashes"
             raise ValueError(f"{rule}, which files of poses can hold, got {name!r}; rename it")
-
-
-def pose_finder_of(poses: Mapping[str, _Pose]) -> Callable[[str | PathLike[str]], _Pose | None]:
-    """What looks up the pose of an image file: by its name, else by its name without extension.
-
-    The second serves files that do not tell the extension, as OpenPose's; it has to be the name of one only.
-
-    Args:
-        poses: file name -> pose, as `read_poses` gives them.
-    """
-    counts = Counter(PurePath(name).stem for name in poses)
-    stems = {stem: pose for name, pose in poses.items() if counts[stem := PurePath(name).stem] == 1}
-
-    def find(path: str | PathLike[str]) -> _Pose | None:
-        name = image_name(path)
-        return poses[name] if name in poses else stems.get(PurePath(name).stem)
-
-    return find

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses.drawing import draw_skeleton
 from torchreid_genext.data.poses.joints import LIMBS
-from torchreid_genext.data.poses.names import pose_finder_of
+from torchreid_genext.data.poses.names import image_name
 
 __all__ = ["draw_skeletons", "pictures", "scaled"]
 
@@ -56,9 +56,8 @@ def draw_skeletons(
     """
     pictures = torch.zeros(len(paths), 3, *size, dtype=torch.uint8)
     shown = torch.zeros(len(paths), dtype=torch.bool)
-    pose_of = pose_finder_of(poses)
     for row, path in enumerate(paths):
-        pose = pose_of(path)
+        pose = poses.get(image_name(path))
         if pose is None or (np.asarray(pose) == -1).all():
             continue
         picture = draw_skeleton(scaled(pose, image_size(path), size), tuple(size), style=style)

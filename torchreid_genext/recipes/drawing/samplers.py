@@ -18,8 +18,7 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.names import pose_finder_of
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.store.camstyle_folder import style_camera
 from torchreid_genext.generators import build_generator
@@ -185,10 +184,8 @@ def pose_sampler(cfg: CfgNode, dataset: str, generator: Any, poses: Mapping[str,
 
 
 def _joints_of(cfg: CfgNode, dataset: str) -> Joints:
-    folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    found = read_poses(folder / cfg.genext[cfg.genext.generator].poses)
-    pose_of = pose_finder_of(found)
-    return lambda path: _no_joints(path) if (pose := pose_of(path)) is None else pose
+    found = read_dataset_poses(dataset, cfg.data.root, cfg.genext[cfg.genext.generator].poses)
+    return lambda path: found.get(Path(path).name, _no_joints(path))
 
 
 def _no_joints(path: str) -> np.ndarray:
