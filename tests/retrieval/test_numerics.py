@@ -102,9 +102,8 @@ SETTINGS = {
     "autocast fp16": lambda: torch.autocast("cpu", torch.float16),
     "default dtype float64": default_dtype,
     "deterministic algorithms": deterministic,
-    "newer TF32 switch": newer_tf32_switch,
     "inference mode": torch.inference_mode,
-}
+} | ({"newer TF32 switch": newer_tf32_switch} if hasattr(torch.backends.cuda.matmul, "fp32_precision") else {})
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
