@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
         "retrieval", "training", "visualization",
     },  # fmt: skip
-    "training": {"checkpoints", "generators", "precision", "visualization"},
+    "training": {"checkpoints", "generators", "precision", "processes", "visualization"},
     "visualization": set(),
 }
 
