@@ -94,7 +94,7 @@ def test_deterministic_algorithms_are_enough(kind: str, device: torch.device, de
 
 
 @pytest.mark.parametrize(
-    "changes", ({"cache_every": 2}, {"guidance_interval": (0.0, 0.5)}, {"guidance_scale": 1.0})
+    "changes", ({"guidance_rescale": 0.7}, {"guidance_interval": (0.0, 0.5)}, {"guidance_scale": 1.0})
 )
 def test_levers_of_ipg_draw_as_on_the_cpu(changes: dict, device: torch.device, exact: None) -> None:
     options = {"height": 16, "width": 8, "num_inference_steps": 4, "output_type": "pt"} | changes

@@ -159,7 +159,7 @@ def test_swapped_poses_are_those_of_the_authors_files() -> None:
         ({"latents": torch.zeros(1, 4, 4, 4)}, r"expected latents \(2, 4, 8, 4\), got \(1, 4, 4, 4\)"),
         ({"reference": [picture(1)] * 3}, "expected one reference, or one for each of 2 poses, got 3"),
         ({"pose": torch.zeros(2, 3, 8, 8)}, r"expected poses \(B, 3, 16, 8\), got \(2, 3, 8, 8\)"),
-        ({"callback_on_step_end_tensor_inputs": ("noise",)}, "expected callbacks for latents, got noise"),
+        ({"callback_on_step_end_tensor_inputs": ("noise",)}, "expected callbacks for latents, prompt_embeds, got noise"),
     ),
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(change: dict[str, Any], message: str) -> None:

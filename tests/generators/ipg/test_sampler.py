@@ -102,38 +102,6 @@ def test_guidance_in_part_of_the_steps_is_the_sum_of_both_kinds() -> None:
         pipe(picture(1), picture(4), guidance_interval=(0.5, 0.2), **options)
 
 
-def runs_of_deep_blocks(pipe: IPGPipeline, **options: Any) -> tuple[int, torch.Tensor]:
-    runs = []
-    hook = pipe.denoising_unet.mid_block.attentions[0].register_forward_pre_hook(
-        lambda *_: runs.append(1)
-    )
-    settings = SMALL | {"output_type": "latent", "num_inference_steps": 4, "generator": seeded(1)} | options
-    images = pipe(picture(1), picture(4), **settings).images
-    hook.remove()
-    return len(runs), images
-
-
-def test_deep_blocks_run_in_some_steps_only_and_leave_no_trace() -> None:
-    pipe = pipeline()
-    everything, exact = runs_of_deep_blocks(pipe)
-    half, near = runs_of_deep_blocks(pipe, cache_every=2)
-    assert (everything, half) == (4, 2)
-    assert not torch.equal(exact, near) and (exact - near).abs().mean() < exact.abs().mean()
-    assert torch.equal(runs_of_deep_blocks(pipe)[1], exact)
-
-
-def test_first_step_of_a_cached_run_is_that_of_a_whole_one() -> None:
-    pipe = pipeline()
-    one = {"num_inference_steps": 1}
-    assert torch.equal(
-        runs_of_deep_blocks(pipe, **one)[1], runs_of_deep_blocks(pipe, cache_every=3, **one)[1]
-    )
-
-
-def test_features_are_not_reused_where_guidance_begins_or_ends() -> None:
-    assert runs_of_deep_blocks(pipeline(), cache_every=4, guidance_interval=(0.0, 0.4))[0] == 2
-
-
 def test_a_tiny_autoencoder_will_do() -> None:
     pipe = pipeline()
     tiny = AutoencoderTiny(
@@ -153,7 +121,6 @@ def test_a_tiny_autoencoder_will_do() -> None:
         ({"scheduler": "euler"}, "unknown scheduler 'euler'; choose from ddim, unipc, dpmsolver"),
         ({"precision": "int8"}, "unknown precision 'int8'; choose from fp32, bf16, fp16"),
         ({"steps": 0}, "expected steps >= 1, got 0"),
-        ({"cache_every": 0}, "expected cache_every >= 1, got 0"),
     ),
 )
 def test_what_cannot_be_done_is_said(change: dict[str, Any], message: str) -> None:

@@ -35,7 +35,7 @@ class Sampling:
         height, width: in pixels.
         scheduler: a name in `SCHEDULERS`.
         steps: of the scheduler.
-        guidance: as `guidance_scale` of the pipeline, likewise the next three.
+        guidance: as `guidance_scale` of the pipeline, likewise the next two.
         official_bank: round features of references to float16 in between.
         precision: of the networks, a name in `precision.DTYPES`; latents are float32.
         compile: the denoiser, with torch.compile; takes minutes before the first batch of each size.
@@ -50,7 +50,6 @@ class Sampling:
     steps: int = 20
     guidance: float = 3.5
     interval: tuple[float, float] = (0.0, 1.0)
-    cache_every: int = 1
     official_guidance: bool = False
     official_bank: bool = False
     precision: str = "fp32"
@@ -70,12 +69,12 @@ def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
         if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
             nn.Module.to(network, DTYPES[sampling.precision], memory_format=torch.channels_last)
     if sampling.compile:
-        pipe.denoising_unet.compile(dynamic=False)  # a size of its own is faster than any size
+        pipe.denoiser.compile(dynamic=False)  # a size of its own is faster than any size
     pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
     return {
         "height": sampling.height, "width": sampling.width, "num_inference_steps": sampling.steps,
         "guidance_scale": sampling.guidance, "guidance_interval": sampling.interval,
-        "cache_every": sampling.cache_every, "official_guidance": sampling.official_guidance,
+        "official_guidance": sampling.official_guidance,
     }  # fmt: skip
 
 
@@ -165,12 +164,20 @@ def _joined(parts: Sequence[References]) -> References:
 def weights_digest(pipe: IPGPipeline) -> str:
     """16 hexadecimal digits of SHA-256 over all weights, as float32."""
     digest = hashlib.sha256()
-    for name, network in sorted(pipe.components.items()):
-        if isinstance(network, nn.Module):
-            for key, tensor in sorted(network.state_dict().items()):
-                digest.update(f"{name}.{key}".encode())
-                digest.update(_bytes(tensor))
+    for key, tensor in sorted(_weights(pipe).items()):
+        digest.update(key.encode())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def _weights(pipe: IPGPipeline) -> dict[str, Tensor]:
+    """Under names that say nothing of who holds both U-Nets, and whether one is compiled."""
+    found = {}
+    for name, network in pipe.components.items():
+        if isinstance(network, nn.Module):
+            state = getattr(network, "_orig_mod", network).state_dict()
+            found |= {f"{name}.{key}".removeprefix("denoiser."): tensor for key, tensor in state.items()}
+    return found
 
 
 def _bytes(tensor: Tensor) -> memoryview:

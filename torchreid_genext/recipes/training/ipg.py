@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -22,15 +21,16 @@ from torchreid_genext.data.poses.reading import read_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
     PrincipalAutoencoder,
     TorchreidEncoder,
     TransReID,
+    load_any,
     lora,
     official_scheduler,
-    without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.training import Options, fit, trained_weights
@@ -42,11 +42,10 @@ STAGES = ("ipg",)
 
 _EXAMPLES = 8  # people in a picture
 _TYPICAL = 2000  # images of which principal components are taken
-_INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
+_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "lora_rank": 0,
             "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0,
             "person_weight": 1.0}  # fmt: skip
 
@@ -69,9 +68,8 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
         return _small(node)
-    if Path(node.init, _INDEX).is_file():
-        return IPGPipeline.from_pretrained(node.init).to(torch.float32)  # it may be stored in half precision
-    return IPGPipeline.from_official(node.init, node.base_model, node.vae, reid_encoder=reid_encoder)
+    pipe = load_any(node.init, base_model=node.base_model, vae=node.vae, reid_encoder=reid_encoder)
+    return pipe.to(torch.float32)  # it may be stored in half precision
 
 
 def _small(node: CfgNode) -> IPGPipeline:
@@ -86,8 +84,7 @@ def _small(node: CfgNode) -> IPGPipeline:
     guider = PoseGuider(node.widths[0], guider_widths)
     return IPGPipeline(
         autoencoder,
-        without_head(_unet(node, autoencoder.latent_channels)),
-        _unet(node, autoencoder.latent_channels),
+        IPGDenoiser(_unet(node, autoencoder.latent_channels)),
         guider,
         IdentityProjector(features, node.tokens, node.token_width),
         encoder,
@@ -95,9 +92,9 @@ def _small(node: CfgNode) -> IPGPipeline:
     )
 
 
-def _unet(node: CfgNode, channels: int) -> UNet2DConditionModel:
+def _unet(node: CfgNode, channels: int) -> dict[str, Any]:
     attended = [level >= len(node.widths) - node.attention for level in range(len(node.widths))]
-    return UNet2DConditionModel(
+    return dict(
         sample_size=node.height // node.patch,
         in_channels=channels,
         out_channels=channels,
@@ -132,8 +129,8 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 def _train(cfg: CfgNode) -> Path:
     folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
-    images, skeletons = _images(cfg, "train")
     pipe = build(cfg)
+    images, skeletons = _images(cfg, "train", pipe.config.pose_style)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
@@ -190,7 +187,7 @@ def _task(
         noise_bias=node.noise_bias,
         person_weight=node.person_weight,
         channel_weights=_channel_weights(pipe.vae, node.channel_power),
-        examples=_examples(cfg, images, skeletons),
+        examples=_examples(cfg, images, skeletons, pipe.config.pose_style),
     )
 
 
@@ -212,22 +209,24 @@ def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
-    """Images that have joints, and their skeletons."""
+def _images(cfg: CfgNode, split: str, style: str = "bold") -> tuple[ImageTensor, Tensor]:
+    """Images that have joints, and their skeletons, drawn in this style."""
     node, name = cfg.genext.ipg.generator, cfg.data.sources[0]
     images = load_images(
         name, cfg.data.root, height=node.height, width=node.width, split=split,
         cache_dir=Path(cfg.data.save_dir, "images"),
     )  # fmt: skip
     poses = read_poses(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
-    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=node.style)
+    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=style)
     return images.select(shown), skeletons[shown]
 
 
-def _examples(cfg: CfgNode, images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _examples(
+    cfg: CfgNode, images: ImageTensor, skeletons: Tensor, style: str = "bold"
+) -> tuple[Tensor, Tensor, Tensor]:
     """People, by default such as are not learnt from: a query of each, and another with its skeleton."""
     if (split := cfg.genext.ipg.generator.examples) != "train":
-        images, skeletons = _images(cfg, split)
+        images, skeletons = _images(cfg, split, style)
     people, counts = images.pids.unique(return_counts=True)
     pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
     reference, target = torch.stack(pairs).T
