@@ -92,7 +92,7 @@ class Guidance:
         return scale > 1 and start <= step / max(steps - 1, 1) <= end
 
     def of(self, predicted: Tensor, scale: float) -> Tensor:
-        """From predictions (2 B, C, h, w) for nobody and then for the person, the guided ones (B, C, h, w)."""
+        """From predictions (2 B, C, h, w), for nobody and then for the person, the guided (B, C, h, w)."""
         nobody, person = predicted.chunk(2)
         guided = nobody + scale * (person - nobody)
         if not self.rescale:

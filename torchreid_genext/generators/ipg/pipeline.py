@@ -277,8 +277,7 @@ class IPGPipeline(DiffusionPipeline):
                 no guidance, and only the latter is made.
             guidance_interval: share of the steps, from the first at 0 to the last at 1, in which there is
                 guidance; the others take half the time (Kynkaanniemi et al., NeurIPS 2024).
-            guidance_rescale: how far the spread of a guided prediction goes back to that of the one for the
-                person, 0 .. 1 (Lin et al., WACV 2024).
+            guidance_rescale: how far guided predictions get the spread of plain ones, 0..1 (Lin et al., 2024).
             official_guidance: without guidance use the prediction for *nobody*, as the authors' code does.
             generator: of the noise; a list has one for each image, which makes it independent of the batch.
             latents: noise to start from, (B, C, h, w).
@@ -297,14 +296,10 @@ class IPGPipeline(DiffusionPipeline):
         guidance = Guidance(guidance_interval, guidance_rescale)
         pose = self._poses(pose, height, width, swap_pose_channels)
         references = self._references(reference, height, width, bank_dtype, len(pose))
-        self.scheduler.set_timesteps(num_inference_steps)  # on the CPU, where schedulers look times up
-        self._guidance_scale, self._interrupt = guidance_scale, False
-        self._num_timesteps = len(self.scheduler.timesteps)
+        self._begin(num_inference_steps, guidance_scale)
         latents = self.prepare_latents(len(pose), height, width, generator, latents)
-        unseen = official_guidance and guidance_scale <= 1
-        conditions = Conditions(references, pose.features, unseen=unseen)
-        options = self._step_options(eta, generator)
-        latents = self._sample(latents, conditions, guidance, options, callback)
+        told = Conditions(references, pose.features, unseen=official_guidance and guidance_scale <= 1)
+        latents = self._sample(latents, told, guidance, self._step_options(eta, generator), callback)
         images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return IPGPipelineOutput(images) if return_dict else (images,)
@@ -381,7 +376,8 @@ class IPGPipeline(DiffusionPipeline):
             ValueError: if there are other generators or latents than images.
         """
         if isinstance(generator, (list, tuple)) and len(generator) != count:
-            raise ValueError(f"expected one generator, or one for each of {count} images, got {len(generator)}")
+            rule = f"expected one generator, or one for each of {count} images"
+            raise ValueError(f"{rule}, got {len(generator)}")
         unet, shrink = self.denoising_unet, self.vae_scale_factor
         shape = (count, unet.config.in_channels, height // shrink, width // shrink)
         if latents is None:
@@ -409,6 +405,11 @@ class IPGPipeline(DiffusionPipeline):
         if len(found) != count:
             raise ValueError(f"expected one reference, or one for each of {count} poses, got {len(found)}")
         return found
+
+    def _begin(self, steps: int, scale: float) -> None:
+        self.scheduler.set_timesteps(steps)  # on the CPU, where schedulers look times up
+        self._guidance_scale, self._interrupt = scale, False
+        self._num_timesteps = len(self.scheduler.timesteps)
 
     def _sample(
         self,
