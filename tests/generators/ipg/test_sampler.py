@@ -52,6 +52,29 @@ def test_references_are_looked_at_once_while_they_are_remembered(keep: int, look
     assert rows == looks
 
 
+def test_a_batch_is_split_where_memory_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    pipe, rows = embedded(), []
+    call = (["a.jpg", "b.jpg", "a.jpg", "c.jpg", "c.jpg"], ["1", "2", "2", "1", "2"], [1, 2, 3, 4, 5])
+    wanted = pixels(sampler()(*call))
+
+    def too_much(_: Any, inputs: tuple) -> None:
+        rows.append(len(inputs[0]))
+        if len(inputs[0]) > 4:  # of two images under guidance
+            raise torch.OutOfMemoryError
+
+    pipe.denoising_unet.register_forward_pre_hook(too_much)
+    draw = sampler(pipe)
+    assert np.abs(pixels(draw(*call)) - wanted).max() <= 1
+    assert rows == [10, 6, 4, 4, 4, 4, 2, 2]
+    assert "memory is short for 3 images at a time; now 2 are drawn" in caplog.text
+    draw(*call)
+    assert max(rows[8:]) == 4, "it is remembered"
+    draw._most = 1
+    pipe.denoising_unet.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        draw(*call)
+
+
 def test_poses_are_looked_at_once_a_run() -> None:
     pipe, rows = embedded(), []
     pipe.pose_guider.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))

@@ -24,7 +24,8 @@ class Adapted(ModelMixin):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("unused", torch.zeros(()), persistent=False)  # where there are no weights
+        if next(network.parameters(), None) is None:
+            self.unused = nn.Parameter(torch.zeros(()), requires_grad=False)  # tells device and dtype
         self.training = network.training
 
     def forward(self, *inputs: Any, **options: Any) -> Any:

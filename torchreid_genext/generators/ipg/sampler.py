@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +27,8 @@ SCHEDULERS = {
     "unipc": UniPCMultistepScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
 }
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class IPGSampler:
         self.pipe, self.sampling, self.open_image, self._keep = pipe, sampling, open_image, keep
         self._weights = weights_digest(pipe)  # before they are rounded
         self._options = prepare(pipe, sampling)
+        self._most = sys.maxsize  # images at a time
         self._rows = {name: row for row, name in enumerate(poses)}
         pictures, size = [*poses.values()], (sampling.height, sampling.width)
         self._poses = pipe.look_at_poses(pictures, *size, swap=swap_pose_channels)
@@ -115,13 +120,28 @@ class IPGSampler:
     ) -> list[Image.Image]:
         """An image for each reference, pose and seed; it depends on these three alone.
 
+        Where a device has no memory for all at a time, they are drawn in parts, from then on.
+
         Raises:
             ValueError: if a pose is unknown.
         """
-        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return self.pipe(
-            self._look_at(references), self._pose(poses), generator=noise, **self._options
-        ).images
+        made: list[Image.Image] = []
+        while len(made) < len(seeds):
+            part = slice(len(made), len(made) + self._most)
+            try:
+                made += self._draw(references[part], poses[part], seeds[part])
+            except torch.OutOfMemoryError:
+                if (count := len(seeds[part])) == 1:
+                    raise
+                self._most = (count + 1) // 2
+                _log.warning("memory is short for %d images at a time; now %d are drawn", count, self._most)
+        return made
+
+    def _draw(
+        self, references: Sequence[str], poses: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        pose, noise = self._pose(poses), [torch.Generator().manual_seed(seed) for seed in seeds]
+        return self.pipe(self._look_at(references), pose, generator=noise, **self._options).images
 
     def _pose(self, names: Sequence[str]) -> Poses:
         if unknown := [name for name in names if name not in self._rows]:
