@@ -132,6 +132,8 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.network = compat.build_model(name, 1).eval()
         self.image_size = tuple(image_size)
+        for name, values in (("shift", mean), ("spread", std)):  # else each call would copy them to the device
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> TorchreidEncoder:
         """Stay as it is: torchreid's models give logits when they are trained."""
@@ -139,8 +141,7 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to features (B, F)."""
-        mean, std = (images.new_tensor(self.config[name])[:, None, None] for name in ("mean", "std"))
-        return self.network((images / 2 + 0.5 - mean) / std)
+        return self.network((images / 2 + 0.5 - self.shift) / self.spread)
 
 
 def _check_patch(patch: int) -> None:
