@@ -277,7 +277,7 @@ class IPGPipeline(DiffusionPipeline):
                 no guidance, and only the latter is made.
             guidance_interval: share of the steps, from the first at 0 to the last at 1, in which there is
                 guidance; the others take half the time (Kynkaanniemi et al., NeurIPS 2024).
-            guidance_rescale: how far guided predictions get the spread of plain ones, 0..1 (Lin et al., 2024).
+            guidance_rescale: how far guided predictions get the spread of plain ones, 0..1 (Lin et al.).
             official_guidance: without guidance use the prediction for *nobody*, as the authors' code does.
             generator: of the noise; a list has one for each image, which makes it independent of the batch.
             latents: noise to start from, (B, C, h, w).

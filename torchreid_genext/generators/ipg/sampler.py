@@ -173,7 +173,8 @@ class IPGSampler:
         """What beside reference, pose and seed decides on an image."""
         sampling = asdict(self.sampling) | {"interval": list(self.sampling.interval)}
         del sampling["compile"]  # rounds differently, as another machine would
-        return {"generator": "ipg", "weights": self._weights, "sampling": sampling}
+        style = self.pipe.config.pose_style
+        return {"generator": "ipg", "weights": self._weights, "pose_style": style, "sampling": sampling}
 
 
 def _joined(parts: Sequence[References]) -> References:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from torchreid_genext import checkpoints, compat
+from torchreid_genext import checkpoints
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
@@ -33,6 +35,7 @@ from torchreid_genext.generators.ipg import (
     official_scheduler,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
 from torchreid_genext.training import Options, fit, trained_weights
 from torchreid_genext.training.ipg import IPGTask, learners
 
@@ -40,7 +43,6 @@ __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
-_EXAMPLES = 8  # people in a picture
 _TYPICAL = 2000  # images of which principal components are taken
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
 # trainings go on that began before there were any.
@@ -130,7 +132,7 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 def _train(cfg: CfgNode) -> Path:
     folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
     pipe = build(cfg)
-    images, skeletons = _images(cfg, "train", pipe.config.pose_style)
+    images, skeletons = _images(cfg, pipe.config.pose_style)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
@@ -187,7 +189,7 @@ def _task(
         noise_bias=node.noise_bias,
         person_weight=node.person_weight,
         channel_weights=_channel_weights(pipe.vae, node.channel_power),
-        examples=_examples(cfg, images, skeletons, pipe.config.pose_style),
+        examples=_examples(cfg, pipe.config.pose_style),
     )
 
 
@@ -209,28 +211,41 @@ def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, split: str, style: str = "bold") -> tuple[ImageTensor, Tensor]:
-    """Images that have joints, and their skeletons, drawn in this style."""
-    node, name = cfg.genext.ipg.generator, cfg.data.sources[0]
-    images = load_images(
-        name, cfg.data.root, height=node.height, width=node.width, split=split,
-        cache_dir=Path(cfg.data.save_dir, "images"),
-    )  # fmt: skip
-    poses = read_poses(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
-    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=style)
+def _images(cfg: CfgNode, style: str = "bold") -> tuple[ImageTensor, Tensor]:
+    """Images to learn from that have joints, and their skeletons, drawn in this style."""
+    images, node = _load(cfg, "train"), cfg.genext.ipg.generator
+    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), (node.height, node.width), style=style)
     return images.select(shown), skeletons[shown]
 
 
-def _examples(
-    cfg: CfgNode, images: ImageTensor, skeletons: Tensor, style: str = "bold"
+def _load(cfg: CfgNode, split: str) -> ImageTensor:
+    node = cfg.genext.ipg.generator
+    return load_images(
+        cfg.data.sources[0], cfg.data.root, height=node.height, width=node.width, split=split,
+        cache_dir=Path(cfg.data.save_dir, "images"),
+    )  # fmt: skip
+
+
+def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
+    return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.ipg.generator.poses)
+
+
+def _examples(cfg: CfgNode, style: str = "bold") -> tuple[Tensor, Tensor, Tensor] | None:
+    """People, by default such as are not learnt from: an image of each, and another with its skeleton."""
+    splits = (cfg.genext.ipg.generator.examples, "query", "gallery", "train")
+    return first_shown(splits, functools.partial(_shown, cfg, style, _joints(cfg)))
+
+
+def _shown(
+    cfg: CfgNode, style: str, joints: dict[str, np.ndarray], split: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """People, by default such as are not learnt from: a query of each, and another with its skeleton."""
-    if (split := cfg.genext.ipg.generator.examples) != "train":
-        images, skeletons = _images(cfg, split, style)
-    people, counts = images.pids.unique(return_counts=True)
-    pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
-    reference, target = torch.stack(pairs).T
-    return images.images[reference], skeletons[target], images.images[target]
+    images, node = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator
+    poses = [joints.get(Path(path).name) for path in images.paths]
+    images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
+    images = images.select(two_of_each(images.pids).flatten())
+    skeletons, _ = draw_skeletons(images.paths, joints, (node.height, node.width), style=style)
+    (references, targets), (_, wanted) = images.images.chunk(2), skeletons.chunk(2)
+    return references, wanted, targets
 
 
 def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
