@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["StepGenerator", "on_the_host", "own_rows", "processes_that_pay", "share_of"]
+__all__ = [
+    "StepGenerator", "on_the_host", "own_rows", "processes_that_pay", "share_of", "usable_cores",
+]  # fmt: skip
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which a container or job scheduler may have made fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processes_that_pay(pieces: int, least: int) -> int:

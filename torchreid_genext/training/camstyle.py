@@ -79,7 +79,8 @@ class EnlargedCrop:
 
         mirrored, down, right = own_rows(draw, len(images), random, dim=1).to(images.device)
         places = [(draws * count).long() for draws, count in zip((down, right), windows.shape[2:4])]
-        cut = windows[torch.arange(len(images), device=images.device), :, *places]
+        everyone = torch.arange(len(images), device=images.device)
+        cut = windows[(everyone, slice(None), *places)]
         return torch.where((mirrored < 0.5)[:, None, None, None], cut.flip(-1), cut)
 
 

@@ -42,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int) -> None:
-        self.folder, self._keep = Path(folder), keep
+        self.folder, self._keep = Path(folder).expanduser(), keep
 
     def path(self, step: int) -> Path:
         """Where the checkpoint lies that is written after `step` steps."""

@@ -31,7 +31,7 @@ def accelerated(options: Options) -> Iterator[Accelerator]:
     try:
         from accelerate import Accelerator, state, utils
     except ModuleNotFoundError as error:
-        cure = "install it with `pip install torchreid_genext[train]`"
+        cure = "install it with `pip install accelerate`"
         raise ImportError(f"training needs the module '{error.name}', which is missing; {cure}") from error
     cpu = options.cpu or utils.parse_flag_from_env("ACCELERATE_USE_CPU")
     cpu = cpu or not torch.accelerator.is_available()  # unless told so, accelerate would leave CPUs alone each
