@@ -17,11 +17,45 @@ from tests.training import test_ipg as ipg
 from tests.training import test_pg2 as pg2
 from torchreid_genext.processes import StepGenerator
 from torchreid_genext.training.deformable import with_geometry
-from torchreid_genext.training.machine import moved
+from torchreid_genext.training.machine import moved, place_of
 
 
 def deformable_batch(task: Any) -> Any:
     return next(with_geometry(deformable.batches, task.modules["generator"])(0, 0, 1))
+
+
+def test_pairs_with_images_on_the_accelerator_come_without_waiting() -> None:
+    """Joints stay on the CPU, for what is computed from them there."""
+    wanted = next(pg2.source(flip=0.5)(0, 0, 1))
+    with pretended_accelerator():
+        pairs = pg2.source(flip=0.5, device=DEVICE)
+        with counting_syncs() as waits:
+            found = next(pairs(0, 0, 1))
+        assert not waits and found.images.device == DEVICE and found.keypoints.device.type == "cpu"
+        for one, other in zip(found, wanted):
+            assert torch.equal(one.cpu(), other)
+
+
+def test_data_lie_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device:
+        """What torch says of one with 100 bytes free."""
+
+        @staticmethod
+        def mem_get_info(device: torch.device) -> tuple[int, int]:
+            return 100 * (device.index + 1), 1000
+
+    if not torch.accelerator.is_available():
+        assert place_of(0).type == "cpu"
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Device)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert place_of(25) == torch.device("xpu", 0) and place_of(26) == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert place_of(50) == torch.device("xpu", 1)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert place_of(1) == torch.device("cpu")
 
 
 STEPS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], int]] = {
