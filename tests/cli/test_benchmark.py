@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tools.benchmark import main, parse_arguments, read_config
+from torchreid_genext.cli.benchmark import main, parse_arguments, read_config
 from torchreid_genext import config
 
 pytestmark = pytest.mark.usefixtures("registered")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tools.main import main
+from torchreid_genext.cli.main import main
 from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.filenames import parse
 
@@ -197,7 +197,7 @@ def test_interrupted_training_goes_on_from_torchreids_checkpoint(
 
 
 def test_command_line_overrides_the_file(reid_data: Path, tmp_path: Path) -> None:
-    from tools.main import parse_arguments, read_config
+    from torchreid_genext.cli.main import parse_arguments, read_config
 
     (tmp_path / "a.yaml").write_text(
         "data:\n  root: there\n  sources: ['a']\n  targets: ['a']\n  height: 96\n"

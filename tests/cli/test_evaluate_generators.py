@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.generators.ipg.networks import embedded
-from tools import evaluate_generators
+from torchreid_genext.cli import evaluate_generators
 from torchreid_genext.generators import build_generator
 
 pytestmark = pytest.mark.usefixtures("registered")

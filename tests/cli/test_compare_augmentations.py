@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
 from torchreid_genext import compat
+from torchreid_genext.cli import compare_augmentations
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 
@@ -36,10 +35,9 @@ def root(reid_data: Path, tmp_path: Path, registered: None) -> Path:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, which finds main.py beside it."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module("compare_augmentations")
+def tool() -> ModuleType:
+    """The script, as a module."""
+    return compare_augmentations
 
 
 def compare(tool: ModuleType, root: Path, *words: str, ratio: str = "3:1") -> None:

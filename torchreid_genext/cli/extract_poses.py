@@ -1,0 +1,122 @@
+"""Find the poses of images that have none, by torchvision's Keypoint R-CNN.
+
+python tools/extract_poses.py -s market1501 --weights keypointrcnn_resnet50_fpn_coco-fc266e95.pth
+python tools/extract_poses.py --images folder --output poses.csv --download
+
+Poses are written as Market annotations, by default into poses.csv in the data set's folder, where the
+training of pose-guided generators looks for them. An interrupted run goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+import torchreid_genext as genext
+from torchreid_genext import compat
+from torchreid_genext.data.poses.detecting import (
+    Extracted,
+    cost_of,
+    extract_poses,
+    keypoint_rcnn,
+    left_to_do,
+)
+from torchreid_genext.data.poses.reading import read_poses, write_openpose
+from torchreid_genext.recipes.drawing.stores import fastest_device
+
+SPLITS = ("train", "query", "gallery")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    genext.register()
+    paths, target = images_of(arguments), target_of(arguments)
+    network, missing = detector(arguments), left_to_do(paths, target)
+    print(f"{len(missing)} of {len(paths)} images to do, {len(paths) - len(missing)} are in {target}")
+    announce(network, missing, arguments.device)
+    if not arguments.plan:
+        done = extract_poses(
+            network,
+            paths,
+            target,
+            batch_size=arguments.batch_size,
+            score=arguments.score,
+            device=arguments.device,
+        )
+        report(done, target)
+        if arguments.openpose:
+            write_openpose(arguments.openpose, read_poses(target))
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-s", "--source", help="data set, by torchreid's name or ours")
+    what.add_argument("--images", help="folder of images instead, with the folders in it")
+    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="of the data set")
+    parser.add_argument("--output", help="annotation file (default: poses.csv in the folder of the images)")
+    parser.add_argument("--openpose", metavar="FOLDER", help="write OpenPose's JSON files there, too")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--weights", help="file of Keypoint R-CNN (ResNet-50, FPN) as torchvision saves it")
+    weights.add_argument("--download", action="store_true", help="let torchvision fetch its own (237 MB)")
+    parser.add_argument("--min-size", type=int, default=800, help="to which shorter sides are enlarged")
+    parser.add_argument("--score", type=float, default=0.5, help="from which somebody counts, 0..1")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", default=str(fastest_device()))
+    parser.add_argument("--plan", action="store_true", help="only say how much there is to do")
+    return parser.parse_args(argv)
+
+
+def images_of(arguments: argparse.Namespace) -> list[str]:
+    if arguments.images:
+        files = (path for path in Path(arguments.images).rglob("*") if path.suffix.lower() in EXTENSIONS)
+        found = sorted(map(str, files))
+    else:
+        dataset = compat.init_image_dataset(arguments.source, root=arguments.root, verbose=False)
+        found = [record[0] for split in arguments.split for record in getattr(dataset, split)]
+    if not found:
+        raise ValueError(f"expected images in {arguments.images or arguments.source}, got none")
+    return list(dict.fromkeys(found))
+
+
+def target_of(arguments: argparse.Namespace) -> Path:
+    if arguments.output:
+        return Path(arguments.output)
+    folder = arguments.images or compat.image_dataset_folder(arguments.source, arguments.root)
+    return Path(folder, "poses.csv")
+
+
+def detector(arguments: argparse.Namespace) -> nn.Module:
+    if not arguments.download:
+        return keypoint_rcnn(arguments.weights, min_size=arguments.min_size)
+    from torchvision.models.detection import keypointrcnn_resnet50_fpn
+
+    return keypointrcnn_resnet50_fpn(weights="DEFAULT", weights_backbone=None, min_size=arguments.min_size)
+
+
+def announce(network: nn.Module, missing: Sequence[str], device: str) -> None:
+    cost = cost_of(network, missing, device=device)
+    if cost is None:
+        return
+    hours = len(missing) * cost.seconds / 3600
+    print(
+        f"about {cost.operations / 1e9:.1f} GFLOP and {cost.seconds:.2f} s an image on {device}: "
+        f"{len(missing) * cost.operations / 1e12:.1f} TFLOP, {hours:.1f} h at one image at a time"
+    )
+
+
+def report(done: Extracted, target: Path) -> None:
+    print(f"{target}: somebody found in {done.found} images, nobody in {len(done.without)}")
+    for path in done.without:
+        print(f"  nobody in {path}")
+    for path, reason in done.unreadable.items():
+        print(f"  left out, cannot be read: {path}: {reason}")
