@@ -1,7 +1,8 @@
 """Train a backbone with and without generated images, several times each, and say which of them help."""
 
-from torchreid_genext.cli import run
-from torchreid_genext.cli.compare_augmentations import main
+from torchreid_genext.cli import run, verb
+
+main = verb("compare-augmentations")
 
 if __name__ == "__main__":
     run(main)

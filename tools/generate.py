@@ -1,7 +1,8 @@
 """Generate images of people."""
 
-from torchreid_genext.cli import run
-from torchreid_genext.cli.generate import main
+from torchreid_genext.cli import run, verb
+
+main = verb("generate")
 
 if __name__ == "__main__":
     run(main)

@@ -68,7 +68,7 @@ def test_each_variant_is_trained_once_a_seed_and_reported(
 
 def test_seeds_differ_and_batches_keep_their_real_images(tool: ModuleType, root: Path) -> None:
     arguments = tool.parse_arguments(["--root", str(root), *KEYS, "genext.augmented.batch_ratio", "3:1"])
-    cfg = tool.config.load_config("", arguments.opts, root=str(root))
+    cfg = tool.configuration(arguments)
     plain = tool.variant_of(cfg, "none", 1)
     fakes = tool.variant_of(cfg, "camstyle+lsr", 2)
     assert (plain.train.batch_size, plain.genext.augmented.batch_ratio) == (12, "")

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.data.poses.test_detecting import tiny_keypoint_rcnn
 from tests.generators.ipg.networks import embedded
 from tests.generators.ipg.test_pipeline import picture
-from torchreid_genext.cli import generate, judge_generated
 from torchreid_genext import checkpoints, compat
+from torchreid_genext.cli import generate, judge_generated
 from torchreid_genext.data.store import ImageStore
 
 pytestmark = pytest.mark.usefixtures("registered")

@@ -1,25 +1,22 @@
 """Measure backbones under chains of training-free steps, with features extracted once and cached.
 
-python tools/benchmark.py --config-file configs/market1501_osnet_x0_25.yaml model.load_weights weights.pth
+torchreid-genext benchmark --config-file configs/market1501_osnet_x0_25.yaml model.load_weights weights.pth
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 
-from yacs.config import CfgNode
-
-import torchreid_genext as genext
-from torchreid_genext import benchmark, config
+from torchreid_genext import benchmark
+from torchreid_genext.cli.parsing import Parser, configuration, set_up
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what the command line asks for, or tell what would be measured."""
     arguments = parse_arguments(argv)
-    cfg = read_config(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    genext.register()
+    cfg = configuration(arguments)
+    set_up(arguments)
     if arguments.dry_run:
         print(benchmark.describe(cfg))
     else:
@@ -28,27 +25,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument(
-        "-s", "--sources", nargs="+", help="accepted as in tools/main.py; a benchmark trains nothing"
-    )
-    parser.add_argument("-t", "--targets", nargs="+", help="the first one is the data set to measure on")
-    parser.add_argument("--transforms", nargs="+", help="accepted as in tools/main.py; tests have none")
-    parser.add_argument("--root", default="", help="folder that holds the data sets")
+    parser = Parser(__name__, __doc__)
+    parser.add_key("-t", "--targets", "--dataset", key="data.targets", nargs=1, help="data set to measure on")
+    parser.add_root()
+    parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="report and pictures")
+    parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="of the backbone model.name")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--strict", action="store_true", help="stop at an image that cannot be read")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="further keys: key value key value ...")
+    parser.add_key(
+        "--strict",
+        key="genext.benchmark.strict",
+        action="store_true",
+        help="stop at an image that cannot be read",
+    )
     return parser.parse_args(argv)
-
-
-def read_config(arguments: argparse.Namespace) -> CfgNode:
-    options = {name: getattr(arguments, name) for name in ("sources", "targets", "transforms", "root")}
-    cfg = config.load_config(arguments.config_file, arguments.opts, **options)
-    cfg.genext.benchmark.strict = arguments.strict or cfg.genext.benchmark.strict
-    return cfg
 
 
 def whereabouts(result: benchmark.Result) -> str:

@@ -1,7 +1,7 @@
 """Train a backbone with and without generated images, several times each, and say which of them help.
 
-python tools/generate.py --generator camstyle --dataset synthreid --root reid-data
-python tools/compare_augmentations.py --config-file configs/synthreid_augmentation.yaml --root reid-data
+torchreid-genext generate --generator camstyle --dataset synthreid --root reid-data
+torchreid-genext compare-augmentations --config-file configs/synthreid_augmentation.yaml --root reid-data
 
 The first fills the store that <dataset>_camstyle reads; so do ipg, pg2 and deformable with --split train. The
 second trains on the first of data.sources alone, and on it with the images of each store. All trainings have
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -23,9 +23,9 @@ from statistics import mean, stdev
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-import torchreid_genext as genext
 from torchreid_genext import benchmark, checkpoints, config, visualization
 from torchreid_genext.cli.main import train_and_test
+from torchreid_genext.cli.parsing import Parser, configuration, from_zero, set_up
 from torchreid_genext.data.torchreid_training.datasets import KINDS, generated_folder
 from torchreid_genext.data.torchreid_training.ratio_batches import shares
 
@@ -37,10 +37,11 @@ Rates = dict[str, float]  # "mAP", "rank1" -> 0 .. 1
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Train and compare as the command line asks."""
     arguments = parse_arguments(argv)
-    genext.register()
-    cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
+    cfg = configuration(arguments)
     config.check_config(cfg)
+    set_up(arguments, logging.WARNING)
     check(cfg, arguments.variants)
     both = [(variant, seed) for variant in arguments.variants for seed in arguments.seeds]
     print(f"{len(both)} trainings of {cfg.model.name}, {cfg.train.max_epoch} epochs each", flush=True)
@@ -55,21 +56,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("--root", default="", help="folder that holds the data sets")
+    parser = Parser(__name__, __doc__)
+    parser.add_key("-s", "--sources", "--dataset", key="data.sources", nargs=1, help="data set to train on")
+    parser.add_key("-t", "--targets", key="data.targets", nargs=1, help="data set to test on")
+    parser.add_root()
+    parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="trainings and comparison")
     parser.add_argument(
         "--variants", nargs="+", default=[*VARIANTS],
         help=f"of {BASE}, {', '.join(KINDS)}, each with {LSR} or without (default: {' '.join(VARIANTS)})",
     )  # fmt: skip
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="a training each")
-    parser.add_argument("opts", nargs="*", help="further keys, last: train.max_epoch 40 ...")
-    words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(words)
-    arguments.opts = keys
-    return arguments
+    parser.add_argument("--seeds", nargs="+", type=from_zero, default=[0, 1, 2], help="a training each")
+    return parser.parse_args(argv)
 
 
 def check(cfg: CfgNode, variants: Sequence[str]) -> None:
@@ -84,7 +81,9 @@ def check(cfg: CfgNode, variants: Sequence[str]) -> None:
         folder = generated_folder(cfg.data.sources[0], cfg.data.root, kind) if kind != BASE else Path(".")
         if not folder.is_dir():
             rule = f"expected generated images for {variant} in {folder}"
-            how = f"tools/generate.py --generator {kind} --split train --dataset {cfg.data.sources[0]}"
+            how = (
+                f"torchreid-genext generate --generator {kind} --split train --dataset {cfg.data.sources[0]}"
+            )
             raise ValueError(f"{rule}, got no folder; make them by {how}")
     if cfg.genext.augmented.root or not cfg.genext.augmented.batch_ratio:
         raise ValueError("expected genext.augmented.batch_ratio, such as '3:1', and no genext.augmented.root")

@@ -1,8 +1,8 @@
 """Fetch weights and data of others: goes on where it broke off, checks what came, and works with mirrors.
 
-python tools/download_pretrained.py --list
-python tools/download_pretrained.py ipg --output pretrained/ipg
-python tools/download_pretrained.py ipg --output pretrained/ipg --check
+torchreid-genext download-pretrained --list
+torchreid-genext download-pretrained ipg --output pretrained/ipg
+torchreid-genext download-pretrained ipg --output pretrained/ipg --check
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from torchreid_genext import download
+from torchreid_genext.cli.parsing import Parser, refuse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Fetch, check or list."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.list or not arguments.name:
@@ -35,16 +37,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__name__, __doc__, reads=())
     parser.add_argument("name", nargs="?", help="what to fetch, see --list")
     parser.add_argument("--output", metavar="FOLDER", help="where it goes (default: pretrained/NAME)")
     parser.add_argument("--mirror", metavar="URL", help="stands in for the hub (default: HF_ENDPOINT)")
     parser.add_argument("--list", action="store_true", help="what there is, with sizes and licences")
     parser.add_argument("--check", action="store_true", help="only look at what is there; no network")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.list or not arguments.name:
+        refuse(parser, arguments, ("output", "mirror", "check", "quiet"), "with the list; say what to fetch")
+    return arguments
 
 
 def described(name: str) -> str:

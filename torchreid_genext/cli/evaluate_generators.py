@@ -1,8 +1,8 @@
 """Measure generators against the truth that SynthReID's renderer knows, on people they were not trained on.
 
-python tools/evaluate_generators.py --root reid-data --sheet docs/ipg.png
-python tools/evaluate_generators.py --generators ipg pg2 deformable --size 64 32
-python tools/evaluate_generators.py --generators camstyle
+torchreid-genext evaluate-generators --root reid-data --sheet docs/ipg.png
+torchreid-genext evaluate-generators --generators ipg pg2 deformable --size 64 32
+torchreid-genext evaluate-generators --generators camstyle
 
 Generators of poses are compared with copying the reference (right person, wrong pose) and with the average
 image of the pose (nobody); CamStyle, which has a table of its own, with the image as it was. Identity is
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import astuple
@@ -28,9 +26,10 @@ from torch import Generator, Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
-import torchreid_genext as genext
-from torchreid_genext import checkpoints, compat, config
+from torchreid_genext import checkpoints, compat
 from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.cli import shipped
+from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
 from torchreid_genext.evaluation import camera_truth, synthetic_truth
 from torchreid_genext.extraction import Encoder
@@ -43,18 +42,18 @@ from torchreid_genext.retrieval.protocol import RetrievalSet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHIPPED = Path(__file__).resolve().parents[2] / "pretrained/synthreid"
 TITLES = {"ipg": "IPG", "pg2": "PG2", "deformable": "Deformable GAN"}
 POSE_COLUMNS = ("L1", "PSNR", "SSIM", "masked", "cosine", "rank-1")
 CAMERA_COLUMNS = ("colours", "of people", "L1", "cosine", "rank-1")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the generators that the command line names."""
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    genext.register()
-    cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
-    judges = [Judge.of(name, arguments) for name in arguments.judge]
+    cfg = configuration(arguments)
+    use_weights(arguments, cfg)
+    set_up(arguments)
+    judges = [Judge.of(name, cfg, arguments) for name in arguments.judge]
     if of_poses := [name for name in arguments.generators if name != "camstyle"]:
         evaluate_poses(cfg, arguments, of_poses, judges)
     if "camstyle" in arguments.generators:
@@ -62,19 +61,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__name__, __doc__)
     parser.add_argument(
-        "--generators", nargs="+", default=["ipg"], choices=("ipg", *ADVERSARIAL), metavar="NAME",
-        help=f"of ipg, {', '.join(ADVERSARIAL)} (default: ipg)",
+        "--generators", "--generator", nargs="+", default=["ipg"], choices=("ipg", *ADVERSARIAL),
+        metavar="NAME", help=f"of ipg, {', '.join(ADVERSARIAL)} (default: ipg)",
     )  # fmt: skip
-    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
-    parser.add_argument("--dataset", default="synthreid", help="a SynthReID")
-    parser.add_argument("--people", type=int, default=100, help="test people, one image of each")
-    parser.add_argument("--averaged", type=int, default=100, help="training images in an average image")
+    parser.add_root()
+    parser.add_argument("-s", "--dataset", default="synthreid", help="a SynthReID")
+    parser.add_argument("--weights", help="of the generator, if it is one: file, or folder of a pipeline")
+    parser.add_argument("--people", type=positive, help="test people, one image of each (default: up to 100)")
+    parser.add_argument("--averaged", type=positive, default=100, help="training images in an average image")
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"),
+        "--size", type=positive, nargs=2, metavar=("HEIGHT", "WIDTH"),
         help="to which pictures in poses are reduced before pixels are compared (default: that of the truth)",
     )  # fmt: skip
     parser.add_argument(
@@ -82,14 +80,36 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="torchreid model, its weights and size; may be repeated",
     )  # fmt: skip
     parser.add_argument("--sheet", metavar="FILE", help="draw references, truths and generated images")
-    parser.add_argument("--shown", type=int, default=4, help="people in it")
-    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 8 ...")
-    words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(words)
-    arguments.opts = keys
-    arguments.judge = arguments.judge or [f"osnet_x0_25@{SHIPPED / 'osnet_x0_25.safetensors'}"]
+    parser.add_argument("--shown", type=positive, default=4, help="people in it")
+    arguments = parser.parse_args(argv)
+    if not arguments.sheet:
+        refuse(parser, arguments, ["shown"], "without --sheet")
+    if arguments.generators == ["camstyle"]:
+        refuse(parser, arguments, ("averaged", "size"), "for camstyle, which has no poses")
+    weights = shipped.PRETRAINED / "osnet_x0_25.safetensors"
+    arguments.judge = shipped.located(arguments.judge) or [f"osnet_x0_25@{weights}"]
     return arguments
+
+
+def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
+    """Let --weights be those of the one generator."""
+    if not arguments.weights:
+        return
+    name, *others = arguments.generators
+    key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
+    if others or key in arguments.keys:
+        rule = "expected --weights for one of --generators, whose key is not there"
+        raise ValueError(f"{rule}, got {' '.join(arguments.generators)}; keys: genext.<name>.weights")
+    node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
+    node[key.rpartition(".")[2]] = shipped.file(arguments.weights)
+
+
+def people_of(trial: Any, arguments: argparse.Namespace) -> int:
+    """How many people there are; those whom somebody asks for must be there."""
+    found = len(set(trial.pids.tolist()))
+    if arguments.people and arguments.people > found:
+        raise ValueError(f"expected --people in 1..{found} of {arguments.dataset}, got {arguments.people}")
+    return found
 
 
 class Judge(NamedTuple):
@@ -101,8 +121,8 @@ class Judge(NamedTuple):
     gallery: RetrievalSet
 
     @classmethod
-    def of(cls, name: str, arguments: argparse.Namespace) -> Judge:
-        images = load_images(arguments.dataset, arguments.root, height=128, width=64, split="gallery")
+    def of(cls, name: str, cfg: CfgNode, arguments: argparse.Namespace) -> Judge:
+        images = load_images(arguments.dataset, cfg.data.root, height=128, width=64, split="gallery")
         encoder = encoder_of(name)
         features = encoded(encoder, images.images.float() / 255)
         return cls(name, encoder, images, RetrievalSet(features, images.pids, images.camids))
@@ -131,8 +151,9 @@ def encoded(encoder: Encoder, images: Tensor) -> Tensor:
 def evaluate_poses(
     cfg: CfgNode, arguments: argparse.Namespace, names: Sequence[str], judges: Sequence[Judge]
 ) -> None:
-    folder = compat.image_dataset_folder(arguments.dataset, arguments.root)
-    trial = synthetic_truth.Trial.of(folder, arguments.people)
+    folder = compat.image_dataset_folder(arguments.dataset, cfg.data.root)
+    trial = synthetic_truth.Trial.of(folder, arguments.people or 100)
+    people_of(trial, arguments)
     made, costs = {}, []
     for name in names:
         made[TITLES[name]], cost = drawn(cfg, name, trial)
@@ -140,7 +161,9 @@ def evaluate_poses(
     candidates = {
         **made,
         "the reference": trial.references[:, None].expand_as(trial.truths),
-        "average of the pose": synthetic_truth.average_images(folder, arguments.averaged)[None].expand_as(trial.truths),
+        "average of the pose": synthetic_truth.average_images(folder, arguments.averaged)[None].expand_as(
+            trial.truths
+        ),
         "the truth": trial.truths,
     }
     size = tuple(arguments.size) if arguments.size else None
@@ -175,7 +198,9 @@ def ipg_drawer(cfg: CfgNode, trial: synthetic_truth.Trial) -> tuple[synthetic_tr
     return draw, sum(map(parameters_of, networks))
 
 
-def adversarial_drawer(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[synthetic_truth.Draw, int]:
+def adversarial_drawer(
+    cfg: CfgNode, name: str, trial: synthetic_truth.Trial
+) -> tuple[synthetic_truth.Draw, int]:
     generator, full = loaded(cfg, name), trial.truths.shape[-2:]
     size = generator.image_size
 
@@ -208,9 +233,9 @@ def parameters_of(network: nn.Module) -> int:
 
 def evaluate_cameras(cfg: CfgNode, arguments: argparse.Namespace, judges: Sequence[Judge]) -> None:
     generator = loaded(cfg, "camstyle")
-    folder = compat.image_dataset_folder(arguments.dataset, arguments.root)
-    trial = camera_truth.CameraTrial.of(folder, arguments.people, generator.cameras)
-    full = trial.images.shape[-2:]
+    folder = compat.image_dataset_folder(arguments.dataset, cfg.data.root)
+    trial = camera_truth.CameraTrial.of(folder, arguments.people or 100, generator.cameras)
+    people, full = people_of(trial, arguments), trial.images.shape[-2:]
 
     def draw(images: Tensor, source: Tensor, target: Tensor) -> Tensor:
         inputs = (synthetic_truth.resized(images, generator.image_size) * 2 - 1, source, target)
@@ -226,7 +251,7 @@ def evaluate_cameras(cfg: CfgNode, arguments: argparse.Namespace, judges: Sequen
         scores = {what: camera_truth.score(each, *judged) for what, each in candidates.items()}
         show(judge.name, CAMERA_COLUMNS, scores)
     cost = f"{rate:.2f} images/s, {parameters_of(generator) / 1e6:.2f} million parameters"
-    print(f"\n{len(trial.pids.unique())} people, {len(made)} changes of camera\nCamStyle: {cost}")
+    print(f"\n{people} people, {len(made)} changes of camera\nCamStyle: {cost}")
     if arguments.sheet:
         path = Path(arguments.sheet)
         save_sheet(camera_truth.sheet(trial, made, arguments.shown), path.with_stem(f"{path.stem}_camstyle"))

@@ -2,28 +2,26 @@
 
 IPG (Pose2ID), people of images in other poses:
 
-python tools/generate.py --dataset synthreid --split query gallery --root reid-data
-python tools/generate.py --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
-python tools/generate.py --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
-python tools/generate.py --generator pg2 --dataset synthreid genext.pg2.weights FILE
-python tools/generate.py --generator camstyle --dataset synthreid genext.camstyle.weights FILE
+torchreid-genext generate --dataset synthreid --split query gallery --root reid-data
+torchreid-genext generate --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
+torchreid-genext generate --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
+torchreid-genext generate --generator pg2 --dataset synthreid --weights FILE
+torchreid-genext generate --generator camstyle --dataset synthreid --weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
 that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
 writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the
-last two other generators, from tools/train_gan.py, fill stores as IPG does; CamStyle's are training images as
-other cameras see them.
+last two other generators, from torchreid-genext train-gan, fill stores as IPG does; CamStyle's are training
+images as other cameras see them.
 
 Generative identity, pictures of what it has learnt:
 
-python tools/generate.py --generator identity
+torchreid-genext generate --generator identity
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +29,16 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-import torchreid_genext as genext
-from torchreid_genext import checkpoints, compat, config
+from torchreid_genext import checkpoints, compat
+from torchreid_genext.cli import shipped
+from torchreid_genext.cli.parsing import (
+    Parser,
+    configuration,
+    from_zero,
+    given_name,
+    positive,
+    set_up,
+)
 from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
@@ -40,94 +46,135 @@ from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.recipes.drawing import exhibition, stores, strips
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
-SHIPPED = Path(__file__).resolve().parents[2] / "pretrained/synthreid"
+_ALWAYS = ("generator", "config_file", "seed", "output", "module")
+# Of the three things that are done: the options that have a meaning there, besides.
+_MODES = {
+    "a store": ("dataset", "root", "split", "poses", "limit", "shard", "plan", "weights", "ckpt_dir"),
+    "strips": ("ckpt_dir", "pose_dir", "ref_dir", "base_model", "vae", "rgb_poses", "official"),
+    "pictures of identity": (
+        "dataset", "root", "split", "weights", "people", "noises", "steps", "refine"
+    ),
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    genext.register()
-    if arguments.generator == "identity":
-        draw_identities(arguments)
-    elif arguments.ref_dir:
-        draw_strips(arguments)
-    else:
-        fill_store(arguments)
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Draw what the command line asks for."""
+    parser = parser_of_all()
+    arguments = parser.parse_args(argv)
+    cfg = configuration(arguments)
+    mode = mode_of(arguments, cfg)
+    check(parser, arguments, mode)
+    set_up(arguments)
+    {"a store": fill_store, "strips": draw_strips, "pictures of identity": draw_identities}[mode](
+        arguments, cfg
     )
-    parser.add_argument("--generator", choices=("ipg", *ADVERSARIAL, "identity"), help="default: ipg")
-    parser.add_argument("--root", default="reid-data", help="folder that holds the data sets")
-    parser.add_argument("--seed", type=int, help="of all noise (default: 0; of strips 12580)")
-    add_store_arguments(parser.add_argument_group("into a store"))
-    add_strip_arguments(parser.add_argument_group("IPG, the authors' command line"))
-    add_identity_arguments(parser.add_argument_group("identity"))
-    parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 10 ...")
-    words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
-    arguments = parser.parse_args(words)
-    arguments.opts = keys
-    if arguments.generator != "identity" and not (arguments.dataset or arguments.ref_dir):
-        parser.error("expected --dataset, or --ref_dir with --pose_dir, got neither")
-    return arguments
 
 
-def add_store_arguments(parser: argparse._ArgumentGroup) -> None:
-    parser.add_argument("--dataset", help="any image data set that torchreid knows")
+def parser_of_all() -> Parser:
+    parser = Parser(__name__, __doc__)
+    parser.add_key(
+        "--generator", key="genext.generator", choices=("ipg", *ADVERSARIAL, "identity"), help="default: ipg"
+    )
+    parser.add_argument(
+        "-s", "--dataset", "--source", help="any image data set that torchreid knows (identity: synthreid)"
+    )
+    parser.add_root()
+    parser.add_argument("--weights", help="of the generator: file, folder of a pipeline or of a training")
+    parser.add_argument(
+        "--output", "--out_dir", metavar="FOLDER",
+        help="default: <root>/<dataset>_generated/<generator>; of strips output, of identity log/pictures",
+    )  # fmt: skip
+    parser.add_key(
+        "--seed", key="genext.ipg.sampling.seed", type=from_zero, help="default: 0; of strips 12580"
+    )
     parser.add_argument(
         "--split", nargs="+", choices=("query", "gallery", "train"),
-        help="default: query gallery; of CamStyle, which is there for training, train",
+        help="default: query gallery; of CamStyle, which is there for training, train; of identity query",
     )  # fmt: skip
-    parser.add_argument(
-        "--poses", nargs="+", default=["standard"],
+    add_store_options(parser.add_argument_group("a store"), parser)
+    add_strip_options(parser.add_argument_group("strips, the authors' command line"))
+    add_identity_options(parser.add_argument_group("pictures of identity"))
+    return parser
+
+
+def add_store_options(group: argparse._ArgumentGroup, parser: Parser) -> None:
+    parser.add_key(
+        "--poses", key="genext.ipg.sampling.poses", nargs="+", group=group,
         help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random; "
         "of CamStyle camera1 camera3 ... (default: all)",
     )  # fmt: skip
-    parser.add_argument(
-        "--out_dir", help="store (default: <root>/<dataset>_generated/<generator>), or of strips"
+    group.add_argument("--limit", type=positive, help="only so many images of each split")
+    group.add_argument(
+        "--shard", type=from_zero, nargs=2, metavar=("I", "N"), help="part I, from 0, of N, without claims"
     )
-    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("--limit", type=int, help="only so many images of each split")
-    parser.add_argument(
-        "--shard", type=int, nargs=2, metavar=("I", "N"), help="the I-th part of N, without claims"
-    )
-    parser.add_argument("--plan", action="store_true", help="tell what it will cost, and stop")
+    group.add_argument("--plan", action="store_true", help="tell what it will cost, and stop")
 
 
-def add_strip_arguments(parser: argparse._ArgumentGroup) -> None:
-    parser.add_argument("--ckpt_dir", help="the authors' five .pth files, or a saved pipeline")
-    parser.add_argument("--pose_dir", help="pictures of skeletons")
-    parser.add_argument("--ref_dir", help="reference images")
-    parser.add_argument("--base_model", help="default: <ckpt_dir>/stable-diffusion-v1-5")
-    parser.add_argument("--vae", help="default: <ckpt_dir>/sd-vae-ft-mse")
-    parser.add_argument(
+def add_strip_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--ckpt_dir", help="the authors' five .pth files, or a saved pipeline")
+    group.add_argument("--pose_dir", help="pictures of skeletons")
+    group.add_argument("--ref_dir", help="reference images")
+    group.add_argument("--base_model", help="default: <ckpt_dir>/stable-diffusion-v1-5")
+    group.add_argument("--vae", help="default: <ckpt_dir>/sd-vae-ft-mse")
+    group.add_argument(
         "--rgb_poses", action="store_true", help="skeletons whose red and blue are not swapped"
     )
-    parser.add_argument(
+    group.add_argument(
         "--official", action="store_true", help="with the authors' rounding and order of noise"
     )
 
 
-def add_identity_arguments(parser: argparse._ArgumentGroup) -> None:
-    parser.add_argument("--weights", default=str(SHIPPED), help="folder of a training, or of its results")
-    parser.add_argument("-s", "--source", default="synthreid", help="data set whose people are drawn")
-    parser.add_argument("--output", default="log/pictures", help="folder of the pictures")
-    parser.add_argument("--people", type=int, default=8, help="rows of a picture")
-    parser.add_argument("--noises", type=int, default=8, help="columns of a picture")
-    parser.add_argument("--steps", type=int, default=10, help="of the sampler, for reconstructions")
-    parser.add_argument(
-        "--refine", type=int, default=0, help="steps that sharpen the codes of reconstructions"
+def add_identity_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--people", type=positive, default=8, help="rows of a picture")
+    group.add_argument("--noises", type=positive, default=8, help="columns of a picture")
+    group.add_argument("--steps", type=positive, default=10, help="of the sampler, for reconstructions")
+    group.add_argument(
+        "--refine", type=from_zero, default=0, help="steps that sharpen the codes of reconstructions"
     )
 
 
-def fill_store(arguments: argparse.Namespace) -> None:
-    cfg = configured(arguments)
+def mode_of(arguments: argparse.Namespace, cfg: CfgNode) -> str:
+    """Which of the three things is to be done."""
+    if cfg.genext.generator == "identity":
+        return "pictures of identity"
+    if arguments.dataset and (arguments.ref_dir or arguments.pose_dir):
+        raise ValueError("expected --dataset, for a store, or --ref_dir and --pose_dir, for strips, got both")
+    return "a store" if arguments.dataset else "strips"
+
+
+def check(parser: Parser, arguments: argparse.Namespace, mode: str) -> None:
+    """Refuse what would have no effect, and what is missing."""
+    for name in sorted(arguments.given - {*_ALWAYS, *_MODES[mode]}):
+        others = " or ".join(other for other, options in _MODES.items() if name in options)
+        raise ValueError(
+            f"expected options of {mode}, got {given_name(parser, name)}, which belongs to {others}"
+        )
+    if mode == "strips":
+        check_strips(arguments)
+    if mode == "pictures of identity":
+        parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.ipg.sampling.seed"), mode)
+        if len(arguments.split or ["query"]) > 1:
+            raise ValueError(f"expected one --split for {mode}, got {' '.join(arguments.split)}")
+    if arguments.shard and arguments.shard[0] >= arguments.shard[1]:
+        raise ValueError("expected --shard I N with I in 0..N-1, got {} {}".format(*arguments.shard))
+
+
+def check_strips(arguments: argparse.Namespace) -> None:
+    if not (arguments.ref_dir and arguments.pose_dir):
+        there = [f"--{name}" for name in ("ref_dir", "pose_dir") if name in arguments.given]
+        raise ValueError(
+            f"expected --dataset, or --ref_dir with --pose_dir, got {there[0] if there else 'neither'}"
+        )
+    if arguments.standing.get("genext.generator", "ipg") != "ipg":
+        raise ValueError(f"expected --generator ipg for strips, got {arguments.standing['genext.generator']}")
+
+
+def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
+    use_weights(arguments, cfg)
     drawing = stores.Drawing(cfg, arguments.dataset)
-    wanted = wanted_works(arguments, drawing)
-    usual = generated_folder(arguments.dataset, arguments.root, cfg.genext.generator)
-    folder = Path(arguments.out_dir or usual)
+    wanted = wanted_works(arguments, cfg, drawing)
+    usual = generated_folder(arguments.dataset, cfg.data.root, cfg.genext.generator)
+    folder = Path(arguments.output or usual)
     store = ImageStore(folder) if is_store(folder) else None
     if not stores.missing(store, wanted):
         print(f"{folder} holds all {len(wanted)} pictures")
@@ -140,41 +187,54 @@ def fill_store(arguments: argparse.Namespace) -> None:
     print(write_manifest(store))
 
 
-def configured(arguments: argparse.Namespace) -> CfgNode:
-    cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
-    cfg.genext.generator = arguments.generator = arguments.generator or cfg.genext.generator
-    cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
-    cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
-    return cfg
+def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
+    """Let --weights, or of IPG --ckpt_dir, be those of the generator."""
+    name, given = cfg.genext.generator, arguments.given & {"weights", "ckpt_dir"}
+    key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
+    if len(given) + (key in arguments.keys) > 1 or (name != "ipg" and "ckpt_dir" in given):
+        rule = "expected --weights" + " or --ckpt_dir" * (name == "ipg") + f" or {key}"
+        raise ValueError(f"{rule}, one of them, got {', '.join(sorted(given))} of {name}")
+    if given:
+        node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
+        node[key.rpartition(".")[2]] = shipped.file(arguments.weights or arguments.ckpt_dir)
 
 
-def wanted_works(arguments: argparse.Namespace, drawing: stores.Drawing) -> list[Work]:
-    dataset = compat.init_image_dataset(arguments.dataset, root=arguments.root, verbose=False)
-    names = arguments.split or (["train"] if arguments.generator == "camstyle" else ["query", "gallery"])
-    splits = {split: getattr(dataset, split)[: arguments.limit] for split in names}
+def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Drawing) -> list[Work]:
+    dataset = compat.init_image_dataset(arguments.dataset, root=cfg.data.root, verbose=False)
+    names = arguments.split or (["train"] if cfg.genext.generator == "camstyle" else ["query", "gallery"])
+    splits = {split: getattr(dataset, split)[: arguments.limit] for split in dict.fromkeys(names)}
     return [
         work for split, items in splits.items() for work in drawing.works(split, [item[0] for item in items])
     ]
 
 
-def draw_strips(arguments: argparse.Namespace) -> None:
+def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     poses, references = strips.read_folder(arguments.pose_dir), strips.read_folder(arguments.ref_dir)
-    cfg = config.load_config(arguments.config_file, arguments.opts)
     pipe = strip_pipeline(arguments)
     how = stores.sampling(cfg, pipe)
     options = {"height": how.height, "width": how.width, "num_inference_steps": how.steps}
     made = strips.write_strips(
-        pipe, references, poses, arguments.out_dir or "output", official=arguments.official,
-        seed=strips.OFFICIAL_SEED if arguments.seed is None else arguments.seed,
-        swap_pose_channels=not arguments.rgb_poses, guidance_scale=how.guidance, **options,
+        pipe, references, poses, arguments.output or "output", official=arguments.official,
+        seed=strip_seed(arguments, cfg), swap_pose_channels=not arguments.rgb_poses,
+        guidance_scale=how.guidance, **options,
     )  # fmt: skip
     for path in made:
         print(path)
 
 
+def strip_seed(arguments: argparse.Namespace, cfg: CfgNode) -> int:
+    """The authors' own, unless somebody asks for another."""
+    key, seed = "genext.ipg.sampling.seed", cfg.genext.ipg.sampling.seed
+    return seed if key in arguments.keys or key in arguments.standing else seed or strips.OFFICIAL_SEED
+
+
 def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
-    folder = Path(arguments.ckpt_dir or SHIPPED / "ipg")
+    folder = Path(shipped.file(arguments.ckpt_dir) if arguments.ckpt_dir else shipped.PRETRAINED / "ipg")
     if (folder / "model_index.json").is_file():
+        if others := sorted(arguments.given & {"base_model", "vae"}):
+            raise ValueError(
+                f"expected no --{others[0]} with the saved pipeline in {folder}, which has its own"
+            )
         pipe = IPGPipeline.from_pretrained(folder)
     else:
         base, vae = folder / "stable-diffusion-v1-5", folder / "sd-vae-ft-mse"
@@ -183,17 +243,18 @@ def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
     return pipe.to(stores.fastest_device())
 
 
-def draw_identities(arguments: argparse.Namespace) -> None:
+def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
+    weights = shipped.file(arguments.weights) if arguments.weights else str(shipped.PRETRAINED)
     wishes = exhibition.Wishes(
-        arguments.weights, arguments.source, arguments.root, (arguments.split or ["query"])[0],
+        weights, arguments.dataset or "synthreid", cfg.data.root, (arguments.split or ["query"])[0],
         people=arguments.people, noises=arguments.noises, steps=arguments.steps, refine=arguments.refine,
-        seed=arguments.seed or 0,
+        seed=cfg.genext.ipg.sampling.seed,
     )  # fmt: skip
     for name, draw in exhibition.identity_pictures(wishes):
         begun = time.perf_counter()
         with torch.inference_mode():
             figure = draw()
-        path = Path(arguments.output, f"{name}.png")
+        path = Path(arguments.output or "log/pictures", f"{name}.png")
         with checkpoints.atomic_path(path) as temporary:
             figure.savefig(temporary, format="png")
         print(f"{path} in {time.perf_counter() - begun:.1f} s")

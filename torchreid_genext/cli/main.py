@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,15 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config, engine
+from torchreid_genext.cli.parsing import Parser, configuration, set_up
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    cfg = read_config(parse_arguments(argv))
+    """Train or test what the command line asks for."""
+    arguments = parse_arguments(argv)
+    cfg = configuration(arguments)
+    check(cfg)
+    set_up(arguments, logging.WARNING)
     log = time.strftime("test.log-%F-%H-%M-%S" if cfg.test.evaluate else "train.log-%F-%H-%M-%S")
     with engine.console_copied_to(Path(cfg.data.save_dir) / log):
         print(f"Show configuration\n{cfg}\n\n** System info **\n{compat.collect_env_info()}\n")
@@ -25,21 +31,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("-s", "--sources", nargs="+", help="data sets to train on")
-    parser.add_argument("-t", "--targets", nargs="+", help="data sets to test on")
-    parser.add_argument("--transforms", nargs="+", help="training augmentation")
-    parser.add_argument("--root", default="", help="folder that holds the data sets")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="further keys: key value key value ...")
+    parser = Parser(__name__, __doc__)
+    parser.add_key("-s", "--sources", key="data.sources", nargs="+", help="data sets to train on")
+    parser.add_key("-t", "--targets", key="data.targets", nargs="+", help="data sets to test on")
+    parser.add_key("--transforms", key="data.transforms", nargs="+", help="training augmentation")
+    parser.add_root()
+    parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="everything that is written")
+    parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="to start from, or to test")
     return parser.parse_args(argv)
 
 
-def read_config(arguments: argparse.Namespace) -> CfgNode:
-    options = {name: getattr(arguments, name) for name in ("sources", "targets", "transforms", "root")}
-    cfg = config.load_config(arguments.config_file, arguments.opts, **options)
+def check(cfg: CfgNode) -> None:
     config.check_config(cfg)
-    return cfg
+    if cfg.use_gpu and not torch.cuda.is_available():
+        raise ValueError("expected use_gpu False where torch finds no GPU, got True")
 
 
 def train_and_test(cfg: CfgNode) -> None:

@@ -1,7 +1,7 @@
 """Draw the oracle of pose-guided generation: each test person of SynthReID in eight standard poses.
 
-python tools/make_oracle_ipg.py --root reid-data --dataset synthreid
-python tools/make_oracle_ipg.py --root reid-data --sheet docs/oracle_ipg.png
+torchreid-genext make-oracle-ipg --root reid-data --dataset synthreid
+torchreid-genext make-oracle-ipg --root reid-data --sheet docs/oracle_ipg.png
 
 The folder that it writes is what genext.ipg.root expects. The pictures know who is meant: what they gain is
 the ceiling for generators that have to see it.
@@ -18,49 +18,60 @@ from pathlib import Path
 
 from PIL import Image
 
+from torchreid_genext.cli.parsing import Parser, configuration, from_zero, positive, refuse
 from torchreid_genext.data.synthetic import read_manifest
 from torchreid_genext.data.synthetic.standard_poses import standard_pose_sheet, write_standard_poses
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the pictures, or a sheet."""
     arguments = parse_arguments(argv)
+    dataset = Path(configuration(arguments).data.root, arguments.dataset)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.sheet:
-        draw_sheet(arguments)
+        draw_sheet(arguments, dataset)
     else:
-        draw_poses(arguments)
+        draw_poses(arguments, dataset)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(__name__, __doc__, reads=["data.root"])
+    parser.add_key(
+        "--root", key="data.root", metavar="FOLDER", help="holds the data sets (default: reid-data)"
     )
-    parser.add_argument("--root", default="reid-data", help="data root (default: reid-data)")
     parser.add_argument(
-        "--dataset", default="synthreid", help="its folder there (default: synthreid; see make_synthreid.py)"
+        "-s",
+        "--dataset",
+        default="synthreid",
+        help="its folder there (default: synthreid; see make-synthreid)",
     )
     parser.add_argument("--output", help="folder of the pictures (default: <root>/<dataset>_ipg[_swapped])")
     parser.add_argument(
         "--swapped", action="store_true", help="draw the wrong people: a control, which must not help"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="drawing processes (default: one a core)"
-    )
+        "--workers", type=from_zero, default=os.cpu_count() or 1,
+        help="drawing processes, 0: none but this (default: one a core)",
+    )  # fmt: skip
     parser.add_argument("--sheet", metavar="FILE", help="instead, draw references beside their eight poses")
-    parser.add_argument("--people", type=int, default=4, help="rows of that picture (default: 4)")
-    return parser.parse_args(argv)
+    parser.add_argument("--people", type=positive, default=4, help="rows of that picture (default: 4)")
+    arguments = parser.parse_args(argv)
+    if arguments.sheet:
+        refuse(parser, arguments, ("output", "swapped"), "with --sheet, which is drawn instead")
+    else:
+        refuse(parser, arguments, ["people"], "without --sheet; everybody is drawn")
+    return arguments
 
 
-def draw_poses(arguments: argparse.Namespace) -> None:
-    dataset = Path(arguments.root, arguments.dataset)
+def draw_poses(arguments: argparse.Namespace, dataset: Path) -> None:
     folder = Path(arguments.output or f"{dataset}_ipg{'_swapped' * arguments.swapped}")
     begun = time.perf_counter()
     drawn = write_standard_poses(dataset, folder, swapped=arguments.swapped, workers=arguments.workers)
     print(f"{folder} is complete: {drawn} pictures drawn in {time.perf_counter() - begun:.1f} s")
 
 
-def draw_sheet(arguments: argparse.Namespace) -> None:
-    manifest = read_manifest(Path(arguments.root, arguments.dataset))
+def draw_sheet(arguments: argparse.Namespace, dataset: Path) -> None:
+    manifest = read_manifest(dataset)
     # a hundred colours without dithering look the same here, at a fifth of the bytes
     sheet = standard_pose_sheet(manifest, arguments.people).quantize(
         100, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE

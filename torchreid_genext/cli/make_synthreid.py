@@ -1,7 +1,7 @@
 """Draw SynthReID, the embedded pedestrian world, in Market-1501's layout.
 
-python tools/make_synthreid.py --size small --root reid-data
-python tools/make_synthreid.py --sheet docs/synthreid.png
+torchreid-genext make-synthreid --size small --root reid-data
+torchreid-genext make-synthreid --sheet docs/synthreid.png
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from torchreid_genext.cli.parsing import Parser, from_zero, positive, refuse
 from torchreid_genext.data.synthetic import MODES, SIZES, contact_sheet, write_dataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the data set, or a sheet."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.sheet:
@@ -27,25 +29,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__name__, __doc__, reads=())
     parser.add_argument(
         "--size", choices=SIZES, default="small", help="how many people and pictures (default: small)"
     )
     parser.add_argument(
         "--mode", choices=MODES, default="visible", help="visible, infrared queries or occluded queries"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another world (default: 0)")
-    parser.add_argument("--workers", type=int, help="processes that draw (default: one a thread of torch)")
+    parser.add_argument(
+        "--seed", type=from_zero, default=0, help="another seed is another world (default: 0)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=from_zero,
+        help="processes that draw, 0: none but this (default: one a thread of torch)",
+    )
     parser.add_argument(
         "--root", default="reid-data", help="data root; the dataset gets a folder there (default: reid-data)"
     )
     parser.add_argument(
         "--sheet", metavar="FILE", help="instead, draw a contact sheet: people in rows, cameras in columns"
     )
-    parser.add_argument("--people", type=int, default=8, help="rows of the contact sheet (default: 8)")
-    return parser.parse_args(argv)
+    parser.add_argument("--people", type=positive, default=8, help="rows of the contact sheet (default: 8)")
+    arguments = parser.parse_args(argv)
+    if arguments.sheet:
+        refuse(
+            parser, arguments, ("size", "mode", "root"), "with --sheet, a picture of all worlds"
+        )
+    else:
+        refuse(parser, arguments, ["people"], "without --sheet; --size says how many people a data set has")
+    return arguments
 
 
 def draw_dataset(arguments: argparse.Namespace) -> None:

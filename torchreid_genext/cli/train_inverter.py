@@ -1,8 +1,8 @@
 """Train the inverter, images to identity codes; it reads the generator and the prior in data.save_dir.
 
-python tools/train_inverter.py --config-file configs/synthreid_genid.yaml --root reid-data
-python tools/train_inverter.py --stages noise --config-file configs/synthreid_genid.yaml --root reid-data
-python tools/train_inverter.py --stages cross --config-file configs/market1501_genid.yaml --root reid-data
+torchreid-genext train-inverter --config-file configs/synthreid_genid.yaml --root reid-data
+torchreid-genext train-inverter --stages noise --config-file configs/synthreid_genid.yaml --root reid-data
+torchreid-genext train-inverter --stages cross --config-file configs/market1501_genid.yaml --root reid-data
 
 The stage noise trains the inverter to noise; cross trains encoder and denoiser together and needs neither
 generator nor prior.
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchreid_genext.cli import train_gen
+from torchreid_genext.cli.train_gen import parse_arguments, parser_of, train
+from torchreid_genext.recipes.training import identity
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    train_gen.main(argv, stages=["inverter"], description=__doc__)
+    """Train what the command line asks for."""
+    train(parse_arguments(argv, parser_of(__name__, __doc__), identity, ["inverter"]), identity)

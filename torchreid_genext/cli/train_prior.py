@@ -1,14 +1,16 @@
-"""Train the prior over identity codes; it reads the generator that train_gen.py has left in data.save_dir.
+"""Train the prior over identity codes; it reads the generator that train-gen has left in data.save_dir.
 
-python tools/train_prior.py --config-file configs/synthreid_genid.yaml --root reid-data
+torchreid-genext train-prior --config-file configs/synthreid_genid.yaml --root reid-data
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchreid_genext.cli import train_gen
+from torchreid_genext.cli.train_gen import parse_arguments, parser_of, train
+from torchreid_genext.recipes.training import identity
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    train_gen.main(argv, stages=["prior"], description=__doc__)
+    """Train what the command line asks for."""
+    train(parse_arguments(argv, parser_of(__name__, __doc__), identity, ["prior"]), identity)

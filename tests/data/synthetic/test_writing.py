@@ -166,7 +166,7 @@ def test_two_writers_at_once_end_with_one_whole_dataset(few: str, tmp_path: Path
 
 def test_folder_without_manifest_is_refused(tiny: Path) -> None:
     (tiny / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"got no manifest\.json there; delete it and write anew"):
+    with pytest.raises(ValueError, match=r"got no manifest\.json there, so it is none"):
         write_dataset(tiny, size="tiny")
 
 
@@ -179,13 +179,13 @@ def test_broken_manifest_is_refused(tiny: Path, text: str) -> None:
 
 def test_missing_image_is_noticed(tiny: Path) -> None:
     next((tiny / "query").glob("*.jpg")).unlink()
-    with pytest.raises(ValueError, match="delete the folder and write it anew"):
+    with pytest.raises(ValueError, match="move the folder away and write it anew"):
         write_dataset(tiny, size="tiny")
 
 
 def test_missing_folder_is_noticed(tiny: Path) -> None:
     shutil.rmtree(tiny / "query")
-    with pytest.raises(ValueError, match="delete the folder and write it anew"):
+    with pytest.raises(ValueError, match="move the folder away and write it anew"):
         read_manifest(tiny)
 
 

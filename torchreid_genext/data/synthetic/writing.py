@@ -137,7 +137,7 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"expected a complete SynthReID in {folder}, got no {MANIFEST} there; delete it and write anew"
+            f"expected a complete SynthReID in {folder}, got no {MANIFEST} there, so it is none; name another"
         )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
@@ -147,7 +147,7 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
     if _digest(found) != manifest.names:
         raise ValueError(
             f"expected the {sum(manifest.counts.values())} images of the manifest in {folder}, "
-            f"got {len(found)} that differ; delete the folder and write it anew"
+            f"got {len(found)} that differ; move the folder away and write it anew"
         )
     return manifest
 
@@ -162,7 +162,7 @@ def _present(target: Path, wanted: Manifest) -> bool:
     if found != wanted:
         raise ValueError(
             f"expected SynthReID {_label(wanted)} in {target}, got {_label(found)}; "
-            "choose another folder or delete it"
+            "choose another folder"
         )
     return True
 
