@@ -79,7 +79,9 @@ def test_tools_work_from_any_folder_with_keys_in_any_place(tmp_path: Path) -> No
     words += ["data.save_dir", "X", "--root", "R", "--config-file", "configs/demo.yaml"]
     ended = python(str(ROOT / "tools/benchmark.py"), *words, cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "2 chains for each model: base, nfc" in ended.stdout and "report and pictures in X," in ended.stdout
+    assert (
+        "2 chains for each model: base, nfc" in ended.stdout and "report and pictures in X," in ended.stdout
+    )
     assert "synthreid_tiny" in ended.stdout and not [*tmp_path.iterdir()]
 
 

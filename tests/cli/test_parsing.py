@@ -43,7 +43,11 @@ def test_a_key_may_stand_anywhere(place: int) -> None:
 
 def test_words_that_an_option_waits_for_are_no_keys() -> None:
     arguments = parser().parse_args(["--file", "data.csv", "--many", "model.name", "use_gpu", "False"])
-    assert (arguments.file, arguments.many, arguments.keys) == ("data.csv", ["model.name"], {"use_gpu": "False"})
+    assert (arguments.file, arguments.many, arguments.keys) == (
+        "data.csv",
+        ["model.name"],
+        {"use_gpu": "False"},
+    )
     assert parser().parse_args(["--file=data.csv", *KEY]).file == "data.csv"
     assert configuration(parser().parse_args(["test.eval_freq", "-1"])).test.eval_freq == -1
 
@@ -63,7 +67,7 @@ def test_words_that_an_option_waits_for_are_no_keys() -> None:
         (["-t", "a", "--dataset", "b"], "expected --dataset once, got it twice"),
         ([*KEY, "genext.nfc.k1", "8"], "expected one genext.nfc.k1, got '7' and '8'"),
         (["--root", "a", "data.root", "b"], "expected one data.root, got 'b' and 'a'"),
-        (["--seed", "0", "genext.ipg.sampling.seed", "1"], "expected one genext.ipg.sampling.seed, got '1' and 0"),
+        (["--seed", "0", "genext.ipg.sampling.seed", "1"], "expected one .*seed, got '1' and 0"),
         (["-t", "a", "data.targets", "['b']"], r"expected one data.targets, got .*'b'.* and \['a'\]"),
     ],
 )  # fmt: skip
@@ -87,14 +91,19 @@ def test_what_is_said_twice_alike_holds() -> None:
 @pytest.fixture
 def yaml(tmp_path: Path) -> list[str]:
     (tmp_path / "some.yaml").write_text(
-        "data: {root: there}\ngenext: {ipg: {sampling: {seed: 5, poses: standard 5}}, benchmark: {strict: true}}\n"
+        "data: {root: there}\n"
+        "genext: {ipg: {sampling: {seed: 5, poses: standard 5}}, benchmark: {strict: true}}\n"
     )
     return ["--config-file", str(tmp_path / "some.yaml")]
 
 
 def test_defaults_of_options_leave_the_file_as_it_is(yaml: list[str]) -> None:
     cfg = configuration(parser().parse_args(yaml))
-    assert (cfg.data.root, cfg.genext.ipg.sampling.seed, cfg.genext.ipg.sampling.poses) == ("there", 5, "standard 5")
+    assert (cfg.data.root, cfg.genext.ipg.sampling.seed, cfg.genext.ipg.sampling.poses) == (
+        "there",
+        5,
+        "standard 5",
+    )
     assert cfg.genext.benchmark.strict
 
 
@@ -126,7 +135,9 @@ def test_counts_are_counts(word: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_tool_that_reads_few_keys_refuses_others() -> None:
     few = Parser("tools.few", "", reads=["data.root"])
     assert configuration(few.parse_args(["data.root", "x"])).data.root == "x"
-    with pytest.raises(ValueError, match="expected keys that torchreid-genext few reads, data.root, got genext"):
+    with pytest.raises(
+        ValueError, match="expected keys that torchreid-genext few reads, data.root, got genext"
+    ):
         few.parse_args(KEY)
     with pytest.raises(ValueError, match="expected an option, got 'genext.nfc.k1'"):
         Parser("tools.none", "", reads=()).parse_args(KEY)
@@ -147,7 +158,9 @@ def test_shipped_weights_and_recipes_are_found_from_any_folder(
     assert cfg.data.save_dir == "log/demo"  # what is written goes into the working folder
 
 
-def test_another_folder_of_that_name_changes_no_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_folder_of_that_name_changes_no_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained/synthreid/ipg").mkdir(parents=True)
     cfg = configuration(parser().parse_args([]))
@@ -195,14 +208,14 @@ STRIPS = ["--pose_dir", "p", "--ref_dir", "r"]
         (["--dataset", "a", "--people", "3"], "--people, which belongs to pictures of identity"),
         (["--dataset", "a", "--steps", "3"], "--steps, which belongs to pictures of identity"),
         (["--dataset", "a", "--official"], "--official, which belongs to strips"),
-        (["--dataset", "a", *STRIPS], "expected --dataset, for a store, or --ref_dir and --pose_dir, .* got both"),
+        (["--dataset", "a", *STRIPS], "expected --dataset, for a store, or --ref_dir .* got both"),
         ([*STRIPS, "--limit", "3"], "--limit, which belongs to a store"),
         ([*STRIPS, "--root", "3"], "--root, which belongs to a store or pictures of identity"),
         ([*STRIPS, "--generator", "pg2"], "expected --generator ipg for strips, got pg2"),
         (["--generator", "identity", "--limit", "3"], "--limit, which belongs to a store"),
         (["--generator", "identity", "--plan"], "--plan, which belongs to a store"),
-        (["genext.generator", "identity", *KEY], "expected keys that pictures of identity reads, .*got genext.nfc"),
-        (["--generator", "identity", "--split", "query", "train"], "expected one --split .*, got query train"),
+        (["genext.generator", "identity", *KEY], "expected keys that pictures .*got genext.nfc"),
+        (["--generator", "identity", "--split", "query", "train"], "expected one --split.* query train"),
         (["--dataset", "a", "--shard", "2", "2"], "expected --shard I N with I in 0..N-1, got 2 2"),
         (["--dataset", "a", "--shard", "0", "0"], "expected --shard I N with I in 0..N-1, got 0 0"),
     ],
@@ -229,7 +242,9 @@ def test_weights_of_a_generator_are_told_once(generator: str, words: list[str]) 
 
 def test_weights_are_those_of_the_generator() -> None:
     for name, key in (("pg2", "pg2"), ("ipg", "pipeline")):
-        arguments = generate.parser_of_all().parse_args(["--generator", name, "--dataset", "a", "--weights", "x"])
+        arguments = generate.parser_of_all().parse_args(
+            ["--generator", name, "--dataset", "a", "--weights", "x"]
+        )
         cfg = configuration(arguments)
         generate.use_weights(arguments, cfg)
         assert (cfg.genext.pg2.weights if key == "pg2" else cfg.genext.ipg.sampling.pipeline) == "x"

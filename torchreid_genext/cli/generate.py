@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     cfg = configuration(arguments)
     mode = mode_of(arguments, cfg)
-    check(parser, arguments, mode)
+    check(parser, arguments, cfg, mode)
     set_up(arguments)
     {"a store": fill_store, "strips": draw_strips, "pictures of identity": draw_identities}[mode](
         arguments, cfg
@@ -142,7 +142,7 @@ def mode_of(arguments: argparse.Namespace, cfg: CfgNode) -> str:
     return "a store" if arguments.dataset else "strips"
 
 
-def check(parser: Parser, arguments: argparse.Namespace, mode: str) -> None:
+def check(parser: Parser, arguments: argparse.Namespace, cfg: CfgNode, mode: str) -> None:
     """Refuse what would have no effect, and what is missing."""
     for name in sorted(arguments.given - {*_ALWAYS, *_MODES[mode]}):
         others = " or ".join(other for other, options in _MODES.items() if name in options)
@@ -150,7 +150,7 @@ def check(parser: Parser, arguments: argparse.Namespace, mode: str) -> None:
             f"expected options of {mode}, got {given_name(parser, name)}, which belongs to {others}"
         )
     if mode == "strips":
-        check_strips(arguments)
+        check_strips(arguments, cfg.genext.generator)
     if mode == "pictures of identity":
         parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.ipg.sampling.seed"), mode)
         if len(arguments.split or ["query"]) > 1:
@@ -159,14 +159,14 @@ def check(parser: Parser, arguments: argparse.Namespace, mode: str) -> None:
         raise ValueError("expected --shard I N with I in 0..N-1, got {} {}".format(*arguments.shard))
 
 
-def check_strips(arguments: argparse.Namespace) -> None:
+def check_strips(arguments: argparse.Namespace, generator: str) -> None:
     if not (arguments.ref_dir and arguments.pose_dir):
         there = [f"--{name}" for name in ("ref_dir", "pose_dir") if name in arguments.given]
         raise ValueError(
             f"expected --dataset, or --ref_dir with --pose_dir, got {there[0] if there else 'neither'}"
         )
-    if arguments.standing.get("genext.generator", "ipg") != "ipg":
-        raise ValueError(f"expected --generator ipg for strips, got {arguments.standing['genext.generator']}")
+    if generator != "ipg":
+        raise ValueError(f"expected --generator ipg for strips, got {generator}")
 
 
 def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:

@@ -28,7 +28,7 @@ from torchreid_genext.cli.parsing import Parser, configuration, refuse, set_up
 from torchreid_genext.data.poses.detecting import keypoint_rcnn, pose_finder
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.store.lookup import Read
-from torchreid_genext.data.torchreid_training.datasets import generated_folder
+from torchreid_genext.data.torchreid_training.datasets import KINDS, generated_folder
 from torchreid_genext.extraction import Encoder, reader
 from torchreid_genext.generation import sheets
 from torchreid_genext.generation.quality import Gate, Joints, judge
@@ -64,7 +64,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", "--store", metavar="FOLDER",
         help="the store, as generate filled it (default: <root>/<dataset>_generated/<generator>)",
     )  # fmt: skip
-    parser.add_key("--generator", key="genext.generator", help="whose store it is (default: ipg)")
+    parser.add_key(
+        "--generator", key="genext.generator", choices=KINDS, help="whose store it is (default: ipg)"
+    )
     parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="of model.name, which judges")
     parser.add_argument(
         "--split", nargs="+", default=["query", "gallery"], choices=("query", "gallery", "train"),

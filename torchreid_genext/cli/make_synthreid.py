@@ -53,9 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--people", type=positive, default=8, help="rows of the contact sheet (default: 8)")
     arguments = parser.parse_args(argv)
     if arguments.sheet:
-        refuse(
-            parser, arguments, ("size", "mode", "root"), "with --sheet, a picture of all worlds"
-        )
+        refuse(parser, arguments, ("size", "mode", "root"), "with --sheet, a picture of all worlds")
     else:
         refuse(parser, arguments, ["people"], "without --sheet; --size says how many people a data set has")
     return arguments

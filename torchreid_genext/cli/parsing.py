@@ -108,12 +108,8 @@ class Parser(argparse.ArgumentParser):
         return [*begun.values()][0] if len(begun) == 1 else None
 
     def names(self) -> list[str]:
-        """All words of options that --help shows."""
-        return [
-            name
-            for name, action in self._option_string_actions.items()
-            if action.help is not argparse.SUPPRESS
-        ]
+        """All words of options."""
+        return [*self._option_string_actions]
 
     def takes_words(self) -> bool:
         """Whether there are words that belong to no option."""
