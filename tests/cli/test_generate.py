@@ -41,7 +41,8 @@ def test_a_store_is_filled_in_standard_poses_and_then_complete(
 ) -> None:
     fill(pipeline, reid_data, tmp_path / "store")
     told = capsys.readouterr().out
-    assert "images: 32 to make, 0 are there" in told and "32 pictures made, 0 there already" in told
+    assert "8 poses of each image: 32 pictures to make" in told and "32 pictures made, 0 there alr" in told
+    assert "GFLOP" not in told  # of six batches, drawing two for a plan would not pay
     store = ImageStore(tmp_path / "store")
     dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
     for split in ("query", "gallery"):
@@ -91,7 +92,7 @@ def test_a_plan_costs_no_file(
 def test_a_store_keeps_to_one_way_of_making(pipeline: Path, reid_data: Path, tmp_path: Path) -> None:
     fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1", "random")
     with pytest.raises(
-        ValueError, match="expected a store whose query pictures have sampling .* choose another"
+        ValueError, match="query pictures have sampling.guidance 1.0, got .*guidance 3.5 .* choose another"
     ):
         fill(
             pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.ipg.sampling.guidance", "1.0"

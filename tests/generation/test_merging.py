@@ -27,7 +27,7 @@ def make(root: Path, poses: Iterable[int], split: str = "query") -> ImageStore:
 
 
 def contents(store: ImageStore) -> dict[str, bytes]:
-    files = (path for path in store.root.rglob("*") if path.is_file())
+    files = (path for path in store.root.rglob("*") if path.is_file() and path.name != "index.jsonl")
     return {str(path.relative_to(store.root)): path.read_bytes() for path in files}
 
 

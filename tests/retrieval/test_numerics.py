@@ -227,13 +227,14 @@ def test_reranked_distances_of_duplicates_are_equal(gallery: int) -> None:
 # -- fixed point --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", (torch.int32, torch.int64))
+@pytest.mark.parametrize("dtype", (torch.int32, torch.int64, torch.float64))
 def test_sums_in_fixed_point_have_the_same_bits_in_any_order(dtype: torch.dtype) -> None:
-    values = torch.rand(5000)
+    values = torch.rand(5000) ** 8  # of many magnitudes, so that float64 does not hold their sums, either
     values /= values.sum()
     orders = [torch.randperm(5000) for _ in range(20)]
-    totals = {float(from_fixed(to_fixed(values[order], dtype).sum(dtype=dtype))) for order in orders}
-    assert len(totals) == 1 and totals.pop() == pytest.approx(1, abs=1e-5)
+    totals = {to_fixed(values[order], dtype).sum(dtype=dtype).item() for order in orders}
+    assert len(totals) == 1
+    assert float(from_fixed(torch.tensor(totals.pop(), dtype=dtype))) == pytest.approx(1, abs=1e-5)
     assert len({values[order].numpy().cumsum()[-1] for order in orders}) > 1  # in float32 they differ
 
 

@@ -39,7 +39,7 @@ from torchreid_genext.cli.parsing import (
     positive,
     set_up,
 )
-from torchreid_genext.data.store import ImageStore, is_store
+from torchreid_genext.data.store import ImageStore, check_writable, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
 from torchreid_genext.generators.ipg import IPGPipeline
@@ -171,20 +171,26 @@ def check_strips(arguments: argparse.Namespace, generator: str) -> None:
 
 def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     use_weights(arguments, cfg)
-    drawing = stores.Drawing(cfg, arguments.dataset)
-    wanted = wanted_works(arguments, cfg, drawing)
     usual = generated_folder(arguments.dataset, cfg.data.root, cfg.genext.generator)
     folder = Path(arguments.output or usual)
+    if not arguments.plan:
+        check_writable(folder)
+    drawing = stores.Drawing(cfg, arguments.dataset)
     store = ImageStore(folder) if is_store(folder) else None
-    if not stores.missing(store, wanted):
-        print(f"{folder} holds all {len(wanted)} pictures")
+    shard = tuple(arguments.shard) if arguments.shard else None
+    wanted = wanted_works(arguments, cfg, drawing)
+    found = drawing.survey(store, wanted, shard)
+    if not found.missing:
+        print(f"{folder} holds all {found.present} pictures")
         return
-    print(f"{folder}, {len(drawing.poses)} poses of each image:\n{drawing.plan(store, wanted)}", flush=True)
-    if arguments.plan:
-        return
-    store = ImageStore.create(folder)
-    print(drawing.fill(store, wanted, shard=tuple(arguments.shard) if arguments.shard else None))
-    print(write_manifest(store))
+    count = f"{len(drawing.poses)} poses of each image: {len(found.missing):,} pictures to make"
+    print(f"{folder}, {count}", flush=True)
+    if arguments.plan or drawing.is_worth_a_plan(found):
+        print(drawing.plan(found, keep=not arguments.plan), flush=True)
+    if not arguments.plan:
+        store = store or ImageStore.create(folder)
+        print(drawing.fill(store, wanted, found=found, shard=shard))
+        print(write_manifest(store))
 
 
 def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:

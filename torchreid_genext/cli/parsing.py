@@ -27,7 +27,7 @@ import torchreid_genext as genext
 from torchreid_genext import config
 from torchreid_genext.cli import shipped
 
-__all__ = ["Parser", "configuration", "from_zero", "given_name", "positive", "refuse", "set_up"]
+__all__ = ["OneLine", "Parser", "configuration", "from_zero", "given_name", "positive", "refuse", "set_up"]
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 _NUMBER = re.compile(r"-\.?\d")
@@ -36,7 +36,15 @@ _HELP = (
 )
 
 
-class Parser(argparse.ArgumentParser):
+class OneLine(argparse.ArgumentParser):
+    """A parser of argparse whose complaints are a line."""
+
+    def error(self, message: str) -> None:
+        """What argparse itself refuses."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+class Parser(OneLine):
     """The command line of a tool.
 
     Args:
@@ -46,10 +54,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, tool: str, text: str, reads: Sequence[str] | None = None) -> None:
-        verb = tool.rpartition(".")[2].replace("_", "-")
         super().__init__(
-            prog=f"torchreid-genext {verb}", description=text, epilog=_HELP if reads != () else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            prog=f"torchreid-genext {tool.rpartition('.')[2].replace('_', '-')}", description=text,
+            epilog=None if reads == () else _HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         self.reads, self._keys = reads, {}
         if reads != ():
@@ -91,10 +98,6 @@ class Parser(argparse.ArgumentParser):
         for key in arguments.standing.keys() & told.keys.keys():
             _refuse_two(key, told.keys[key], arguments.standing[key])
         return arguments
-
-    def error(self, message: str) -> None:
-        """What argparse itself refuses, in a line."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
     def option(self, word: str) -> argparse.Action | None:
         """What a word such as ``--root`` asks for, shortened or not."""

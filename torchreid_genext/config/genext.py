@@ -187,7 +187,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.encoder = "osnet_x0_25"  # any torchreid model, whose features tell people apart
     cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
     cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
-    cfg.genext.ipg.generator.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    cfg.genext.ipg.generator.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
     cfg.genext.ipg.generator.style = "bold"  # of drawn skeletons: bold | official
     cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
     cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
@@ -198,7 +198,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.examples = "query"  # split of the people in sample pictures
     cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
     cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
-    cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
+    cfg.genext.ipg.generator.snr_gamma = 5.0  # times with less noise than 1 / this count less; 0: none
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
     cfg.genext.ipg.generator.person_weight = 1.0  # of errors where the skeleton is, to those elsewhere
     cfg.genext.ipg.generator.channel_power = 0.0  # of each latent channel's share in images, as its weight
@@ -286,7 +286,7 @@ def _add_adversarial_generators(cfg: CfgNode) -> None:
 
 
 def _add_pose_pairs(node: CfgNode) -> None:
-    node.poses = "poses.csv"  # joints of the training images; in the data set's folder
+    node.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
     node.partners = "any"  # any | same_camera; another image of a person
 
 

@@ -49,7 +49,7 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
     assert (
         isinstance(pipe, DiffusionPipeline) and (folder.parent / "samples/step-00000002-people.png").is_file()
     )
-    people = ipg._examples(cfg, *ipg._images(cfg, "train"))[0]
+    people = ipg._examples(cfg)[0]
     assert len(people) > 1 and people.shape[1:] == (3, 16, 8)
     trained = weights(pipe)
     changed = {
@@ -92,7 +92,7 @@ def test_resuming_gives_the_pipeline_of_an_uninterrupted_run(
 
 def test_trainings_that_began_before_these_keys_go_on(cfg: CfgNode) -> None:
     """What is off is not said; what leaves weights alone never is."""
-    node, images = cfg.genext.ipg.generator, ipg._images(cfg, "train")[0]
+    node, images = cfg.genext.ipg.generator, ipg._images(cfg)[0]
     node.update({"gradient_checkpointing": True, "examples": "gallery", "vae": "elsewhere"})
     said = {
         "height", "width", "patch", "widths", "layers", "attention", "heads", "tokens", "token_width",

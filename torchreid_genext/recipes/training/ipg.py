@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from yacs.config import CfgNode
 
-from torchreid_genext import checkpoints, compat
+from torchreid_genext import checkpoints
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
@@ -33,6 +35,7 @@ from torchreid_genext.generators.ipg import (
     without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
 from torchreid_genext.training import Options, fit, trained_weights
 from torchreid_genext.training.ipg import IPGTask, learners
 
@@ -40,7 +43,6 @@ __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
-_EXAMPLES = 8  # people in a picture
 _TYPICAL = 2000  # images of which principal components are taken
 _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
@@ -132,7 +134,7 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 def _train(cfg: CfgNode) -> Path:
     folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
-    images, skeletons = _images(cfg, "train")
+    images, skeletons = _images(cfg)
     pipe = build(cfg)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
@@ -190,7 +192,7 @@ def _task(
         noise_bias=node.noise_bias,
         person_weight=node.person_weight,
         channel_weights=_channel_weights(pipe.vae, node.channel_power),
-        examples=_examples(cfg, images, skeletons),
+        examples=_examples(cfg),
     )
 
 
@@ -212,26 +214,39 @@ def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
-    """Images that have joints, and their skeletons."""
-    node, name = cfg.genext.ipg.generator, cfg.data.sources[0]
-    images = load_images(
-        name, cfg.data.root, height=node.height, width=node.width, split=split,
-        cache_dir=Path(cfg.data.save_dir, "images"),
-    )  # fmt: skip
-    poses = read_poses(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
-    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=node.style)
+def _images(cfg: CfgNode) -> tuple[ImageTensor, Tensor]:
+    """Images to learn from that have joints, and their skeletons."""
+    images, node = _load(cfg, "train"), cfg.genext.ipg.generator
+    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), (node.height, node.width), style=node.style)
     return images.select(shown), skeletons[shown]
 
 
-def _examples(cfg: CfgNode, images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """People, by default such as are not learnt from: a query of each, and another with its skeleton."""
-    if (split := cfg.genext.ipg.generator.examples) != "train":
-        images, skeletons = _images(cfg, split)
-    people, counts = images.pids.unique(return_counts=True)
-    pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
-    reference, target = torch.stack(pairs).T
-    return images.images[reference], skeletons[target], images.images[target]
+def _load(cfg: CfgNode, split: str) -> ImageTensor:
+    node = cfg.genext.ipg.generator
+    return load_images(
+        cfg.data.sources[0], cfg.data.root, height=node.height, width=node.width, split=split,
+        cache_dir=Path(cfg.data.save_dir, "images"),
+    )  # fmt: skip
+
+
+def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
+    return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.ipg.generator.poses)
+
+
+def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor] | None:
+    """People, by default such as are not learnt from: an image of each, and another with its skeleton."""
+    splits = (cfg.genext.ipg.generator.examples, "query", "gallery", "train")
+    return first_shown(splits, functools.partial(_shown, cfg, _joints(cfg)))
+
+
+def _shown(cfg: CfgNode, joints: dict[str, np.ndarray], split: str) -> tuple[Tensor, Tensor, Tensor]:
+    images, node = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator
+    poses = [joints.get(Path(path).name) for path in images.paths]
+    images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
+    images = images.select(two_of_each(images.pids).flatten())
+    skeletons, _ = draw_skeletons(images.paths, joints, (node.height, node.width), style=node.style)
+    (references, targets), (_, wanted) = images.images.chunk(2), skeletons.chunk(2)
+    return references, wanted, targets
 
 
 def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
