@@ -324,7 +324,7 @@ def test_data_that_cannot_be_fetched_leave_no_folder(tmp_path: Path, monkeypatch
     def offline(*_: object, **__: object) -> None:
         raise OSError("HTTP Error 404: Not Found")
 
-    monkeypatch.setattr("urllib.request.urlretrieve", offline)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     for _ in range(2):  # the second time it is the same that is wrong
         with pytest.raises(ValueError, match=f"404: Not Found; put its images into {tmp_path}/viper"):
             compat.init_image_dataset("viper", root=str(tmp_path), verbose=False)

@@ -282,3 +282,37 @@ def test_what_another_holds_without_a_heartbeat_is_made_after_all(
     assert Claims(store.root / "claims").take(unit_name(asked[0]))
     assert fill_with(store, asked[:6], timeout=0.2) == Filled(6, 0, {})
     assert claims_of(store.root) == []
+
+
+def test_many_that_fail_after_some_that_did_not_do_not_end_the_run(store: ImageStore, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        Image.new("RGB", (8, 16)).save(many / f"{number:02}.png")
+        if number > 3:
+            spoil(str(many / f"{number:02}.png"))
+    filled = fill_with(store, works("query", sorted(map(str, many.iterdir())), POSES, seed=0))
+    assert filled.made == 12 and len(filled.failed) == 26
+
+
+@pytest.mark.parametrize("number", (errno.EPERM, errno.ENOTSUP, errno.ENOSYS))
+def test_a_store_needs_no_hard_links(
+    store: ImageStore, asked: list[Work], whole: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*paths: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    assert fill_with(store, asked) == Filled(24, 0, {}) and contents(store.root) == contents(whole)
+    assert claims_of(store.root) == []
+
+
+def test_references_of_strange_names_are_drawn(store: ImageStore, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "x" * 251 + ".png", "10:30:00 \u00fc.png"]
+    for name in names:
+        Image.new("RGB", (8, 16)).save(tmp_path / "plain.png")
+        (tmp_path / "plain.png").rename(tmp_path / name)
+    wanted = works("query", [str(tmp_path / name) for name in names], POSES, seed=0)
+    assert fill_with(store, wanted) == Filled(12, 0, {})
+    assert fill_with(store, wanted) == Filled(0, 12, {})
+    assert {*store.files("query")["1"]} == {*names}

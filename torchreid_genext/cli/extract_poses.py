@@ -17,6 +17,7 @@ from torch import nn
 
 from torchreid_genext import compat
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
+from torchreid_genext.data.images.reading import image_files
 from torchreid_genext.data.poses.detecting import (
     Extracted,
     cost_of,
@@ -28,7 +29,6 @@ from torchreid_genext.data.poses.reading import read_poses, write_openpose
 from torchreid_genext.recipes.drawing.stores import fastest_device
 
 SPLITS = ("train", "query", "gallery")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,8 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def images_of(arguments: argparse.Namespace, root: str) -> list[str]:
     if arguments.images:
-        files = (path for path in Path(arguments.images).rglob("*") if path.suffix.lower() in EXTENSIONS)
-        found = sorted(map(str, files))
+        found = image_files(arguments.images)
     else:
         dataset = compat.init_image_dataset(arguments.dataset, root=root, verbose=False)
         found = [record[0] for split in arguments.split for record in getattr(dataset, split)]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from torchreid_genext.cli.parsing import Parser, configuration, from_zero, positive, refuse
 from torchreid_genext.data.synthetic import read_manifest
 from torchreid_genext.data.synthetic.standard_poses import standard_pose_sheet, write_standard_poses
+from torchreid_genext.processes import usable_cores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--swapped", action="store_true", help="draw the wrong people: a control, which must not help"
     )
     parser.add_argument(
-        "--workers", type=from_zero, default=os.cpu_count() or 1,
+        "--workers", type=from_zero, default=usable_cores(),
         help="drawing processes, 0: none but this (default: one a core)",
     )  # fmt: skip
     parser.add_argument("--sheet", metavar="FILE", help="instead, draw references beside their eight poses")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store import Entry, ImageStore, has_end
 from torchreid_genext.data.store.work_claims import TIMEOUT
 from torchreid_genext.generation.merging import is_readable
 from torchreid_genext.generation.survey import flat
@@ -41,7 +41,7 @@ def faults(store: ImageStore, *, quick: bool = False) -> Iterator[Fault]:
         quick: look only at the ends of pictures, not at all checksums.
     """
     before = store.clock() - TIMEOUT
-    is_whole = (lambda path: store.is_whole(path.stem)) if quick else is_readable
+    is_whole = has_end if quick else is_readable
     for folder in sorted(store.root.glob("images/[0-9a-f][0-9a-f]")):
         for key, files in sorted(_by_key(folder).items()):
             reason = _reason(store, key, files, is_whole)

@@ -39,7 +39,7 @@ from torchreid_genext import checkpoints
 from torchreid_genext.data.store.index import Index, Judged, Row, canonical
 from torchreid_genext.data.store.judgements import DAMAGED, Mark, mark_file, read_mark, write_mark
 
-__all__ = ["SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "is_store", "pose_order"]
+__all__ = ["SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "has_end", "is_store", "pose_order"]
 
 SPLITS = ("query", "gallery", "train")
 
@@ -273,7 +273,7 @@ class ImageStore:
             ValueError: if the picture is not there, or a number in the mark is not finite.
         """
         path = self.path(entry)
-        if not (_is_whole(path) and self._says(path, entry)):
+        if not (has_end(path) and self._says(path, entry)):
             raise ValueError(f"expected a picture of the store, got {entry}")
         write_mark(path, mark)
         self._index.append({}, {entry.key: Judged(_stamp(mark_file(path)), mark.reasons)})
@@ -318,7 +318,7 @@ class ImageStore:
 
     def is_whole(self, key: str) -> bool:
         """Whether the file of a picture has its end; a copy that was interrupted has not."""
-        return _is_whole(self._file(key))
+        return has_end(self._file(key))
 
     def path(self, entry: Entry) -> Path:
         """Where the picture of an entry lies, or would lie."""
@@ -329,7 +329,7 @@ class ImageStore:
 
     def _holds(self, entry: Entry) -> bool:
         image = self.path(entry)
-        if not (_is_whole(image) and self._says(image, entry)):
+        if not (has_end(image) and self._says(image, entry)):
             return False
         mark = read_mark(image)
         return mark is None or DAMAGED not in mark.reasons
@@ -424,7 +424,7 @@ def _stamp(mark: str | Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def _is_whole(picture: Path) -> bool:
+def has_end(picture: Path) -> bool:
     """Whether a picture is there to its end; a copy that was interrupted is not."""
     try:
         with open(picture, "rb") as file:

@@ -17,7 +17,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import compat
-from torchreid_genext.data.images.reading import open_image
+from torchreid_genext.data.images.reading import image_size, open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
 from torchreid_genext.data.poses.datasets import read_dataset_poses
@@ -146,8 +146,7 @@ def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]
 def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """Joints in an image of a data set, for an image of another size."""
     (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
-    with Image.open(path) as image:
-        return scaled(pose, image.size[::-1], size)
+    return scaled(pose, image_size(path), size)
 
 
 def draw_poses(

@@ -36,13 +36,14 @@ from torchreid_genext.generators.ipg import (
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.training import Options, fit
 from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
+_PIPELINE = "pipeline"  # folder of the result
 _TYPICAL = 2000  # images of which principal components are taken
 _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
@@ -141,12 +142,17 @@ def _train(cfg: CfgNode) -> Path:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
     task = _task(cfg, pipe, changes, images, skeletons)
-    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
-    for name, weights in trained_weights(fitted.checkpoint).items():
-        task.modules[name].load_state_dict(weights)
+    fit(
+        task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images),
+        finish=functools.partial(_write, pipe, task, changes, folder),
+    )  # fmt: skip
+    return folder / _PIPELINE
+
+
+def _write(pipe: IPGPipeline, task: IPGTask, changes: dict[str, LowRank], folder: Path) -> None:
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
-    return _save(pipe, folder / "pipeline")
+    _save(pipe, folder / _PIPELINE)
 
 
 def _fit(autoencoder: PrincipalAutoencoder, images: ImageTensor, seed: int) -> None:
@@ -278,7 +284,7 @@ def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _save(pipe: IPGPipeline, folder: Path) -> Path:
+def _save(pipe: IPGPipeline, folder: Path) -> None:
     """Write the pipeline whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -288,4 +294,3 @@ def _save(pipe: IPGPipeline, folder: Path) -> Path:
     pipe.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return folder
