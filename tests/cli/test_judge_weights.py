@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools import judge_generated
+from torchreid_genext.cli import judge_generated
 from torchreid_genext import checkpoints, compat, config
 
 
