@@ -42,7 +42,7 @@ from torchreid_genext.cli.parsing import (
 from torchreid_genext.data.store import ImageStore, check_writable, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
-from torchreid_genext.generators.ipg import IPGPipeline
+from torchreid_genext.generators.ipg import IPGPipeline, load_any
 from torchreid_genext.recipes.drawing import exhibition, stores, strips
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
@@ -236,15 +236,10 @@ def strip_seed(arguments: argparse.Namespace, cfg: CfgNode) -> int:
 
 def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
     folder = Path(shipped.file(arguments.ckpt_dir) if arguments.ckpt_dir else shipped.PRETRAINED / "ipg")
-    if (folder / "model_index.json").is_file():
-        if others := sorted(arguments.given & {"base_model", "vae"}):
-            raise ValueError(
-                f"expected no --{others[0]} with the saved pipeline in {folder}, which has its own"
-            )
-        pipe = IPGPipeline.from_pretrained(folder)
-    else:
-        base, vae = folder / "stable-diffusion-v1-5", folder / "sd-vae-ft-mse"
-        pipe = IPGPipeline.from_official(folder, arguments.base_model or base, arguments.vae or vae)
+    others = sorted(arguments.given & {"base_model", "vae"})
+    if others and (folder / "model_index.json").is_file():
+        raise ValueError(f"expected no --{others[0]} with the saved pipeline in {folder}, which has its own")
+    pipe = load_any(folder, base_model=arguments.base_model or "", vae=arguments.vae or "")
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(stores.fastest_device())
 

@@ -111,9 +111,7 @@ def features(cfg: CfgNode) -> Read:
     """Of image files, by the model of the configuration; without one, by the shipped OSNet at 128 x 64."""
     ours = not cfg.model.load_weights
     network = compat.build_model("osnet_x0_25" if ours else cfg.model.name, 1).eval()
-    checkpoints.load_weights(
-        network, SHIPPED if ours else cfg.model.load_weights, ignore=("classifier", "fc")
-    )
+    checkpoints.load_weights(network, SHIPPED if ours else cfg.model.load_weights)
     height, width = (128, 64) if ours else (cfg.data.height, cfg.data.width)
     return reader(Encoder(network, height=height, width=width))
 
