@@ -285,3 +285,9 @@ def test_a_place_that_cannot_be_written_is_told_before_the_network_is_loaded(
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="expected a folder that can be written"):
         fill(tmp_path / "no pipeline", reid_data, tmp_path / "file" / "store")
+
+
+def test_a_saved_pipeline_has_its_own_parts(pipeline: Path, reid_data: Path, folders: list[str]) -> None:
+    for words in (folders, ["--dataset", "synthreid_tiny", "--root", str(reid_data), "--plan"]):
+        with pytest.raises(ValueError, match="expected no --vae with the saved pipeline in "):
+            generate.main([*words, "--ckpt_dir", str(pipeline), "--vae", "x"])

@@ -226,17 +226,18 @@ def test_generate_refuses_what_another_mode_reads(words: list[str], message: str
 
 
 @pytest.mark.parametrize(
-    ("generator", "words"),
+    ("generator", "words", "message"),
     [
-        ("ipg", ["--weights", "x", "--ckpt_dir", "y"]),
-        ("ipg", ["--weights", "x", "genext.ipg.sampling.pipeline", "y"]),
-        ("pg2", ["--weights", "x", "genext.pg2.weights", "y"]),
-        ("pg2", ["--ckpt_dir", "x"]),
+        ("ipg", ["--weights", "x", "--ckpt_dir", "y"], "one of them, got"),
+        ("ipg", ["--weights", "x", "genext.ipg.sampling.pipeline", "y"], "one of them, got weights"),
+        ("pg2", ["--weights", "x", "genext.pg2.weights", "y"], "one of them, got weights"),
+        ("pg2", ["--ckpt_dir", "x"], "of pg2, got --ckpt_dir, which belongs to ipg"),
+        ("camstyle", ["--vae", "x"], "of camstyle, got --vae, which belongs to ipg"),
     ],
 )
-def test_weights_of_a_generator_are_told_once(generator: str, words: list[str]) -> None:
+def test_weights_of_a_generator_are_told_once(generator: str, words: list[str], message: str) -> None:
     arguments = generate.parser_of_all().parse_args(["--generator", generator, "--dataset", "a", *words])
-    with pytest.raises(ValueError, match=f"expected --weights.* of {generator}"):
+    with pytest.raises(ValueError, match=f"expected --weights.* {message}"):
         generate.use_weights(arguments, configuration(arguments))
 
 

@@ -42,19 +42,18 @@ from torchreid_genext.cli.parsing import (
 from torchreid_genext.data.store import ImageStore, check_writable, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
-from torchreid_genext.generators.ipg import IPGPipeline, load_any
+from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.recipes.drawing import exhibition, stores, strips
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
-_ALWAYS = ("generator", "config_file", "seed", "output", "module")
+_ALWAYS = ("generator", "config_file", "seed", "output", "module", "weights")
+_PIPELINE = ("ckpt_dir", "base_model", "vae")
 # Of the three things that are done: the options that have a meaning there, besides.
 _MODES = {
-    "a store": ("dataset", "root", "split", "poses", "limit", "shard", "plan", "weights", "ckpt_dir"),
-    "strips": ("ckpt_dir", "pose_dir", "ref_dir", "base_model", "vae", "rgb_poses", "official"),
-    "pictures of identity": (
-        "dataset", "root", "split", "weights", "people", "noises", "steps", "refine"
-    ),
-}  # fmt: skip
+    "a store": ("dataset", "root", "split", "poses", "limit", "shard", "plan", *_PIPELINE),
+    "strips": ("pose_dir", "ref_dir", "rgb_poses", "official", *_PIPELINE),
+    "pictures of identity": ("dataset", "root", "split", "people", "noises", "steps", "refine"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -175,7 +174,8 @@ def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     folder = Path(arguments.output or usual)
     if not arguments.plan:
         check_writable(folder)
-    drawing = stores.Drawing(cfg, arguments.dataset)
+    pipe = pipeline_of(arguments, cfg) if cfg.genext.generator == "ipg" else None
+    drawing = stores.Drawing(cfg, arguments.dataset, pipe=pipe)
     store = ImageStore(folder) if is_store(folder) else None
     shard = tuple(arguments.shard) if arguments.shard else None
     wanted = wanted_works(arguments, cfg, drawing)
@@ -197,12 +197,21 @@ def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     """Let --weights, or of IPG --ckpt_dir, be those of the generator."""
     name, given = cfg.genext.generator, arguments.given & {"weights", "ckpt_dir"}
     key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
-    if len(given) + (key in arguments.keys) > 1 or (name != "ipg" and "ckpt_dir" in given):
-        rule = "expected --weights" + " or --ckpt_dir" * (name == "ipg") + f" or {key}"
-        raise ValueError(f"{rule}, one of them, got {', '.join(sorted(given))} of {name}")
+    if len(given) + (key in arguments.keys) > 1:
+        raise ValueError(f"expected --weights or --ckpt_dir or {key}, one of them, got {' and '.join(given)}")
+    if name != "ipg" and (of_ipg := arguments.given & {"ckpt_dir", "base_model", "vae"}):
+        raise ValueError(f"expected --weights of {name}, got --{min(of_ipg)}, which belongs to ipg")
     if given:
         node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
         node[key.rpartition(".")[2]] = shipped.file(arguments.weights or arguments.ckpt_dir)
+
+
+def pipeline_of(arguments: argparse.Namespace, cfg: CfgNode) -> IPGPipeline:
+    folder = Path(cfg.genext.ipg.sampling.pipeline)
+    files = {name: getattr(arguments, name) for name in ("base_model", "vae") if name in arguments.given}
+    if files and (folder / "model_index.json").is_file():
+        raise ValueError(f"expected no --{min(files)} with the saved pipeline in {folder}, which has its own")
+    return stores.load_pipeline(cfg, **files)
 
 
 def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Drawing) -> list[Work]:
@@ -216,7 +225,8 @@ def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Dr
 
 def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     poses, references = strips.read_folder(arguments.pose_dir), strips.read_folder(arguments.ref_dir)
-    pipe = strip_pipeline(arguments)
+    use_weights(arguments, cfg)
+    pipe = pipeline_of(arguments, cfg)
     how = stores.sampling(cfg, pipe)
     options = {"height": how.height, "width": how.width, "num_inference_steps": how.steps}
     made = strips.write_strips(
@@ -232,16 +242,6 @@ def strip_seed(arguments: argparse.Namespace, cfg: CfgNode) -> int:
     """The authors' own, unless somebody asks for another."""
     key, seed = "genext.ipg.sampling.seed", cfg.genext.ipg.sampling.seed
     return seed if key in arguments.keys or key in arguments.standing else seed or strips.OFFICIAL_SEED
-
-
-def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
-    folder = Path(shipped.file(arguments.ckpt_dir) if arguments.ckpt_dir else shipped.PRETRAINED / "ipg")
-    others = sorted(arguments.given & {"base_model", "vae"})
-    if others and (folder / "model_index.json").is_file():
-        raise ValueError(f"expected no --{others[0]} with the saved pipeline in {folder}, which has its own")
-    pipe = load_any(folder, base_model=arguments.base_model or "", vae=arguments.vae or "")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(stores.fastest_device())
 
 
 def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
