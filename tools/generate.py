@@ -136,7 +136,8 @@ def fill_store(arguments: argparse.Namespace) -> None:
     if not found.missing:
         print(f"{folder} holds all {found.present} pictures")
         return
-    print(f"{folder}, {len(drawing.poses)} poses of each image: {len(found.missing):,} pictures to make", flush=True)
+    poses, count = len(drawing.poses), len(found.missing)
+    print(f"{folder}, {poses} poses of each image: {count:,} pictures to make", flush=True)
     if arguments.plan or drawing.is_worth_a_plan(found):
         print(drawing.plan(found, keep=not arguments.plan), flush=True)
     if not arguments.plan:

@@ -6,9 +6,9 @@ python tools/store.py remove STORE --split query --seed 77 --dry-run
 python tools/store.py remove STORE --where "sampling.steps!=20"
 python tools/store.py remove STORE --changed reid-data/market1501/query
 
-The first tells what is there and how it was made, and where there are two pictures of one person in one pose. The
-second reads every picture; --repair deletes what is damaged, so that tools/generate.py makes it again. The others
-delete what is chosen: pictures that meet all options. Files that the store has not written are never touched.
+The first tells what is there and how it was made, and where there are two pictures of one person in one pose.
+The second reads every picture; --repair deletes what is damaged, for tools/generate.py to make it again. The
+others delete what is chosen: pictures that meet all options. Files of others are never touched.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ def add_remove_arguments(parser: argparse.ArgumentParser) -> None:
         help="made so: sampling.steps=20, or otherwise: weights!=a1b2",
     )  # fmt: skip
     parser.add_argument(
-        "--changed", nargs="+", metavar="FOLDER", help="whose real images in these folders have other content now"
-    )
+        "--changed", nargs="+", metavar="FOLDER",
+        help="whose real images in these folders have other content now",
+    )  # fmt: skip
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--dry-run", action="store_true", help="tell which, and delete none")
 
