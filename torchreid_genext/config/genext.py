@@ -188,7 +188,6 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
     cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
     cfg.genext.ipg.generator.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
-    cfg.genext.ipg.generator.style = "bold"  # of drawn skeletons: bold | official
     cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
     cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
@@ -208,7 +207,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
 def _add_sampling(cfg: CfgNode) -> None:
     # How IPG draws; the defaults are the authors', but for the pipeline.
     cfg.genext.ipg.sampling = CfgNode()
-    cfg.genext.ipg.sampling.pipeline = "pretrained/synthreid/ipg"  # folder or hub name of a saved pipeline
+    cfg.genext.ipg.sampling.pipeline = "pretrained/synthreid/ipg"  # folder or hub name of a pipeline, or folder of the authors' files
     cfg.genext.ipg.sampling.tiny_vae = ""  # folder or hub name of an AutoencoderTiny, in place of its own
     cfg.genext.ipg.sampling.height = 0  # of images, in pixels; 0: as the pipeline was trained
     cfg.genext.ipg.sampling.width = 0  # 0: half of the height
@@ -216,12 +215,10 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.ipg.sampling.steps = 20  # of the scheduler
     cfg.genext.ipg.sampling.guidance = 3.5  # from nobody to the person; up to 1: none, in half the time
     cfg.genext.ipg.sampling.interval = [0.0, 1.0]  # share of the steps in which there is guidance
-    cfg.genext.ipg.sampling.cache_every = 1  # of so many steps one runs the whole denoiser
     cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
     cfg.genext.ipg.sampling.compile = False  # torch.compile the denoiser
     cfg.genext.ipg.sampling.batch_size = 32  # images at a time
     cfg.genext.ipg.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4
-    cfg.genext.ipg.sampling.style = "bold"  # of drawn skeletons: bold | official, for the authors' weights
     cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 
 

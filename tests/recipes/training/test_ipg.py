@@ -36,7 +36,7 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
 def weights(pipe: IPGPipeline) -> dict[str, torch.Tensor]:
     networks = pipe.components.items()
     return {
-        f"{name}.{key}": tensor
+        f"{name}.{key}".removeprefix("denoiser."): tensor
         for name, network in networks if isinstance(network, torch.nn.Module)
         for key, tensor in network.state_dict().items()
     }  # fmt: skip

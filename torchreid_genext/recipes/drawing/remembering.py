@@ -17,7 +17,7 @@ from torchreid_genext.generation import content_hash
 __all__ = ["recall", "remember"]
 
 _FILE = "pipelines.json"
-_WITHOUT_EFFECT = ("batch_size", "poses", "seed", "style", "compile")  # on what is remembered
+_WITHOUT_EFFECT = ("batch_size", "poses", "seed", "compile")  # on what is remembered
 
 
 def recall(cfg: CfgNode, root: Path, device: torch.device) -> dict[str, Any] | None:

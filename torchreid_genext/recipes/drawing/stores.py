@@ -17,7 +17,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import compat
-from torchreid_genext.data.images.reading import open_image
+from torchreid_genext.data.images.reading import image_size, open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
 from torchreid_genext.data.poses.datasets import read_dataset_poses
@@ -30,7 +30,7 @@ from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generation.processes import fill_by_processes, processes_for
 from torchreid_genext.generation.survey import Survey, survey
 from torchreid_genext.generation.work import shard_of, units_of
-from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling, load_any
 from torchreid_genext.precision import resolve
 from torchreid_genext.recipes.drawing.remembering import recall, remember
 from torchreid_genext.recipes.drawing.samplers import (
@@ -57,19 +57,24 @@ _OFFICIAL_SIZE = (128, 64)
 _log = logging.getLogger(__name__)
 
 
-def load_pipeline(cfg: CfgNode) -> IPGPipeline:
+def load_pipeline(cfg: CfgNode, **files: Any) -> IPGPipeline:
     """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
+
+    Args:
+        cfg: the whole configuration; its ``pipeline`` may be a folder of the authors' files, too.
+        files: ``base_model`` and ``vae`` of these, as of `load_any`.
 
     Raises:
         OSError: if there is none, or no small autoencoder where one is named.
         ValueError: if that has other latents.
     """
     node = cfg.genext.ipg.sampling
-    other = {"vae": AutoencoderTiny.from_pretrained(node.tiny_vae)} if node.tiny_vae else {}
-    pipe = IPGPipeline.from_pretrained(node.pipeline, **other)
+    tiny = AutoencoderTiny.from_pretrained(node.tiny_vae) if node.tiny_vae else None
+    pipe = load_any(node.pipeline, **files)
     expected = pipe.denoising_unet.config.in_channels
-    if other and (found := pipe.vae.config.latent_channels) != expected:
+    if tiny and (found := tiny.config.latent_channels) != expected:
         raise ValueError(f"expected an autoencoder of {expected} channels in {node.tiny_vae}, got {found}")
+    pipe.vae = tiny or pipe.vae
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(fastest_device())
 
@@ -89,10 +94,10 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
         ValueError: as `Sampling`.
     """
     node = cfg.genext.ipg.sampling
-    height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
+    height = node.height or pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
     return Sampling(
         height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
-        node.cache_every, precision=resolve(node.precision, pipe.device), compile=node.compile,
+        precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 
 
@@ -146,8 +151,7 @@ def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]
 def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """Joints in an image of a data set, for an image of another size."""
     (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
-    with Image.open(path) as image:
-        return scaled(pose, image.size[::-1], size)
+    return scaled(pose, image_size(path), size)
 
 
 def draw_poses(
@@ -167,7 +171,7 @@ _Sampler = tuple[IPGSampler | PoseSampler | CameraSampler, dict[str, Any], str]
 
 def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
     pipe = load_pipeline(cfg) if pipe is None else pipe
-    how, style = sampling(cfg, pipe), cfg.genext.ipg.sampling.style
+    how, style = sampling(cfg, pipe), pipe.config.pose_style
     size = (how.height, how.width)
     poses = joints(cfg, dataset, size)
     return IPGSampler(pipe, draw_poses(poses, size, style), how, open_image), poses, f" {style}"
@@ -352,7 +356,7 @@ def _recalled(
         return None
     node = cfg.genext.ipg.sampling
     poses = joints(cfg, dataset, (how["sampling"]["height"], how["sampling"]["width"]))
-    hashes = _hashes(poses, f" {node.style}")
+    hashes = _hashes(poses, f" {how['pose_style']}")
     asked = [
         work for split, paths in references.items() for work in works(split, paths, [*poses], seed=node.seed)
     ]

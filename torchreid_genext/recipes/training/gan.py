@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from torchreid_genext.generators.camstyle import (
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.training import Options, fit
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
 from torchreid_genext.training.deformable import DeformableTask
 from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
@@ -108,14 +109,20 @@ class _Training:
         )  # fmt: skip
 
     def fit(
-        self, task: Any, source: Any, schedule: CfgNode, folder: Path, *, other: Sequence[str] = ()
+        self,
+        task: Any,
+        source: Any,
+        schedule: CfgNode,
+        folder: Path,
+        *,
+        other: Sequence[str] = (),
+        result: Saved | None = None,
     ) -> None:
-        """Train, and put the averages of what was trained into its modules; `other` keys do not touch it."""
+        """Train, and write the result, if it is whole by then; `other` keys do not touch it."""
         options = {name: value for name, value in schedule.items() if name not in _OF_OPTIMIZERS}
         options = Options(folder=folder, **dict(self.cfg.genext.training), **options)
-        fitted = fit(task, source, options, description=self.description(schedule, other))
-        for name, weights in trained_weights(fitted.checkpoint).items():
-            task.modules[name].load_state_dict(weights)
+        finish = partial(self.save, result) if result else lambda: None
+        fit(task, source, options, description=self.description(schedule, other), finish=finish)
 
     def description(self, schedule: CfgNode, other: Sequence[str]) -> dict[str, Any]:
         """What decides on the weights, beside the loop's own options."""
@@ -182,8 +189,8 @@ class _PG2(_OfPoses):
         refined = StageTwoTask(
             generator, judge, *optimizers, reconstruction=node.reconstruction, examples=self.examples
         )
-        self._stage("stage2", refined)
-        return self.save(generator)
+        self._stage("stage2", refined, result=generator)
+        return self.file
 
     def _stage(self, name: str, task: Any, **options: Any) -> None:
         schedule = self.node[name].train
@@ -205,8 +212,8 @@ class _Deformable(_OfPoses):
             reconstruction=node.reconstruction, features=self._features(), window=node.window,
             weight=node.weight or None, examples=self.examples,
         )  # fmt: skip
-        self.fit(task, self.pairs(schedule.batch_size), schedule, self.folder)
-        return self.save(generator)
+        self.fit(task, self.pairs(schedule.batch_size), schedule, self.folder, result=generator)
+        return self.file
 
     def _features(self) -> nn.Module | None:
         return deformable.VGG19Features.load(self.node.vgg19) if self.node.vgg19 else None
@@ -231,8 +238,8 @@ class _CamStyle(_Training):
             pool=node.pool, cycle=node.cycle, identity=node.identity,
             examples=first_shown(("query", "train"), self._shown),
         )  # fmt: skip
-        self.fit(task, batches(self.images, order), node.train, self.folder)
-        return self.save(style)
+        self.fit(task, batches(self.images, order), node.train, self.folder, result=style)
+        return self.file
 
     def _joint(self) -> tuple[CameraStyle, PatchDiscriminator]:
         node, cameras = self.node, int(self.images.camids.max()) + 1

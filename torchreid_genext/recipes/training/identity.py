@@ -30,7 +30,7 @@ from torchreid_genext.generators._saving import Saved
 from torchreid_genext.generators.identity import IdentityGenerator, appearance_codes
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.training import Fitted, Options, Task, fit, trained_weights
+from torchreid_genext.training import Options, Task, fit
 from torchreid_genext.training.identity import (
     CrossTask,
     GeneratorTask,
@@ -265,12 +265,13 @@ class _Recipe:
         for name in ("batch_size", "lr", "weight_decay"):
             del schedule[name]
         options = Options(folder=self.folder / stage, **training, **schedule)
-        fitted: Fitted = fit(task, drawn, options, description=self.description(stage, node, networks))
-        weights = trained_weights(fitted.checkpoint)
-        for name, network in networks.items():
-            network.load_state_dict(weights[name])
-            network.save(self.folder / stage / f"{name}.safetensors")
+        description = self.description(stage, node, networks)
+        fit(task, drawn, options, description=description, finish=partial(self.save, stage, networks))
         return self.folder / stage
+
+    def save(self, stage: str, networks: dict[str, Saved]) -> None:
+        for name, network in networks.items():
+            network.save(self.folder / stage / f"{name}.safetensors")
 
     def description(self, stage: str, node: CfgNode, networks: dict[str, Saved]) -> dict[str, Any]:
         """What decides on the weights, beside the loop's own options."""

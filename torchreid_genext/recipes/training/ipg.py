@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -24,31 +23,32 @@ from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
     PrincipalAutoencoder,
     TorchreidEncoder,
     TransReID,
+    load_any,
     lora,
     official_scheduler,
-    without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.training import Options, fit
 from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
+_PIPELINE = "pipeline"  # folder of the result
 _TYPICAL = 2000  # images of which principal components are taken
-_INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 # Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
 # trainings go on that began before there were any.
 _SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
+_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "lora_rank": 0,
             "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0,
             "person_weight": 1.0}  # fmt: skip
 
@@ -71,9 +71,8 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
         return _small(node)
-    if Path(node.init, _INDEX).is_file():
-        return IPGPipeline.from_pretrained(node.init).to(torch.float32)  # it may be stored in half precision
-    return IPGPipeline.from_official(node.init, node.base_model, node.vae, reid_encoder=reid_encoder)
+    pipe = load_any(node.init, base_model=node.base_model, vae=node.vae, reid_encoder=reid_encoder)
+    return pipe.to(torch.float32)  # it may be stored in half precision
 
 
 def _small(node: CfgNode) -> IPGPipeline:
@@ -88,8 +87,7 @@ def _small(node: CfgNode) -> IPGPipeline:
     guider = PoseGuider(node.widths[0], guider_widths)
     return IPGPipeline(
         autoencoder,
-        without_head(_unet(node, autoencoder.latent_channels)),
-        _unet(node, autoencoder.latent_channels),
+        IPGDenoiser(_unet(node, autoencoder.latent_channels)),
         guider,
         IdentityProjector(features, node.tokens, node.token_width),
         encoder,
@@ -97,9 +95,9 @@ def _small(node: CfgNode) -> IPGPipeline:
     )
 
 
-def _unet(node: CfgNode, channels: int) -> UNet2DConditionModel:
+def _unet(node: CfgNode, channels: int) -> dict[str, Any]:
     attended = [level >= len(node.widths) - node.attention for level in range(len(node.widths))]
-    return UNet2DConditionModel(
+    return dict(
         sample_size=node.height // node.patch,
         in_channels=channels,
         out_channels=channels,
@@ -134,19 +132,24 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 def _train(cfg: CfgNode) -> Path:
     folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
-    images, skeletons = _images(cfg)
     pipe = build(cfg)
+    images, skeletons = _images(cfg, pipe.config.pose_style)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
     task = _task(cfg, pipe, changes, images, skeletons)
-    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
-    for name, weights in trained_weights(fitted.checkpoint).items():
-        task.modules[name].load_state_dict(weights)
+    fit(
+        task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images),
+        finish=functools.partial(_write, pipe, task, changes, folder),
+    )  # fmt: skip
+    return folder / _PIPELINE
+
+
+def _write(pipe: IPGPipeline, task: IPGTask, changes: dict[str, LowRank], folder: Path) -> None:
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
-    return _save(pipe, folder / "pipeline")
+    _save(pipe, folder / _PIPELINE)
 
 
 def _fit(autoencoder: PrincipalAutoencoder, images: ImageTensor, seed: int) -> None:
@@ -192,7 +195,7 @@ def _task(
         noise_bias=node.noise_bias,
         person_weight=node.person_weight,
         channel_weights=_channel_weights(pipe.vae, node.channel_power),
-        examples=_examples(cfg),
+        examples=_examples(cfg, pipe.config.pose_style),
     )
 
 
@@ -214,10 +217,10 @@ def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode) -> tuple[ImageTensor, Tensor]:
-    """Images to learn from that have joints, and their skeletons."""
+def _images(cfg: CfgNode, style: str = "bold") -> tuple[ImageTensor, Tensor]:
+    """Images to learn from that have joints, and their skeletons, drawn in this style."""
     images, node = _load(cfg, "train"), cfg.genext.ipg.generator
-    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), (node.height, node.width), style=node.style)
+    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), (node.height, node.width), style=style)
     return images.select(shown), skeletons[shown]
 
 
@@ -233,18 +236,20 @@ def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
     return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.ipg.generator.poses)
 
 
-def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor] | None:
+def _examples(cfg: CfgNode, style: str = "bold") -> tuple[Tensor, Tensor, Tensor] | None:
     """People, by default such as are not learnt from: an image of each, and another with its skeleton."""
     splits = (cfg.genext.ipg.generator.examples, "query", "gallery", "train")
-    return first_shown(splits, functools.partial(_shown, cfg, _joints(cfg)))
+    return first_shown(splits, functools.partial(_shown, cfg, style, _joints(cfg)))
 
 
-def _shown(cfg: CfgNode, joints: dict[str, np.ndarray], split: str) -> tuple[Tensor, Tensor, Tensor]:
+def _shown(
+    cfg: CfgNode, style: str, joints: dict[str, np.ndarray], split: str
+) -> tuple[Tensor, Tensor, Tensor]:
     images, node = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator
     poses = [joints.get(Path(path).name) for path in images.paths]
     images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
     images = images.select(two_of_each(images.pids).flatten())
-    skeletons, _ = draw_skeletons(images.paths, joints, (node.height, node.width), style=node.style)
+    skeletons, _ = draw_skeletons(images.paths, joints, (node.height, node.width), style=style)
     (references, targets), (_, wanted) = images.images.chunk(2), skeletons.chunk(2)
     return references, wanted, targets
 
@@ -278,7 +283,7 @@ def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _save(pipe: IPGPipeline, folder: Path) -> Path:
+def _save(pipe: IPGPipeline, folder: Path) -> None:
     """Write the pipeline whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -288,4 +293,3 @@ def _save(pipe: IPGPipeline, folder: Path) -> Path:
     pipe.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return folder

@@ -15,7 +15,7 @@ from tests.data.store.test_image_store import contents
 from tests.generation.conftest import draw_references
 from tests.generation.test_filling import fill_with
 from tests.generation.worker import MADE, POSES, draw
-from tools import store as tool
+from torchreid_genext.cli import store as tool
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.store.judgements import Mark
 from torchreid_genext.generation import Filled, Work, works
