@@ -54,8 +54,9 @@ def own_data(root: Path, train: Records, query: Records, gallery: Records) -> It
         dataset_dir = "own"
 
         def __init__(self, root: str = "", **options: object) -> None:
-            splits = [[(str(folder / name), *rest) for name, *rest in each] for each in (train, query, gallery)]
-            super().__init__(*splits, **options)
+            splits = (train, query, gallery)
+            records = [[(str(folder / name), *rest) for name, *rest in each] for each in splits]
+            super().__init__(*records, **options)
 
     compat.register_image_dataset("own", Own)
     genext.register()
@@ -111,7 +112,7 @@ def test_files_that_do_not_tell_an_ending_are_of_images_of_any(tmp_path: Path) -
         write_openpose(tmp_path / "own" / "openpose", {Path(name).stem + ".jpg": POSE for name in names})
         assert read_dataset_poses("own", tmp_path, "openpose").keys() == {*names}
         joints(tmp_path / "own" / "others.csv", ["somebody.jpg"])
-        wanted = r"expected joints of images such as train_0_0.png, got those of somebody.jpg: others.csv of own"
+        wanted = "expected joints of images such as train_0_0.png, got those of somebody.jpg: others.csv"
         with pytest.raises(ValueError, match=wanted):
             read_dataset_poses("own", tmp_path, "others.csv")
 
