@@ -50,6 +50,34 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
         config.load_config(opts=["genext.nfc.k3", "2"])
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1: 2", "expected names as keys, got 1"),
+        ("genext: {nfc: {1: 2}}", "expected names as keys below genext.nfc, got 1"),
+        ("genext: {nfc: 5}", "expected keys below genext.nfc, such as genext.nfc.enabled, got 5"),
+        ("genext: {nfc: {k1: {a: 1}}}", "expected a value of genext.nfc.k1, got keys below it: a"),
+        ("train: {lr: fast}", "expected train.lr to be float, such as 0.0003, got fast"),
+        ("train: {lr: 2020-01-01}", "Key train.lr with value .*date.* is not a valid type.*"),
+        ("genext: {nfc: {k3: 2}}", "there is no key genext.nfc.k3; the nearest are genext.nfc.k2, .*nfc.k1, .*"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"^expected a YAML file of known keys, got .*a.yaml: {reason}$"):
+        config.load_config(tmp_path / "a.yaml")
+
+
+def test_three_nearest_keys_are_named_and_all_of_them_exist() -> None:
+    known = leaves(config.get_default_config())
+    for wrong in ("genext.nfc.k3", "model.nam", "genex.nfc.k1", "a", "train.lr.x"):
+        with pytest.raises(ValueError, match="there is no key") as caught:
+            config.load_config(opts=[wrong, "5"])
+        assert len(set(str(caught.value).split("nearest are ")[1].split(", ")) & known.keys()) == 3, wrong
+    with pytest.raises(ValueError, match="expected keys below genext.nfc, such as .*enabled, got '5'$"):
+        config.load_config(opts=["genext.nfc", "5"])
+
+
 @pytest.mark.parametrize("text", ["model: [", "just words", "model: osnet_x0_25", "train:\n  lr: fast\n"])
 def test_file_that_is_no_configuration_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "broken.yaml").write_text(text)
