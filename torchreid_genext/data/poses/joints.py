@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 __all__ = [
-    "COCO_JOINTS", "JOINTS", "LIMBS", "Person", "checked_pose", "chosen_pose", "from_coco", "marked", "present",
-    "single_pose", "to_coco",
+    "COCO_JOINTS", "JOINTS", "LIMBS", "Person", "checked_pose", "chosen_pose", "from_coco", "marked",
+    "present", "single_pose", "to_coco",
 ]  # fmt: skip
 
 JOINTS = (

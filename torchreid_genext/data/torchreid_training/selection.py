@@ -9,8 +9,8 @@ torchreid's reader tries a damaged file again for ever. Therefore the chosen pic
 that cannot be read are left out with a warning. That costs what reading them in one epoch costs: about 0.5 ms
 for a PNG of 128 x 64 pixels and 1.4 ms for one of 256 x 128, divided among threads.
 
-Pictures in the style of other cameras lie elsewhere and are called otherwise (`data.store.camstyle_folder`); which file is
-of which real image is therefore asked of a function.
+Pictures in the style of other cameras lie elsewhere and are called otherwise
+(`data.store.camstyle_folder`); which file is of which real image is therefore asked of a function.
 """
 
 from __future__ import annotations
