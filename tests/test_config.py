@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
+from tests.conftest import ROOT
 from torchreid_genext import compat, config
+from torchreid_genext.recipes.training import schedules
 
 
 def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
@@ -31,6 +34,50 @@ def test_every_plugin_switch_is_off() -> None:
     }
     assert len(switches) >= 2
     assert not any(switches.values())
+
+
+def test_there_are_not_too_many_keys() -> None:
+    assert len(leaves(config.get_default_config().genext)) <= 150
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_configuration_that_comes_along_is_read(file: Path) -> None:
+    cfg = config.load_config(file)
+    for stage in schedules.OWN:
+        schedules.schedule(cfg, stage)
+
+
+BECAME = {
+    "genext.ipg.sampling.steps": "genext.sampling.steps",
+    "genext.ipg.sampling.width": "genext.sampling.image_size",
+    "genext.ipg.sampling.style": "genext.ipg.generator.style",
+    "genext.ipg.generator.train.lr": "genext.training.lr",
+    "genext.pg2.stage2.train.steps": "genext.training.steps",
+    "genext.pg2.stage2.train.schedule": "genext.training.stages",
+    "genext.camstyle.height": "genext.training.image_size",
+    "genext.deformable.poses": "genext.joints",
+    "genext.pg2.flip": "genext.training.flip",
+    "genext.ipg.generator.partners": "genext.training.partners",
+    "genext.ipg.generator.encoder_size": "genext.ipg.generator.encoder",
+    "genext.ipg.generator.vae": "genext.ipg.generator.init",
+    "genext.identity.rows": "genext.identity.official",
+    "genext.prior.rows": "genext.identity.official",
+    "genext.prior.steps": "genext.sampling.steps",
+    "genext.inverter.widths": "genext.identity.widths",
+    "genext.deformable.decoder": "genext.deformable.widths",
+    "genext.pg2.discriminator": "genext.pg2.official",
+    "genext.camstyle.images": "genext.training.batch_size",
+}
+
+
+@pytest.mark.parametrize("old", BECAME)
+def test_keys_of_earlier_versions_name_the_new_ones(old: str) -> None:
+    known = leaves(config.get_default_config())
+    assert old not in known
+    with pytest.raises(ValueError, match=f"there is no key {old} any more; ") as caught:
+        config.load_config(opts=[old, "1"])
+    named = set(re.findall(r"genext(?:\.\w+)+", str(caught.value).split("any more")[1]))
+    assert BECAME[old] in named <= known.keys()
 
 
 def test_every_leaf_of_the_plugin_is_commented() -> None:

@@ -12,8 +12,27 @@ from yacs.config import CfgNode
 __all__ = ["check_key", "check_tree"]
 
 _NEAREST = 3
-# What a key of an earlier version is now; the first pattern that matches the whole key counts.
-_NOW: tuple[tuple[str, str], ...] = ()
+# What became of keys of earlier versions; the first pattern that is the whole of a key counts.
+_STAGES = "genext.training.{} holds for all stages, genext.training.stages for one, such as 'prior(lr=1e-4)'"
+_OFFICIAL = "it is genext.identity.official"
+_SIZE = "it is genext.training.image_size [height, width]"
+_BECAME = (
+    (r"genext\.ipg\.sampling\.(height|width)", "it is genext.sampling.image_size [height, width]"),
+    (r"genext\.ipg\.sampling\.style", "it is genext.ipg.generator.style"),
+    (r"genext\.ipg\.sampling\.(?!cache_every)(.+)", "it is genext.sampling.{}"),
+    (r"genext\..*\.train\.(.+)", _STAGES),
+    (r"genext\.(identity|ipg\.generator|pg2|deformable|camstyle)\.(height|width)", _SIZE),
+    (r"genext\.(ipg\.generator|pg2|deformable)\.poses", "it is genext.joints, a list of files"),
+    (r"genext\.(?:ipg\.generator|pg2|deformable|camstyle)\.(partners|flip)", "it is genext.training.{}"),
+    (r"genext\.ipg\.generator\.encoder_(weights|size)", "it is part of genext.ipg.generator.encoder"),
+    (r"genext\.ipg\.generator\.(base_model|vae)", "it is a folder in that of genext.ipg.generator.init"),
+    (r"genext\.(?:identity\.(prediction|loss|table|labels|rows|shuffle)|prior\.rows)", _OFFICIAL),
+    (r"genext\.(identity|prior)\.steps", "it is genext.sampling.steps"),
+    (r"genext\.inverter\.widths", "it is genext.identity.widths"),
+    (r"genext\.deformable\.(encoder|decoder)", "it is genext.deformable.widths"),
+    (r"genext\.pg2\.discriminator", "it is genext.pg2.official"),
+    (r"genext\.camstyle\.images", "it is genext.training.batch_size, of all cameras together"),
+)
 
 
 def check_tree(cfg: CfgNode, tree: Mapping[Any, Any]) -> None:
@@ -60,9 +79,9 @@ def _node(cfg: CfgNode, names: Sequence[str]) -> CfgNode | None:
 
 
 def _unknown(cfg: CfgNode, key: str) -> str:
-    for pattern, now in _NOW:
-        if re.fullmatch(pattern, key):
-            return f"{key} is no key any more; {now}"
+    for pattern, now in _BECAME:
+        if found := re.fullmatch(pattern, key):
+            return f"there is no key {key} any more; {now.format(*found.groups()[:1])}"
     known = [path for path, value in _said(cfg) if not isinstance(value, Mapping)]
     nearest = difflib.get_close_matches(key, known, _NEAREST, cutoff=0.0)
     return f"there is no key {key}; the nearest are {', '.join(nearest)}"

@@ -31,7 +31,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = (
         str(pipeline),
         1,
@@ -68,20 +68,20 @@ def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
         original = own[f"{name}.jpg"]
         seen = (original != -1).all(axis=1)
         assert np.allclose(pose[seen], (original[seen] + 0.5) / 2 - 0.5) and (pose[~seen] == -1).all()
-    cfg.genext.ipg.sampling.seed = 1
+    cfg.genext.sampling.seed = 1
     assert found.keys() != stores.joints(cfg, "synthreid_tiny", (64, 32)).keys()
 
 
 def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard 5 1"
+    cfg.genext.sampling.poses = "standard 5 1"
     some = stores.joints(cfg, "", (64, 32))
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     everything = stores.joints(cfg, "", (64, 32))
     assert [*some] == ["5", "1"] and np.array_equal(some["1"], everything["1"])
 
 
 def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     poses = stores.joints(cfg, "", (512, 256))
     bold, official = (stores.draw_poses(poses, (512, 256), style)["1"] for style in ("bold", "official"))
     assert (bold.size, official.size) == ((256, 512), (64, 128))
@@ -102,7 +102,7 @@ def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
 def test_what_cannot_be_drawn_is_said(
     cfg: CfgNode, reid_data: Path, key: str, value: str, message: str
 ) -> None:
-    cfg.genext.ipg.sampling[key] = value
+    cfg.genext.sampling[key] = value
     with pytest.raises(ValueError, match=message):
         stores.complete(cfg, {"query": paths(reid_data, "query")[:1]}, "synthreid_tiny")
 
@@ -144,7 +144,7 @@ def tiny_vae(channels: int, folder: Path) -> str:
 def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
     cfg: CfgNode, reid_data: Path, tmp_path: Path
 ) -> None:
-    some, node = paths(reid_data, "query")[:1], cfg.genext.ipg.sampling
+    some, node = paths(reid_data, "query")[:1], cfg.genext.sampling
     own = stores.Drawing(cfg, "synthreid_tiny")
     node.tiny_vae = tiny_vae(embedded().denoising_unet.config.in_channels, tmp_path / "tiny")
     drawing = stores.Drawing(cfg, "synthreid_tiny")

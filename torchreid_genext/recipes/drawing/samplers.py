@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.reading import read_all_poses
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.store.camstyle_folder import style_camera
 from torchreid_genext.generators import build_generator
@@ -174,18 +174,18 @@ def _kind(name: str, weights: str) -> str:
 
 
 def pose_sampler(cfg: CfgNode, dataset: str, generator: Any, poses: Mapping[str, np.ndarray]) -> PoseSampler:
-    """A sampler of people of a data set, whose joints are in the file that the generator's keys name.
+    """A sampler of people of a data set, whose joints are in the files of ``genext.joints``.
 
     Raises:
         FileNotFoundError: if there is no such file and the generator needs it.
     """
     joints = _joints_of(cfg, dataset) if generator.kind in _NEEDS_JOINTS else _no_joints
-    return PoseSampler(generator, poses, joints, precision=cfg.genext.ipg.sampling.precision)
+    return PoseSampler(generator, poses, joints, precision=cfg.genext.sampling.precision)
 
 
 def _joints_of(cfg: CfgNode, dataset: str) -> Joints:
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    found = read_poses(folder / cfg.genext[cfg.genext.generator].poses)
+    found = read_all_poses(folder, cfg.genext.joints)
     return lambda path: found.get(Path(path).name, _no_joints(path))
 
 

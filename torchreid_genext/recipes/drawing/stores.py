@@ -20,7 +20,7 @@ from torchreid_genext import compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.reading import read_all_poses
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.poses.standard import standard_poses
 from torchreid_genext.data.store import ImageStore
@@ -49,19 +49,20 @@ __all__ = [
     "sampling",
 ]
 
+_STEPS = 20  # of IPG's scheduler, where the configuration does not say
 _CHOSEN = 8  # poses of a data set
 _ANY_SIZE = _OFFICIAL_SIZE = (128, 64)
 _log = logging.getLogger(__name__)
 
 
 def load_pipeline(cfg: CfgNode) -> IPGPipeline:
-    """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
+    """The pipeline of ``genext.sampling``, without progress bars of its own, on an accelerator if any.
 
     Raises:
         OSError: if there is none, or no small autoencoder where one is named.
         ValueError: if that has other latents.
     """
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     other = {"vae": AutoencoderTiny.from_pretrained(node.tiny_vae)} if node.tiny_vae else {}
     pipe = IPGPipeline.from_pretrained(node.pipeline, **other)
     expected = pipe.denoising_unet.config.in_channels
@@ -80,21 +81,21 @@ def fastest_device() -> torch.device:
 
 
 def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
-    """How ``genext.ipg.sampling`` draws.
+    """How ``genext.sampling`` draws.
 
     Raises:
         ValueError: as `Sampling`.
     """
-    node = cfg.genext.ipg.sampling
-    height = node.height or pipe.denoising_unet.config.sample_size * pipe.shrink
+    node = cfg.genext.sampling
+    height = pipe.denoising_unet.config.sample_size * pipe.shrink
     return Sampling(
-        height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
-        node.cache_every, precision=resolve(node.precision, pipe.device), compile=node.compile,
+        *(node.image_size or (height, height // 2)), node.scheduler, node.steps or _STEPS, node.guidance,
+        tuple(node.interval), precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 
 
 def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The poses that ``genext.ipg.sampling.poses`` names, (18, 2) each, by name.
+    """The poses that ``genext.sampling.poses`` names, (18, 2) each, by name.
 
     Args:
         cfg: the whole configuration.
@@ -105,16 +106,15 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
         ValueError: if the word is unknown, or the data set has too few poses.
         FileNotFoundError: if it has none.
     """
-    node = cfg.genext.ipg
-    kind, *words = node.sampling.poses.split()
+    node = cfg.genext.sampling
+    kind, *words = node.poses.split()
     if kind == "standard":
         return _some(standard_poses(*size), words)
-    count = _count(node.sampling.poses)
+    count = _count(node.poses)
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    found = {
-        name: pose for name, pose in read_poses(folder / node.generator.poses).items() if (pose >= 0).any()
-    }
-    chosen = _random(found, count, node.sampling.seed) if count else choose_poses(found, _CHOSEN)
+    known = read_all_poses(folder, cfg.genext.joints)
+    found = {name: pose for name, pose in known.items() if (pose >= 0).any()}
+    chosen = _random(found, count, node.seed) if count else choose_poses(found, _CHOSEN)
     return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
 
 
@@ -165,7 +165,7 @@ _Sampler = tuple[IPGSampler | PoseSampler | CameraSampler, dict[str, Any], str]
 
 def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
     pipe = load_pipeline(cfg) if pipe is None else pipe
-    how, style = sampling(cfg, pipe), cfg.genext.ipg.sampling.style
+    how, style = sampling(cfg, pipe), cfg.genext.ipg.generator.style
     size = (how.height, how.width)
     poses = joints(cfg, dataset, size)
     return IPGSampler(pipe, draw_poses(poses, size, style), how, open_image), poses, f" {style}"
@@ -181,8 +181,8 @@ def _camstyle(cfg: CfgNode, dataset: str) -> _Sampler:
     generator = load_generator(cfg).to(fastest_device())
     cameras = cameras_of(dataset, cfg.data.root)
     known = {style_pose(camera): camera for camera in generator.cameras}
-    sampler = CameraSampler(generator, cameras, precision=cfg.genext.ipg.sampling.precision)
-    return sampler, _styles(known, cfg.genext.ipg.sampling.poses.split()), ""
+    sampler = CameraSampler(generator, cameras, precision=cfg.genext.sampling.precision)
+    return sampler, _styles(known, cfg.genext.sampling.poses.split()), ""
 
 
 def _styles(known: Mapping[str, int], words: Sequence[str]) -> dict[str, int]:
@@ -196,7 +196,7 @@ class Drawing:
     """People of a data set in poses, or as other cameras see them, by what ``genext.generator`` names.
 
     Args:
-        cfg: the whole configuration; ``genext.ipg.sampling`` has poses, batches and precision of all.
+        cfg: the whole configuration; ``genext.sampling`` has poses, batches and precision of all.
         dataset: whose people are drawn; its poses are meant, if the standard ones are not.
         pipe: of IPG; None for that of the configuration.
 
@@ -208,7 +208,7 @@ class Drawing:
     """
 
     def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
-        self.cfg = cfg.genext.ipg.sampling
+        self.cfg = cfg.genext.sampling
         if cfg.genext.generator == "ipg":
             self._sampler, poses, style = _ipg(cfg, dataset, pipe)
         elif cfg.genext.generator == "camstyle":
@@ -304,7 +304,7 @@ def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str
         raise ValueError("expected genext.ipg.root, the store that is to be filled, got none")
     store = ImageStore.create(cfg.genext.ipg.root)
     poses = [*joints(cfg, dataset, _ANY_SIZE)]  # for their names
-    seed = cfg.genext.ipg.sampling.seed
+    seed = cfg.genext.sampling.seed
     wanted = [work for split, paths in references.items() for work in works(split, paths, poses, seed=seed)]
     if not missing(store, wanted):
         return Filled(made=0, present=len(wanted), failed={})

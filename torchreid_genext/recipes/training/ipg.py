@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
@@ -18,7 +20,7 @@ from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.poses.reading import read_all_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
@@ -33,7 +35,7 @@ from torchreid_genext.generators.ipg import (
     without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.recipes.training.schedules import Schedule, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
@@ -43,12 +45,15 @@ STAGES = ("ipg",)
 _EXAMPLES = 8  # people in a picture
 _TYPICAL = 2000  # images of which principal components are taken
 _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
-# Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
-# trainings go on that began before there were any.
-_SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "style": "bold", "lora_rank": 0,
-            "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0,
-            "person_weight": 1.0}  # fmt: skip
+_SIZE = (128, 64)
+_HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
+_ATTENDING = 2  # levels with attention, the deepest ones
+_NOBODY = np.array(-1)  # joints of an image without any
+_GUIDED = 64  # channels of the pose guider's last level
+# What the authors' files need, as download_pretrained.py lays it beside them: folder, and name at the hub.
+_BASE = ("stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5")
+_VAE = ("sd-vae-ft-mse", "stabilityai/sd-vae-ft-mse")
+_ENCODER = re.compile(r"(?P<name>[^@]+)(@(?P<weights>(?!\d+x\d+$).+?))?(@(?P<height>\d+)x(?P<width>\d+))?")
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -68,46 +73,64 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     node = cfg.genext.ipg.generator
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
-        return _small(node)
+        return _small(cfg)
     if Path(node.init, _INDEX).is_file():
         return IPGPipeline.from_pretrained(node.init).to(torch.float32)  # it may be stored in half precision
-    return IPGPipeline.from_official(node.init, node.base_model, node.vae, reid_encoder=reid_encoder)
+    others = (_beside(node.init, *names) for names in (_BASE, _VAE))
+    return IPGPipeline.from_official(node.init, *others, reid_encoder=reid_encoder)
 
 
-def _small(node: CfgNode) -> IPGPipeline:
-    channels = node.latent_channels
+def _beside(folder: str, name: str, hub: str) -> str:
+    return str(Path(folder, name)) if Path(folder, name).is_dir() else hub
+
+
+def _small(cfg: CfgNode) -> IPGPipeline:
+    node = cfg.genext.ipg.generator
+    channels, (encoder, features) = node.latent_channels, _encoder(node.encoder)
     autoencoder = PrincipalAutoencoder(node.patch, channels) if channels else PatchAutoencoder(node.patch)
-    encoder = TorchreidEncoder(node.encoder, tuple(node.encoder_size))
-    if node.encoder_weights:
-        checkpoints.load_weights(encoder.network, node.encoder_weights)
-    with torch.no_grad():
-        features = encoder(torch.zeros(1, 3, *node.encoder_size)).shape[1]
-    guider_widths = tuple(node.guider_width * 2**level for level in range(node.patch.bit_length()))
-    guider = PoseGuider(node.widths[0], guider_widths)
+    halvings = range(node.patch.bit_length() - 1, -1, -1)
+    guider = PoseGuider(node.widths[0], [_GUIDED >> each for each in halvings])
     return IPGPipeline(
         autoencoder,
-        without_head(_unet(node, autoencoder.latent_channels)),
-        _unet(node, autoencoder.latent_channels),
+        without_head(_unet(cfg, autoencoder.latent_channels)),
+        _unet(cfg, autoencoder.latent_channels),
         guider,
-        IdentityProjector(features, node.tokens, node.token_width),
+        IdentityProjector(features, _TOKENS, _TOKEN_WIDTH),
         encoder,
         official_scheduler(),
     )
 
 
-def _unet(node: CfgNode, channels: int) -> UNet2DConditionModel:
-    attended = [level >= len(node.widths) - node.attention for level in range(len(node.widths))]
+def _encoder(text: str) -> tuple[TorchreidEncoder, int]:
+    """The network that a text names, and the width of its features."""
+    if not (found := _ENCODER.fullmatch(text)):
+        raise ValueError(f"expected genext.ipg.generator.encoder as name@weights@HEIGHTxWIDTH, got {text!r}")
+    size = (int(found["height"] or _SIZE[0]), int(found["width"] or _SIZE[1]))
+    encoder = TorchreidEncoder(found["name"], size)
+    if found["weights"]:
+        checkpoints.load_weights(encoder.network, found["weights"])
+    with torch.no_grad():
+        return encoder, encoder(torch.zeros(1, 3, *size)).shape[1]
+
+
+def _size(cfg: CfgNode) -> tuple[int, int]:
+    return tuple(cfg.genext.training.image_size) or _SIZE
+
+
+def _unet(cfg: CfgNode, channels: int) -> UNet2DConditionModel:
+    node = cfg.genext.ipg.generator
+    attended = [level >= len(node.widths) - _ATTENDING for level in range(len(node.widths))]
     return UNet2DConditionModel(
-        sample_size=node.height // node.patch,
+        sample_size=_size(cfg)[0] // node.patch,
         in_channels=channels,
         out_channels=channels,
         down_block_types=tuple("CrossAttnDownBlock2D" if seen else "DownBlock2D" for seen in attended),
         up_block_types=tuple("CrossAttnUpBlock2D" if seen else "UpBlock2D" for seen in reversed(attended)),
         block_out_channels=tuple(node.widths),
-        layers_per_block=node.layers,
+        layers_per_block=1,
         norm_num_groups=8,
-        attention_head_dim=node.heads,
-        cross_attention_dim=node.token_width,
+        attention_head_dim=_HEADS,
+        cross_attention_dim=_TOKEN_WIDTH,
     )
 
 
@@ -123,7 +146,7 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: if there is no file of joints.
-        ValueError: if a stage is unknown, no image has joints, or as `training.fit`.
+        ValueError: if a stage is unknown, no image has joints, or as `schedule` and `training.fit`.
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise ValueError(f"unknown stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
@@ -131,17 +154,17 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 
 def _train(cfg: CfgNode) -> Path:
-    folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
-    images, skeletons = _images(cfg, "train")
+    folder, how = Path(os.path.expanduser(cfg.data.save_dir), "ipg"), schedule(cfg, "ipg")
+    joints = _joints(cfg)
+    images, skeletons = _posed(cfg, _images(cfg, "train"), joints)
     pipe = build(cfg)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
-    task = _task(cfg, pipe, changes, images, skeletons)
-    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
-    for name, weights in trained_weights(fitted.checkpoint).items():
-        task.modules[name].load_state_dict(weights)
+    examples = _examples(cfg, joints, images, skeletons)
+    task = _task(cfg, how, pipe, changes, images, poses=skeletons, examples=examples)
+    run(cfg, task, _pairs(cfg, how, images), how, folder, _description(cfg, how, images))
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
     return _save(pipe, folder / "pipeline")
@@ -169,98 +192,96 @@ def _changes(cfg: CfgNode, pipe: IPGPipeline) -> dict[str, LowRank]:
 
 
 def _task(
-    cfg: CfgNode, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor, skeletons: Tensor
-) -> IPGTask:
+    cfg: CfgNode, how: Schedule, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor,
+    **shown: Any,
+) -> IPGTask:  # fmt: skip
     node = cfg.genext.ipg.generator
-    pipe.check_inputs(node.height, node.width, "pil", ())
+    pipe.check_inputs(*_size(cfg), "pil", ())
     trained = learners(pipe, node.parts, changes).values()
     parameters = [parameter for module in trained for parameter in module.parameters()]
     return IPGTask(
         pipe,
-        torch.optim.AdamW(parameters, node.train.lr, weight_decay=node.train.weight_decay, fused=True),
-        poses=skeletons,
-        augment=Augmentation(flip=node.flip),
+        torch.optim.AdamW(parameters, how.lr, weight_decay=how.weight_decay, fused=True),
+        augment=Augmentation(flip=how.flip),
         parts=node.parts,
         changes=changes,
-        images=_to_encode(node, images),
+        images=_to_encode(node, how, images),
         gradient_checkpointing=node.gradient_checkpointing,
-        unconditional=node.unconditional,
-        noise_offset=node.noise_offset,
         snr_gamma=node.snr_gamma,
         noise_bias=node.noise_bias,
-        person_weight=node.person_weight,
-        channel_weights=_channel_weights(pipe.vae, node.channel_power),
-        examples=_examples(cfg, images, skeletons),
+        channel_weights=_channel_weights(pipe.vae),
+        **shown,
     )
 
 
-def _channel_weights(autoencoder: torch.nn.Module, power: float) -> Tensor | None:
+def _channel_weights(autoencoder: torch.nn.Module) -> Tensor | None:
     """Of latents whose channels differ in how much of the image they are."""
-    if not power:
-        return None
     if not isinstance(autoencoder, PrincipalAutoencoder):
-        rule = "expected channel_power 0 without principal components for latents"
-        raise ValueError(f"{rule}, got {power} and {type(autoencoder).__name__}")
-    weights = autoencoder.loudness() ** power
+        return None
+    weights = autoencoder.loudness()
     return weights / weights.mean()
 
 
-def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
+def _to_encode(node: CfgNode, how: Schedule, images: ImageTensor) -> Tensor | None:
     """What is encoded once, before training."""
-    if node.cache_latents and node.flip:
-        raise ValueError(f"expected flip 0 with cache_latents, which keeps no mirror images, got {node.flip}")
+    if node.cache_latents and how.flip:
+        raise ValueError(f"expected flip 0 with cache_latents, which keeps no mirror images, got {how.flip}")
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, split: str) -> tuple[ImageTensor, Tensor]:
-    """Images that have joints, and their skeletons."""
-    node, name = cfg.genext.ipg.generator, cfg.data.sources[0]
-    images = load_images(
-        name, cfg.data.root, height=node.height, width=node.width, split=split,
+def _images(cfg: CfgNode, split: str) -> ImageTensor:
+    size = _size(cfg)
+    return load_images(
+        cfg.data.sources[0], cfg.data.root, height=size[0], width=size[1], split=split,
         cache_dir=Path(cfg.data.save_dir, "images"),
     )  # fmt: skip
-    poses = read_poses(compat.image_dataset_folder(name, cfg.data.root) / node.poses)
-    skeletons, shown = draw_skeletons(images.paths, poses, (node.height, node.width), style=node.style)
+
+
+def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
+    folder = compat.image_dataset_folder(cfg.data.sources[0], cfg.data.root)
+    return read_all_poses(folder, cfg.genext.joints)
+
+
+def _posed(cfg: CfgNode, images: ImageTensor, joints: Mapping[str, np.ndarray]) -> tuple[ImageTensor, Tensor]:
+    """Images that have joints, and their skeletons."""
+    style = cfg.genext.ipg.generator.style
+    skeletons, shown = draw_skeletons(images.paths, joints, _size(cfg), style=style)
     return images.select(shown), skeletons[shown]
 
 
-def _examples(cfg: CfgNode, images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """People, by default such as are not learnt from: a query of each, and another with its skeleton."""
-    if (split := cfg.genext.ipg.generator.examples) != "train":
-        images, skeletons = _images(cfg, split)
+def _examples(
+    cfg: CfgNode, joints: Mapping[str, np.ndarray], images: ImageTensor, skeletons: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """An image of some people, and another with its skeleton; of queries, if these have any joints."""
+    others = _images(cfg, "query")
+    known = any((joints.get(Path(path).name, _NOBODY) != -1).any() for path in others.paths)
+    return (_pairs_of(*_posed(cfg, others, joints)) if known else None) or _pairs_of(images, skeletons)
+
+
+def _pairs_of(images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     people, counts = images.pids.unique(return_counts=True)
     pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
+    if not pairs:
+        return None
     reference, target = torch.stack(pairs).T
     return images.images[reference], skeletons[target], images.images[target]
 
 
-def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
-    node, seed = cfg.genext.ipg.generator, cfg.genext.training.seed
-    order, partners = Shuffled(len(images), node.train.batch_size, seed), Partners(_alike(cfg, images))
-    if node.cache_latents:  # a batch says which images; the task knows what was made of them
+def _pairs(cfg: CfgNode, how: Schedule, images: ImageTensor) -> Callable:
+    seed, rule = cfg.genext.training.seed, cfg.genext.training.partners
+    order = Shuffled(len(images), how.batch_size, seed)
+    partners = Partners(alike(images.pids, images.camids, rule))
+    if cfg.genext.ipg.generator.cache_latents:  # a batch says which; the task knows what was made of them
         images = replace(images, images=torch.arange(len(images)))
     return batches(images, order, partners=partners, seed=seed)
 
 
-def _alike(cfg: CfgNode, images: ImageTensor) -> Tensor:
-    return alike(images.pids, images.camids, cfg.genext.ipg.generator.partners)
-
-
-def _options(cfg: CfgNode, folder: Path) -> Options:
-    schedule = dict(cfg.genext.ipg.generator.train)
-    for name in ("batch_size", "lr", "weight_decay"):
-        del schedule[name]
-    return Options(folder=folder, **dict(cfg.genext.training), **schedule)
-
-
-def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
+def _description(cfg: CfgNode, how: Schedule, images: ImageTensor) -> dict[str, Any]:
     """What decides on the weights, beside the loop's own options."""
-    node = cfg.genext.ipg.generator
-    keys = {name: value for name, value in node.items() if name not in _SHAPELESS}
-    keys = {name: value for name, value in keys.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
-    return {
-        "data": cfg.data.sources[0], "images": len(images), "batch_size": node.train.batch_size, "keys": keys
-    }  # fmt: skip
+    node, training = cfg.genext.ipg.generator, cfg.genext.training
+    keys = {name: value for name, value in node.items() if name != "gradient_checkpointing"}
+    keys |= {"image_size": _size(cfg), "partners": training.partners, "flip": how.flip}
+    return {"images": len(images), "keys": keys}
 
 
 def _save(pipe: IPGPipeline, folder: Path) -> Path:
