@@ -201,7 +201,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.sampling.seed = 0  # of noise and random poses
     cfg.genext.sampling.batch_size = 32  # images at a time
     cfg.genext.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
-    cfg.genext.sampling.compile = False  # torch.compile what draws
+    cfg.genext.sampling.compile = False  # IPG: torch.compile the denoiser
     cfg.genext.sampling.steps = 0  # of a diffusion; 0: of IPG 20, of codes 10 and of their prior 50
     cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name of a saved pipeline
     cfg.genext.sampling.tiny_vae = ""  # IPG: folder or hub name of an AutoencoderTiny, in place of its own

@@ -100,6 +100,39 @@ def test_pairs_of_cameras_lie_side_by_side(cfg: CfgNode, reid_data: Path) -> Non
     assert styles == {0: ["camera2", "camera3"], 1: ["camera1"], 2: ["camera1"], 3: []}
 
 
+@pytest.mark.parametrize(("batch", "images"), [(0, 2), (6, 1), (18, 3), (60, 10)])
+def test_a_batch_has_as_many_images_of_each_camera(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, batch: int, images: int
+) -> None:
+    found = []
+    monkeypatch.setattr(gan, "run", lambda cfg, task, source, *others: found.append((task, source)))
+    cfg.genext.training.batch_size = batch
+    gan.train(cfg, ["camstyle"])
+    ((task, source),) = found
+    cameras = next(source(0, 0, 1)).camids
+    assert cameras.bincount().tolist() == 6 * [images]
+    assert task.modules["pool"].size == max(50, 6 * images)
+
+
+def test_a_batch_of_cameras_is_a_multiple_of_them(cfg: CfgNode) -> None:
+    cfg.genext.training.batch_size = 8
+    with pytest.raises(ValueError, match="expected genext.training.batch_size in multiples of 6.*, got 8"):
+        gan.train(cfg, ["camstyle"])
+
+
+def test_keys_build_the_networks(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = []
+    monkeypatch.setattr(gan, "run", lambda cfg, task, *others: tasks.append(task))
+    cfg.genext.deformable.widths, cfg.genext.pg2.official = [4, 6, 8], False
+    gan.train(cfg, ["pg2", "deformable", "camstyle"])
+    gan.train(chosen(cfg, "pair"))
+    assert tasks[1].modules["discriminator"].arrangement == "pairwise" and tasks[1].generator.radius == 1
+    _, _, deformable, joint, pair = (task.modules for task in tasks)
+    assert deformable["generator"].config["decoder"] == [8, 6]
+    norms = [[type(each).__name__ for each in one["discriminator"].modules()] for one in (joint, pair)]
+    assert ["_InstanceNorm" in each for each in norms] == [False, True]
+
+
 def test_unknown_generators_are_named(cfg: CfgNode) -> None:
     with pytest.raises(ValueError, match="unknown adversarial generator 'ipg'; choose from pg2, deformable"):
         gan.train(cfg)

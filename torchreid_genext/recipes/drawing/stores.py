@@ -37,6 +37,7 @@ from torchreid_genext.recipes.drawing.samplers import (
     load_generator,
     pose_sampler,
 )
+from torchreid_genext.recipes.training.schedules import image_size
 
 __all__ = [
     "Drawing",
@@ -89,7 +90,7 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
     node = cfg.genext.sampling
     height = pipe.denoising_unet.config.sample_size * pipe.shrink
     return Sampling(
-        *(node.image_size or (height, height // 2)), node.scheduler, node.steps or _STEPS, node.guidance,
+        *image_size(cfg, (height, height // 2), "sampling"), node.scheduler, node.steps or _STEPS, node.guidance,
         tuple(node.interval), precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ from torchreid_genext.generators.camstyle import (
     PatchDiscriminator,
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
-from torchreid_genext.recipes.training.schedules import Schedule, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
 from torchreid_genext.training.deformable import DeformableTask
 from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
@@ -57,7 +57,6 @@ _BETAS = (0.5, 0.999)  # of Adam, in all three papers
 _POOL = 50  # generated images that CamStyle's discriminator remembers; at least a batch
 _EXAMPLES = 8  # people in sample pictures
 _SIZE = (128, 64)
-_SHAPING = ("image_size", "partners")  # keys of all trainings that decide on the weights
 _IMAGES = 2  # of each camera in a batch, where the configuration does not say
 
 
@@ -99,7 +98,7 @@ class _Training:
 
     def __init__(self, cfg: CfgNode, name: str) -> None:
         self.cfg, self.name, self.node = cfg, name, cfg.genext[name]
-        self.size = tuple(cfg.genext.training.image_size) or _SIZE
+        self.size = image_size(cfg, _SIZE)
         self.schedules = [schedule(cfg, stage) for stage in self.stages or (name,)]
         self.folder = Path(os.path.expanduser(cfg.data.save_dir), name)
         self.file = self.folder / f"{name}.safetensors"
@@ -118,8 +117,8 @@ class _Training:
     def fit(self, task: Any, source: Any, how: Schedule, folder: Path, *, other: Sequence[str] = ()) -> None:
         """Train; `other` keys do not touch it."""
         keys = {name: value for name, value in self.node.items() if name not in ("weights", *other)}
-        keys |= {name: self.cfg.genext.training[name] for name in _SHAPING}
-        run(self.cfg, task, source, how, folder, {"images": len(self.images), "flip": how.flip, "keys": keys})
+        keys |= {"image_size": self.size, "partners": self.cfg.genext.training.partners, "flip": how.flip}
+        run(self.cfg, task, source, how, folder, {"images": len(self.images), "keys": keys})
 
     def save(self, generator: Saved) -> Path:
         return generator.eval().save(self.file)

@@ -28,7 +28,7 @@ from torchreid_genext.generators._saving import Saved
 from torchreid_genext.generators.identity import IdentityGenerator, appearance_codes
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes.training.schedules import Schedule, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
 from torchreid_genext.training import Task
 from torchreid_genext.training.identity import (
     CrossTask,
@@ -191,7 +191,7 @@ class _Recipe:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return tuple(self.cfg.genext.training.image_size) or _SIZE
+        return image_size(self.cfg, _SIZE)
 
     def new_generator(self, identities: int = 0) -> IdentityGenerator:
         """Untrained, with the statistics of the images and a row for each label, unless told their number."""

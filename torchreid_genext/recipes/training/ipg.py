@@ -35,7 +35,7 @@ from torchreid_genext.generators.ipg import (
     without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
-from torchreid_genext.recipes.training.schedules import Schedule, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
@@ -114,7 +114,7 @@ def _encoder(text: str) -> tuple[TorchreidEncoder, int]:
 
 
 def _size(cfg: CfgNode) -> tuple[int, int]:
-    return tuple(cfg.genext.training.image_size) or _SIZE
+    return image_size(cfg, _SIZE)
 
 
 def _unet(cfg: CfgNode, channels: int) -> UNet2DConditionModel:

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 
 from torchreid_genext.training import Batches, Options, Task, fit, trained_weights
 
-__all__ = ["OFFICIAL", "OWN", "Schedule", "run", "schedule"]
+__all__ = ["OFFICIAL", "OWN", "Schedule", "image_size", "run", "schedule"]
 
 _STAGE = re.compile(r"(\w+)\(([^()]*)\)")
 _EXAMPLE = "prior(lr=1e-4,steps=3000)"
@@ -105,6 +105,18 @@ def schedule(cfg: CfgNode, stage: str, *, official: bool = False) -> Schedule:
     for values in (given, *(values for name, values in alone if name == stage)):
         own = replace(own, **values)
     return own
+
+
+def image_size(cfg: CfgNode, own: tuple[int, int], node: str = "training") -> tuple[int, int]:
+    """Height and width in pixels that a node below ``genext`` names, or `own`.
+
+    Raises:
+        ValueError: if they are not two numbers of pixels.
+    """
+    found = tuple(cfg.genext[node].image_size) or own
+    if len(found) != 2 or not all(isinstance(side, int) and side > 0 for side in found):
+        raise ValueError(f"expected genext.{node}.image_size as [height, width] in pixels, got {[*found]}")
+    return found
 
 
 def _parsed(text: str) -> tuple[str, dict[str, Any]]:
