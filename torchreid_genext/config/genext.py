@@ -137,7 +137,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.lora_rank = 0  # of what trained U-Nets learn at their attention; 0: all weights
     cfg.genext.ipg.generator.gradient_checkpointing = False  # compute features twice instead of keeping them
     cfg.genext.ipg.generator.cache_latents = False  # encode images once, latents and identity; needs flip 0
-    cfg.genext.ipg.generator.snr_gamma = 5.0  # largest signal-to-noise ratio that counts; 0: all times alike
+    cfg.genext.ipg.generator.snr_gamma = 5.0  # times with less noise than 1 / this count less; 0: none
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
 
 

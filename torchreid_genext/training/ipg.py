@@ -34,13 +34,16 @@ _ENCODED_TOGETHER = 32  # images
 
 
 def min_snr_weight(signal: Tensor, gamma: float = 5.0) -> Tensor:
-    """Weight of the squared error of v (Hang et al., ICCV 2023): min(SNR, gamma) / (SNR + 1).
+    """Weight of the squared error of v: min(SNR + 1, gamma) / (SNR + 1).
+
+    Hang et al. (ICCV 2023) divide min(SNR, gamma), which is 0 for pure noise; but with a zero terminal SNR,
+    sampling starts there, so the 1 is added first, as in the code of Moore-AnimateAnyone.
 
     Args:
-        signal: share of the signal's variance, ``alphas_cumprod`` (B,) in 0 .. 1; 0 gives 0.
-        gamma: largest ratio of signal to noise that counts.
+        signal: share of the signal's variance, ``alphas_cumprod`` (B,) in 0 .. 1; 0 gives 1.
+        gamma: >= 1; times whose noise is a share of the variance below 1 / gamma weigh less than 1.
     """
-    return torch.minimum(signal, gamma * (1 - signal))  # SNR = signal / (1 - signal), multiplied out
+    return (gamma * (1 - signal)).clamp(max=1)  # SNR + 1 = 1 / (1 - signal), multiplied out
 
 
 def learners(

@@ -13,7 +13,6 @@ import pytest
 from torchreid_genext.data.poses import JOINTS
 from torchreid_genext.data.poses.joints import COCO_JOINTS
 from torchreid_genext.data.poses.reading import (
-    read_all_poses,
     read_poses,
     write_coco,
     write_market_annotations,
@@ -234,16 +233,3 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ):
         write_openpose(tmp_path, POSES, shares=True)
     assert os.listdir(tmp_path) == []
-
-
-def test_several_files_are_one_and_no_image_is_in_two(tmp_path: Path) -> None:
-    some, others = {"a.jpg": some_pose(1)}, {"b.jpg": some_pose(2)}
-    write_market_annotations(tmp_path / "train.csv", some)
-    write_market_annotations(tmp_path / "test.csv", others)
-    assert_same(read_all_poses(tmp_path, ["train.csv", "test.csv"]), some | others)
-    assert_same(read_all_poses(tmp_path, [str(tmp_path / "test.csv")]), others)
-    assert read_all_poses(tmp_path, []) == {}
-    with pytest.raises(ValueError, match="expected each image once, got a.jpg again in .*train.csv"):
-        read_all_poses(tmp_path, ["train.csv", "train.csv"])
-    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
-        read_all_poses(tmp_path, ["train.csv", "nowhere.csv"])

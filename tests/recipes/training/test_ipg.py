@@ -48,8 +48,7 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
     assert (
         isinstance(pipe, DiffusionPipeline) and (folder.parent / "samples/step-00000002-people.png").is_file()
     )
-    joints = ipg._joints(cfg)
-    people = ipg._examples(cfg, joints, *ipg._posed(cfg, ipg._images(cfg, "train"), joints))[0]
+    people = ipg._examples(cfg)[0]
     assert len(people) > 1 and people.shape[1:] == (3, 16, 8)
     trained = weights(pipe)
     changed = {
@@ -102,17 +101,6 @@ def test_a_training_goes_on_only_where_keys_that_shape_it_are_the_same(cfg: CfgN
         found[key] = value
         with pytest.raises(ValueError, match=key):
             ipg.train(changed)
-
-
-def test_pictures_show_people_of_the_training_where_queries_have_no_joints(
-    cfg: CfgNode, tmp_path: Path
-) -> None:
-    joints = ipg._joints(cfg)
-    images = ipg._images(cfg, "train")
-    known = {Path(path).name: joints[Path(path).name] for path in images.paths if Path(path).name in joints}
-    shown = ipg._posed(cfg, images, known)
-    assert torch.equal(ipg._examples(cfg, known, *shown)[0], ipg._pairs_of(*shown)[0])
-    assert not torch.equal(ipg._examples(cfg, joints, *shown)[0], ipg._pairs_of(*shown)[0])
 
 
 def test_encoders_are_named_with_weights_and_size(cfg: CfgNode) -> None:

@@ -22,8 +22,7 @@ from torchreid_genext.data.poses.openpose import image_of, read_openpose, write_
 from torchreid_genext.data.poses.skeletons import scaled
 
 __all__ = [
-    "from_coco", "read_all_poses", "read_poses", "to_coco", "write_coco", "write_market_annotations",
-    "write_openpose",
+    "from_coco", "read_poses", "to_coco", "write_coco", "write_market_annotations", "write_openpose"
 ]  # fmt: skip
 
 _Found = dict[str, tuple[np.ndarray, tuple[float, float] | None]]
@@ -67,32 +66,6 @@ def read_poses(
         raise ValueError(f"expected poses in .csv, .json or a folder of .json, got {path}")
     found = _united((file, _read(file, confidence, extension)) for file in files)
     return {name: _fitted(pose, told, size) for name, (pose, told) in found.items()}
-
-
-def read_all_poses(
-    folder: str | PathLike[str], names: Iterable[str], **options: Any
-) -> dict[str, np.ndarray]:
-    """Read the poses of several files of a folder, such as those of a training and of a test split.
-
-    Args:
-        folder: that of a data set.
-        names: files in it, or paths of others.
-        options: of `read_poses`.
-
-    Returns:
-        As `read_poses`.
-
-    Raises:
-        ValueError: if an image is in two of them, or as `read_poses`.
-        FileNotFoundError: as `read_poses`.
-    """
-    whole: dict[str, np.ndarray] = {}
-    for path in (Path(folder, os.path.expanduser(name)) for name in names):
-        part = read_poses(path, **options)
-        if twice := sorted(whole.keys() & part):
-            raise ValueError(f"expected each image once, got {twice[0]} again in {path}")
-        whole |= part
-    return whole
 
 
 def _united(parts: Iterable[tuple[Path, _Found]]) -> _Found:

@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.reading import read_all_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.store.camstyle_folder import style_camera
 from torchreid_genext.generators import build_generator
@@ -184,8 +184,7 @@ def pose_sampler(cfg: CfgNode, dataset: str, generator: Any, poses: Mapping[str,
 
 
 def _joints_of(cfg: CfgNode, dataset: str) -> Joints:
-    folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    found = read_all_poses(folder, cfg.genext.joints)
+    found = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
     return lambda path: found.get(Path(path).name, _no_joints(path))
 
 

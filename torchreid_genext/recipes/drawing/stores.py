@@ -20,7 +20,7 @@ from torchreid_genext import compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
-from torchreid_genext.data.poses.reading import read_all_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.poses.standard import standard_poses
 from torchreid_genext.data.store import ImageStore
@@ -113,7 +113,7 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
         return _some(standard_poses(*size), words)
     count = _count(node.poses)
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    known = read_all_poses(folder, cfg.genext.joints)
+    known = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
     found = {name: pose for name, pose in known.items() if (pose >= 0).any()}
     chosen = _random(found, count, node.seed) if count else choose_poses(found, _CHOSEN)
     return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from yacs.config import CfgNode
 
-from torchreid_genext import compat
 from torchreid_genext.data.generator_batches.balanced_cameras import CameraBalanced
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.generator_batches.posed_pairs import (
-    PosedImages,
     PosePairs,
     pose_pairs,
     with_partners,
@@ -29,7 +27,7 @@ from torchreid_genext.data.generator_batches.posed_pairs import (
 )
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.data.poses.reading import read_all_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.generators import deformable, pg2
 from torchreid_genext.generators._saving import Saved
 from torchreid_genext.generators.camstyle import (
@@ -39,6 +37,7 @@ from torchreid_genext.generators.camstyle import (
     PatchDiscriminator,
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
+from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
 from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
 from torchreid_genext.training.deformable import DeformableTask
@@ -55,7 +54,6 @@ _TORSO = (
 )  # tells where parts go
 _BETAS = (0.5, 0.999)  # of Adam, in all three papers
 _POOL = 50  # generated images that CamStyle's discriminator remembers; at least a batch
-_EXAMPLES = 8  # people in sample pictures
 _SIZE = (128, 64)
 _IMAGES = 2  # of each camera in a batch, where the configuration does not say
 
@@ -133,43 +131,36 @@ class _OfPoses(_Training):
 
     Attributes:
         keypoints: of the images, (N, 18, 2).
-        examples: pairs of people who are not learnt from.
+        examples: pairs of people who are not learnt from, or else of those; None if there are no others.
     """
 
     required: Sequence[str] = ()
 
     def __init__(self, cfg: CfgNode, name: str) -> None:
         super().__init__(cfg, name)
-        posed = self._posed("train")
+        self.joints = read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.joints)
+        posed = with_poses(self.load("train"), self.joints, required=self.required)
+        posed = with_partners(posed, self._alike(posed.images))
         self.images, self.keypoints = posed.images, posed.keypoints
-        self.examples = _examples(self._posed("gallery"))
+        self.examples = first_shown(("gallery", "query", "train"), self._shown)
 
-    def _posed(self, split: str) -> PosedImages:
-        images, source = self.load(split), self.cfg.data.sources[0]
-        folder = compat.image_dataset_folder(source, self.cfg.data.root)
-        joints = read_all_poses(folder, self.cfg.genext.joints)
-        posed = with_poses(images.select(images.pids > 0), joints, required=self.required)
-        return with_partners(posed, self._alike(posed.images))
-
-    def _alike(self, images: ImageTensor) -> torch.Tensor:
+    def _alike(self, images: ImageTensor) -> Tensor:
         return alike(images.pids, images.camids, self.cfg.genext.training.partners)
+
+    def _shown(self, split: str) -> PosePairs:
+        images = asked_for(self.cfg, split, self.load(split))
+        posed = with_poses(images, self.joints, required=self.required)
+        images, points, (one, other) = posed.images, posed.keypoints, two_of_each(self._alike(posed.images))
+        return PosePairs(
+            images.images[one], points[one], images.images[other], points[other],
+            images.pids[one], images.camids[one], one,
+        )  # fmt: skip
 
     def pairs(self, how: Schedule) -> Any:
         seed = self.cfg.genext.training.seed
         order = Shuffled(len(self.images), how.batch_size, seed)
         partners = Partners(self._alike(self.images))
         return pose_pairs(self.images, self.keypoints, order, partners, seed=seed, flip=how.flip)
-
-
-def _examples(posed: PosedImages) -> PosePairs:
-    """Two images of some people."""
-    images, points = posed.images, posed.keypoints
-    people = images.pids.unique()[:_EXAMPLES]
-    one, other = torch.stack([(images.pids == person).nonzero()[:2, 0] for person in people]).T
-    return PosePairs(
-        images.images[one], points[one], images.images[other], points[other],
-        images.pids[one], images.camids[one], one,
-    )  # fmt: skip
 
 
 class _PG2(_OfPoses):
@@ -214,7 +205,7 @@ class _Deformable(_OfPoses):
 class _CamStyle(_Training):
     def __init__(self, cfg: CfgNode, name: str) -> None:
         super().__init__(cfg, name)
-        self.images, self.others = self.load("train"), self.load("query")
+        self.images = self.load("train")
         if pair := "_".join(str(camera + 1) for camera in self.node.pair):  # one of many in the folder
             self.folder, self.file = self.folder / f"pair{pair}", self.folder / f"pair{pair}.safetensors"
 
@@ -227,7 +218,8 @@ class _CamStyle(_Training):
         task = CameraStyleTask(
             style, judge, _adam(style, how), _adam(judge, how),
             augment=EnlargedCrop() if pair else Augmentation(flip=how.flip),
-            pool=max(_POOL, images * len(style.cameras)), examples=self._examples(pair),
+            pool=max(_POOL, images * len(style.cameras)),
+            examples=first_shown(("query", "train"), self._shown),
         )  # fmt: skip
         self.fit(task, batches(self.images, order), how, self.folder)
         return self.save(style)
@@ -251,9 +243,11 @@ class _CamStyle(_Training):
     def _judge(self, norm: str) -> dict[str, Any]:
         return {"width": self.node.discriminator_channels, "layers": self.node.layers, "norm": norm}
 
-    def _examples(self, pair: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """An image of each camera, of people who are not learnt from."""
-        images = self.others
-        cameras = pair or images.camids.unique().tolist()
+    def _shown(self, split: str) -> tuple[Tensor, Tensor]:
+        """An image of each camera."""
+        images = self.load(split)
+        cameras = list(self.node.pair) or self.images.camids.unique().tolist()
+        if missing := sorted({*cameras} - {*images.camids.tolist()}):
+            raise ValueError(f"expected images of camera {missing[0] + 1}, got none")
         rows = torch.tensor([int((images.camids == camera).nonzero()[0, 0]) for camera in cameras])
         return images.images[rows], images.camids[rows]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from yacs.config import CfgNode
 
-from torchreid_genext import checkpoints, compat
+from torchreid_genext import checkpoints
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.data.poses.reading import read_all_poses
+from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
@@ -35,6 +36,7 @@ from torchreid_genext.generators.ipg import (
     without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
 from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
 
@@ -42,13 +44,11 @@ __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
-_EXAMPLES = 8  # people in a picture
 _TYPICAL = 2000  # images of which principal components are taken
 _INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 _SIZE = (128, 64)
 _HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
 _ATTENDING = 2  # levels with attention, the deepest ones
-_NOBODY = np.array(-1)  # joints of an image without any
 _GUIDED = 64  # channels of the pose guider's last level
 # What the authors' files need, as download_pretrained.py lays it beside them: folder, and name at the hub.
 _BASE = ("stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5")
@@ -155,15 +155,13 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 def _train(cfg: CfgNode) -> Path:
     folder, how = Path(os.path.expanduser(cfg.data.save_dir), "ipg"), schedule(cfg, "ipg")
-    joints = _joints(cfg)
-    images, skeletons = _posed(cfg, _images(cfg, "train"), joints)
+    images, skeletons = _images(cfg)
     pipe = build(cfg)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
-    examples = _examples(cfg, joints, images, skeletons)
-    task = _task(cfg, how, pipe, changes, images, poses=skeletons, examples=examples)
+    task = _task(cfg, how, pipe, changes, images, skeletons)
     run(cfg, task, _pairs(cfg, how, images), how, folder, _description(cfg, how, images))
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
@@ -193,7 +191,7 @@ def _changes(cfg: CfgNode, pipe: IPGPipeline) -> dict[str, LowRank]:
 
 def _task(
     cfg: CfgNode, how: Schedule, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor,
-    **shown: Any,
+    skeletons: Tensor,
 ) -> IPGTask:  # fmt: skip
     node = cfg.genext.ipg.generator
     pipe.check_inputs(*_size(cfg), "pil", ())
@@ -202,6 +200,7 @@ def _task(
     return IPGTask(
         pipe,
         torch.optim.AdamW(parameters, how.lr, weight_decay=how.weight_decay, fused=True),
+        poses=skeletons,
         augment=Augmentation(flip=how.flip),
         parts=node.parts,
         changes=changes,
@@ -210,7 +209,7 @@ def _task(
         snr_gamma=node.snr_gamma,
         noise_bias=node.noise_bias,
         channel_weights=_channel_weights(pipe.vae),
-        **shown,
+        examples=_examples(cfg),
     )
 
 
@@ -229,42 +228,38 @@ def _to_encode(node: CfgNode, how: Schedule, images: ImageTensor) -> Tensor | No
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, split: str) -> ImageTensor:
-    size = _size(cfg)
+def _images(cfg: CfgNode) -> tuple[ImageTensor, Tensor]:
+    """Images to learn from that have joints, and their skeletons."""
+    images, style = _load(cfg, "train"), cfg.genext.ipg.generator.style
+    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), _size(cfg), style=style)
+    return images.select(shown), skeletons[shown]
+
+
+def _load(cfg: CfgNode, split: str) -> ImageTensor:
+    height, width = _size(cfg)
     return load_images(
-        cfg.data.sources[0], cfg.data.root, height=size[0], width=size[1], split=split,
+        cfg.data.sources[0], cfg.data.root, height=height, width=width, split=split,
         cache_dir=Path(cfg.data.save_dir, "images"),
     )  # fmt: skip
 
 
 def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
-    folder = compat.image_dataset_folder(cfg.data.sources[0], cfg.data.root)
-    return read_all_poses(folder, cfg.genext.joints)
+    return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.joints)
 
 
-def _posed(cfg: CfgNode, images: ImageTensor, joints: Mapping[str, np.ndarray]) -> tuple[ImageTensor, Tensor]:
-    """Images that have joints, and their skeletons."""
-    style = cfg.genext.ipg.generator.style
-    skeletons, shown = draw_skeletons(images.paths, joints, _size(cfg), style=style)
-    return images.select(shown), skeletons[shown]
+def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor] | None:
+    """People, best such as are not learnt from: an image of each, and another with its skeleton."""
+    return first_shown(("query", "gallery", "train"), functools.partial(_shown, cfg, _joints(cfg)))
 
 
-def _examples(
-    cfg: CfgNode, joints: Mapping[str, np.ndarray], images: ImageTensor, skeletons: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """An image of some people, and another with its skeleton; of queries, if these have any joints."""
-    others = _images(cfg, "query")
-    known = any((joints.get(Path(path).name, _NOBODY) != -1).any() for path in others.paths)
-    return (_pairs_of(*_posed(cfg, others, joints)) if known else None) or _pairs_of(images, skeletons)
-
-
-def _pairs_of(images: ImageTensor, skeletons: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    people, counts = images.pids.unique(return_counts=True)
-    pairs = [(images.pids == person).nonzero()[:2, 0] for person in people[counts > 1][:_EXAMPLES]]
-    if not pairs:
-        return None
-    reference, target = torch.stack(pairs).T
-    return images.images[reference], skeletons[target], images.images[target]
+def _shown(cfg: CfgNode, joints: dict[str, np.ndarray], split: str) -> tuple[Tensor, Tensor, Tensor]:
+    images, style = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator.style
+    poses = [joints.get(Path(path).name) for path in images.paths]
+    images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
+    images = images.select(two_of_each(images.pids).flatten())
+    skeletons, _ = draw_skeletons(images.paths, joints, _size(cfg), style=style)
+    (references, targets), (_, wanted) = images.images.chunk(2), skeletons.chunk(2)
+    return references, wanted, targets
 
 
 def _pairs(cfg: CfgNode, how: Schedule, images: ImageTensor) -> Callable:
