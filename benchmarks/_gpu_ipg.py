@@ -30,11 +30,9 @@ COMPILED = Lever("", {"compile": True})
 LEVERS = [
     Lever("guidance in the first half", {"interval": (0.0, 0.5)}),
     Lever("no guidance", {"guidance": 1.0}),
-    Lever("deep features every 2nd step", {"cache_every": 2}),
-    Lever("deep features every 3rd step", {"cache_every": 3}),
     Lever("DPM-Solver++, half the steps", {"scheduler": "dpmsolver++", "halved": True}),
-    Lever("DPM-Solver++, half the steps, guidance in the first half, every 2nd",
-          {"scheduler": "dpmsolver++", "halved": True, "interval": (0.0, 0.5), "cache_every": 2}),
+    Lever("DPM-Solver++, half the steps, guidance in the first half",
+          {"scheduler": "dpmsolver++", "halved": True, "interval": (0.0, 0.5)}),
     Lever("tiny VAE", {}, tiny_vae=True),
 ]  # fmt: skip
 

@@ -50,7 +50,7 @@ def test_every_configuration_that_comes_along_is_read(file: Path) -> None:
 BECAME = {
     "genext.ipg.sampling.steps": "genext.sampling.steps",
     "genext.ipg.sampling.width": "genext.sampling.image_size",
-    "genext.ipg.sampling.style": "genext.ipg.generator.style",
+    "genext.ipg.sampling.style": "genext.sampling.pipeline",
     "genext.ipg.generator.train.lr": "genext.training.lr",
     "genext.pg2.stage2.train.steps": "genext.training.steps",
     "genext.pg2.stage2.train.schedule": "genext.training.stages",

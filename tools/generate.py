@@ -36,7 +36,7 @@ from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
-from torchreid_genext.generators.ipg import IPGPipeline
+from torchreid_genext.generators.ipg import IPGPipeline, load_any
 from torchreid_genext.recipes.drawing import exhibition, stores, strips
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
@@ -174,11 +174,7 @@ def draw_strips(arguments: argparse.Namespace) -> None:
 
 def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
     folder = Path(arguments.ckpt_dir or SHIPPED / "ipg")
-    if (folder / "model_index.json").is_file():
-        pipe = IPGPipeline.from_pretrained(folder)
-    else:
-        base, vae = folder / "stable-diffusion-v1-5", folder / "sd-vae-ft-mse"
-        pipe = IPGPipeline.from_official(folder, arguments.base_model or base, arguments.vae or vae)
+    pipe = load_any(folder, base_model=arguments.base_model or "", vae=arguments.vae or "")
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(stores.fastest_device())
 

@@ -132,7 +132,6 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.latent_channels = 0  # principal components of a patch; 0: its pixels
     cfg.genext.ipg.generator.widths = [32, 64, 96, 128]  # channels of each level of both U-Nets
     cfg.genext.ipg.generator.encoder = _ENCODER  # name@weights@HEIGHTxWIDTH, a torchreid model of people
-    cfg.genext.ipg.generator.style = "bold"  # of skeletons, drawing too: bold | official (authors' weights)
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
     cfg.genext.ipg.generator.lora_rank = 0  # of what trained U-Nets learn at their attention; 0: all weights
     cfg.genext.ipg.generator.gradient_checkpointing = False  # compute features twice instead of keeping them
@@ -203,7 +202,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
     cfg.genext.sampling.compile = False  # IPG: torch.compile the denoiser
     cfg.genext.sampling.steps = 0  # of a diffusion; 0: of IPG 20, of codes 10 and of their prior 50
-    cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name of a saved pipeline
+    cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name, or authors' files
     cfg.genext.sampling.tiny_vae = ""  # IPG: folder or hub name of an AutoencoderTiny, in place of its own
     cfg.genext.sampling.image_size = []  # IPG: height and width in pixels; empty: as it was trained
     cfg.genext.sampling.scheduler = "ddim"  # IPG: ddim | unipc | dpmsolver++

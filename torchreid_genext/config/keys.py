@@ -18,8 +18,8 @@ _OFFICIAL = "it is genext.identity.official"
 _SIZE = "it is genext.training.image_size [height, width]"
 _BECAME = (
     (r"genext\.ipg\.sampling\.(height|width)", "it is genext.sampling.image_size [height, width]"),
-    (r"genext\.ipg\.sampling\.style", "it is genext.ipg.generator.style"),
-    (r"genext\.ipg\.sampling\.(?!cache_every)(.+)", "it is genext.sampling.{}"),
+    (r"genext\.ipg\.(sampling|generator)\.style", "it is that of genext.sampling.pipeline"),
+    (r"genext\.ipg\.sampling\.(?!cache_every$)(.+)", "it is genext.sampling.{}"),
     (r"genext\..*\.train\.(.+)", _STAGES),
     (r"genext\.(identity|ipg\.generator|pg2|deformable|camstyle)\.(height|width)", _SIZE),
     (r"genext\.(ipg\.generator|pg2|deformable)\.poses", "it is genext.joints, a list of files"),

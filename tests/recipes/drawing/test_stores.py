@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny
 from PIL import Image
 from yacs.config import CfgNode
 
 from tests.generators.ipg.networks import embedded
+from tests.generators.ipg.test_official import encoder, release
 from torchreid_genext import benchmark, compat, config
 from torchreid_genext.data.poses import read_market_annotations
 from torchreid_genext.data.store import ImageStore
@@ -130,6 +131,24 @@ def test_the_benchmark_draws_what_its_chains_use(cfg: CfgNode, tmp_path: Path) -
     assert not store.files("gallery")
     assert Image.open(next(iter(files[next(iter(files))].values()))).size == (8, 16)
     assert plain.mAP != fused.mAP
+
+
+def test_official_weights_fill_a_store_with_the_skeletons_that_they_know(
+    cfg: CfgNode, reid_data: Path, tmp_path: Path
+) -> None:
+    node = cfg.genext.sampling
+    node.pipeline, node.precision, node.poses = str(release(tmp_path)), "bf16", "standard 1 5"
+    node.image_size, node.steps, node.batch_size = [64, 32], 1, 4
+    eighth = {"block_out_channels": (4,) * 4, "norm_num_groups": 2}
+    for kind in ("down", "up"):
+        eighth[f"{kind}_block_types"] = (f"{kind.title()}{'En' if kind == 'down' else 'De'}coderBlock2D",) * 4
+    AutoencoderKL(**eighth).save_pretrained(tmp_path / "vae")
+    beside = {"base_model": tmp_path / "base", "vae": tmp_path / "vae", "reid_encoder": encoder()}
+    pipe = stores.load_pipeline(cfg, **beside)
+    drawing = stores.Drawing(cfg, "synthreid_tiny", pipe=pipe)
+    wanted, store = drawing.works("query", paths(reid_data, "query")[:2]), ImageStore.create(tmp_path / "made")
+    assert drawing.provenance(wanted[0])["pose"].endswith(" official")
+    assert drawing.fill(store, wanted).made == 4 and pipe.dtype == torch.bfloat16
 
 
 def tiny_vae(channels: int, folder: Path) -> str:

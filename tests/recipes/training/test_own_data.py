@@ -139,7 +139,7 @@ def test_pictures_of_ipg_show_whom_there_are_pairs_of(
         known = names if split == "gallery" else [name for name in names if "gallery" not in name]
         joints(tmp_path / "own" / "poses.csv", known)
         with caplog.at_level(logging.WARNING):
-            shown = ipg._examples(of_own(ipg_cfg, tmp_path))
+            shown = ipg._examples(of_own(ipg_cfg, tmp_path), "bold")
     if not split:
         assert shown is None and "training without sample pictures: query: expected two" in caplog.text
         return

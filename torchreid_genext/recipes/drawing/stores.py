@@ -28,7 +28,7 @@ from torchreid_genext.data.store.camstyle_folder import style_pose
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generation.processes import fill_by_processes, processes_for
-from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling
+from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling, load_any
 from torchreid_genext.precision import resolve
 from torchreid_genext.recipes.drawing.samplers import (
     CameraSampler,
@@ -56,19 +56,24 @@ _ANY_SIZE = _OFFICIAL_SIZE = (128, 64)
 _log = logging.getLogger(__name__)
 
 
-def load_pipeline(cfg: CfgNode) -> IPGPipeline:
+def load_pipeline(cfg: CfgNode, **files: Any) -> IPGPipeline:
     """The pipeline of ``genext.sampling``, without progress bars of its own, on an accelerator if any.
+
+    Args:
+        cfg: the whole configuration; its ``pipeline`` may be a folder of the authors' files, too.
+        files: ``base_model`` and ``vae`` of these, as of `load_any`.
 
     Raises:
         OSError: if there is none, or no small autoencoder where one is named.
         ValueError: if that has other latents.
     """
     node = cfg.genext.sampling
-    other = {"vae": AutoencoderTiny.from_pretrained(node.tiny_vae)} if node.tiny_vae else {}
-    pipe = IPGPipeline.from_pretrained(node.pipeline, **other)
+    tiny = AutoencoderTiny.from_pretrained(node.tiny_vae) if node.tiny_vae else None
+    pipe = load_any(node.pipeline, **files)
     expected = pipe.denoising_unet.config.in_channels
-    if other and (found := pipe.vae.config.latent_channels) != expected:
+    if tiny and (found := tiny.config.latent_channels) != expected:
         raise ValueError(f"expected an autoencoder of {expected} channels in {node.tiny_vae}, got {found}")
+    pipe.vae = tiny or pipe.vae
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(fastest_device())
 
@@ -88,10 +93,11 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
         ValueError: as `Sampling`.
     """
     node = cfg.genext.sampling
-    height = pipe.denoising_unet.config.sample_size * pipe.shrink
+    height = pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
+    size = image_size(cfg, (height, height // 2), "sampling")
     return Sampling(
-        *image_size(cfg, (height, height // 2), "sampling"), node.scheduler, node.steps or _STEPS, node.guidance,
-        tuple(node.interval), precision=resolve(node.precision, pipe.device), compile=node.compile,
+        *size, node.scheduler, node.steps or _STEPS, node.guidance, tuple(node.interval),
+        precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 
 
@@ -166,7 +172,7 @@ _Sampler = tuple[IPGSampler | PoseSampler | CameraSampler, dict[str, Any], str]
 
 def _ipg(cfg: CfgNode, dataset: str, pipe: IPGPipeline | None) -> _Sampler:
     pipe = load_pipeline(cfg) if pipe is None else pipe
-    how, style = sampling(cfg, pipe), cfg.genext.ipg.generator.style
+    how, style = sampling(cfg, pipe), pipe.config.pose_style
     size = (how.height, how.width)
     poses = joints(cfg, dataset, size)
     return IPGSampler(pipe, draw_poses(poses, size, style), how, open_image), poses, f" {style}"

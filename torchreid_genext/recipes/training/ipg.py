@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 from yacs.config import CfgNode
 
@@ -25,15 +24,16 @@ from torchreid_genext.data.poses.datasets import read_dataset_poses
 from torchreid_genext.data.poses.skeletons import draw_skeletons
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
     PrincipalAutoencoder,
     TorchreidEncoder,
     TransReID,
+    load_any,
     lora,
     official_scheduler,
-    without_head,
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
@@ -45,14 +45,10 @@ __all__ = ["STAGES", "build", "train"]
 STAGES = ("ipg",)
 
 _TYPICAL = 2000  # images of which principal components are taken
-_INDEX = "model_index.json"  # what a saved pipeline has, and the authors' folder has not
 _SIZE = (128, 64)
 _HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
 _ATTENDING = 2  # levels with attention, the deepest ones
 _GUIDED = 64  # channels of the pose guider's last level
-# What the authors' files need, as download_pretrained.py lays it beside them: folder, and name at the hub.
-_BASE = ("stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5")
-_VAE = ("sd-vae-ft-mse", "stabilityai/sd-vae-ft-mse")
 _ENCODER = re.compile(r"(?P<name>[^@]+)(@(?P<weights>(?!\d+x\d+$).+?))?(@(?P<height>\d+)x(?P<width>\d+))?")
 
 
@@ -74,14 +70,8 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
         return _small(cfg)
-    if Path(node.init, _INDEX).is_file():
-        return IPGPipeline.from_pretrained(node.init).to(torch.float32)  # it may be stored in half precision
-    others = (_beside(node.init, *names) for names in (_BASE, _VAE))
-    return IPGPipeline.from_official(node.init, *others, reid_encoder=reid_encoder)
-
-
-def _beside(folder: str, name: str, hub: str) -> str:
-    return str(Path(folder, name)) if Path(folder, name).is_dir() else hub
+    pipe = load_any(node.init, reid_encoder=reid_encoder)
+    return pipe.to(torch.float32)  # it may be stored in half precision
 
 
 def _small(cfg: CfgNode) -> IPGPipeline:
@@ -92,8 +82,7 @@ def _small(cfg: CfgNode) -> IPGPipeline:
     guider = PoseGuider(node.widths[0], [_GUIDED >> each for each in halvings])
     return IPGPipeline(
         autoencoder,
-        without_head(_unet(cfg, autoencoder.latent_channels)),
-        _unet(cfg, autoencoder.latent_channels),
+        IPGDenoiser(_unet(cfg, autoencoder.latent_channels)),
         guider,
         IdentityProjector(features, _TOKENS, _TOKEN_WIDTH),
         encoder,
@@ -117,10 +106,10 @@ def _size(cfg: CfgNode) -> tuple[int, int]:
     return image_size(cfg, _SIZE)
 
 
-def _unet(cfg: CfgNode, channels: int) -> UNet2DConditionModel:
+def _unet(cfg: CfgNode, channels: int) -> dict[str, Any]:
     node = cfg.genext.ipg.generator
     attended = [level >= len(node.widths) - _ATTENDING for level in range(len(node.widths))]
-    return UNet2DConditionModel(
+    return dict(
         sample_size=_size(cfg)[0] // node.patch,
         in_channels=channels,
         out_channels=channels,
@@ -155,8 +144,8 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 def _train(cfg: CfgNode) -> Path:
     folder, how = Path(os.path.expanduser(cfg.data.save_dir), "ipg"), schedule(cfg, "ipg")
-    images, skeletons = _images(cfg)
     pipe = build(cfg)
+    images, skeletons = _images(cfg, pipe.config.pose_style)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
@@ -209,7 +198,7 @@ def _task(
         snr_gamma=node.snr_gamma,
         noise_bias=node.noise_bias,
         channel_weights=_channel_weights(pipe.vae),
-        examples=_examples(cfg),
+        examples=_examples(cfg, pipe.config.pose_style),
     )
 
 
@@ -228,9 +217,9 @@ def _to_encode(node: CfgNode, how: Schedule, images: ImageTensor) -> Tensor | No
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode) -> tuple[ImageTensor, Tensor]:
+def _images(cfg: CfgNode, style: str) -> tuple[ImageTensor, Tensor]:
     """Images to learn from that have joints, and their skeletons."""
-    images, style = _load(cfg, "train"), cfg.genext.ipg.generator.style
+    images = _load(cfg, "train")
     skeletons, shown = draw_skeletons(images.paths, _joints(cfg), _size(cfg), style=style)
     return images.select(shown), skeletons[shown]
 
@@ -247,13 +236,15 @@ def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
     return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.joints)
 
 
-def _examples(cfg: CfgNode) -> tuple[Tensor, Tensor, Tensor] | None:
+def _examples(cfg: CfgNode, style: str) -> tuple[Tensor, Tensor, Tensor] | None:
     """People, best such as are not learnt from: an image of each, and another with its skeleton."""
-    return first_shown(("query", "gallery", "train"), functools.partial(_shown, cfg, _joints(cfg)))
+    return first_shown(("query", "gallery", "train"), functools.partial(_shown, cfg, style, _joints(cfg)))
 
 
-def _shown(cfg: CfgNode, joints: dict[str, np.ndarray], split: str) -> tuple[Tensor, Tensor, Tensor]:
-    images, style = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator.style
+def _shown(
+    cfg: CfgNode, style: str, joints: dict[str, np.ndarray], split: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    images = asked_for(cfg, split, _load(cfg, split))
     poses = [joints.get(Path(path).name) for path in images.paths]
     images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
     images = images.select(two_of_each(images.pids).flatten())
