@@ -31,18 +31,18 @@ MAY_IMPORT = {
     "download": {"checkpoints"},
     "engine": {"checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
     "evaluation": {"data", "generators", "retrieval", "visualization"},
-    "extraction": {"checkpoints", "compat", "data"},
+    "extraction": {"checkpoints", "compat", "data", "processes"},
     "generation": {"checkpoints", "compat", "data", "extraction", "processes", "visualization"},
     "generators": {"checkpoints", "compat", "precision"},
     "precision": set(),
     "processes": set(),
-    "ranklists": {"checkpoints", "retrieval"},
+    "ranklists": {"checkpoints", "processes", "retrieval"},
     "retrieval": {"checkpoints", "precision"},
     "recipes": {
         "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
         "retrieval", "training", "visualization",
     },  # fmt: skip
-    "training": {"checkpoints", "generators", "precision", "visualization"},
+    "training": {"checkpoints", "generators", "precision", "processes", "visualization"},
     "visualization": set(),
 }
 

@@ -15,7 +15,7 @@ from yacs.config import CfgNode
 from tests.test_benchmark import cfg, features  # noqa: F401 (fixtures)
 from torchreid_genext import benchmark, checkpoints
 from torchreid_genext.benchmark import tuning
-from torchreid_genext.benchmark.settings import Backbone, build_encoder
+from torchreid_genext.benchmark.settings import Backbone, Images, build_encoder
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import STEPS, Comparison, Step
 
@@ -154,3 +154,8 @@ def test_features_of_no_width_are_named() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 2, 0))
     with pytest.raises(ValueError, match=r"expected features \(B, D\) .* got float32 \(2, 0\)"):
         Encoder(network, height=4, width=2).probe()
+
+
+def test_images_stand_in_the_order_of_their_paths() -> None:
+    found = Images.of([("b.jpg", 1, 0), ("a.jpg", 2, 3)], "any")
+    assert (found.paths, found.pids, found.camids) == (["a.jpg", "b.jpg"], [2, 1], [3, 0])

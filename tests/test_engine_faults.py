@@ -128,6 +128,8 @@ def test_a_chain_is_applied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_normalisation_of_the_host_joins_a_chain_that_is_written() -> None:
     cfg = tiny_config("genext.evaluation.chain", "camera_norm(normalize_before=false)")
     assert hooks.build_chain(cfg.genext, normalize=True).name == "l2+camera_norm(normalize_before=False)"
+    written = tiny_config("genext.evaluation.chain", "l2")
+    assert hooks.build_chain(written.genext, normalize=True).name == "l2"
 
 
 def test_detaching_leaves_the_logger_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,5 +105,5 @@ def test_official_protocol_of_st_reid_is_a_key(engine: Any, reid_data: Path, tmp
 
 def test_node_alone_knows_no_training_split(engine: Any, reid_data: Path, tmp_path: Path) -> None:
     cfg = tiny_config(reid_data, "genext.spatiotemporal.enabled", "True")
-    with pytest.raises(ValueError, match="expected the whole configuration for a chain with times"):
+    with pytest.raises(ValueError, match="expected the whole configuration for a chain that learns"):
         hooks.attach(engine, cfg.genext)

@@ -209,3 +209,20 @@ def test_merged_shards_hold_a_shard_each(folder: Path, monkeypatch: pytest.Monke
     assert len([*folder.glob("*.safetensors")]) == 8
     found = FeatureCache(folder, "k" * 64).known(["f" * 64, f"{79:064d}"])
     assert found.faults == {"f" * 64: "bad"} and float(found.features[found.rows[f"{79:064d}"]]) == 79
+
+
+def test_files_of_half_a_shard_are_not_written_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SHARD", 8)
+    store = FeatureCache(folder, "k" * 64)
+    for i in range(20):
+        store.add(part(4 * i, 4))
+    before = {*folder.iterdir()}
+    store.merge()
+    assert {*folder.iterdir()} == before
+
+
+def test_file_of_another_key_under_this_one_s_name_is_refused(folder: Path) -> None:
+    FeatureCache(folder, "j" * 64).add(part(0, 4))
+    (file,) = folder.iterdir()
+    file.rename(folder / file.name.replace("j" * 32, "k" * 32))
+    assert not FeatureCache(folder, "k" * 64).known([f"{0:064d}"]).rows

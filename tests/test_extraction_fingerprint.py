@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import enum
 import functools
 import os
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -117,6 +120,63 @@ def test_a_precision_that_was_changed_back_is_the_same() -> None:
     assert encoder.key == key != changed
 
 
+def test_what_torch_compile_writes_into_all_modules_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("__init__", "__setstate__"):  # undone at the end, for torch does it once in a process
+        monkeypatch.setattr(nn.Module, name, vars(nn.Module)[name])
+    monkeypatch.setattr(nn.Module, "___needs_generation_tag_patch", True, raising=False)
+    key, before = fingerprint(Net()), nn.Module.__init__
+    torch.compile(nn.ReLU(), backend="eager")(torch.zeros(2))
+    assert nn.Module.__init__ is not before
+    assert fingerprint(Net()) == key
+
+
+class Plain:
+    """What a network may name or hold."""
+
+
+class Naming(Plain, nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, Plain) else -x
+
+
+def test_what_python_keeps_at_a_class_whose_objects_are_copied_is_not_counted() -> None:
+    for name in vars(Plain).keys() & {"__slotnames__"}:
+        delattr(Plain, name)
+    key = fingerprint(Naming())
+    copy.deepcopy(Plain())
+    assert "__slotnames__" in vars(Plain)
+    assert fingerprint(Naming()) == key
+
+
+class Sides(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+def test_members_that_a_flag_makes_when_they_are_asked_for_are_not_counted() -> None:
+    key = fingerprint(Net(sides=Sides.LEFT))
+    assert Sides.LEFT | Sides.RIGHT
+    assert fingerprint(Net(sides=Sides.LEFT)) == key != fingerprint(Net(sides=Sides.RIGHT))
+
+
+def test_paths_count_by_their_text() -> None:
+    path = Path("weights") / "best.pt"
+    key = fingerprint(Net(path=path))
+    assert str(path)
+    assert hash(path) is not None  # both are kept in the path
+    assert fingerprint(Net(path=path)) == key != fingerprint(Net(path=path.parent))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: np.random.default_rng(0), lambda: np.array([Plain(), None]), threading.Lock],
+    ids=["generator", "array of objects", "lock"],
+)
+def test_where_things_lie_in_memory_is_not_counted(make: Callable[[], Any]) -> None:
+    thing = make()
+    assert fingerprint(Net(thing=thing)) == fingerprint(Net(thing=make()))
+
+
 def encoders() -> list[Encoder]:
     return [Encoder(osnet(), **SIZE), Encoder(osnet(), **SIZE, precision="bf16", channels_last=True)]
 
@@ -128,6 +188,10 @@ def osnet() -> nn.Module:
 
 def scaled(by: float) -> Callable[[Tensor], Tensor]:
     return lambda x: x * by
+
+
+def defaulted(to: float) -> Callable[..., Tensor]:
+    return lambda x, by=to: x * by
 
 
 def patched(change: Callable[[nn.Module], Any]) -> nn.Module:
@@ -159,6 +223,7 @@ def local(source: str) -> nn.Module:
 
 PAIRS = {
     "closures": lambda by: Net(act=scaled(by)),
+    "defaults": lambda by: Net(act=defaulted(by)),
     "closures in lists": lambda by: Net(parts=[scaled(by)]),
     "patched forward": lambda by: patched(lambda net: setattr(net, "forward", scaled(by))),
     "patched method": lambda by: patched(
@@ -171,7 +236,9 @@ PAIRS = {
     "classes of one name": lambda by: local(f"x.mean((2, 3)) * {by}"),
     "functions of one name": lambda by: local(("F.relu(x)", "F.gelu(x)")[by - 1]),
     "subclass": lambda by: type("Net", (Net,), {"gain": by, "__module__": __name__})(),
+    "compiled parts": lambda by: Net(act=torch.compile({1: Doubled, 2: Halved}[by]())),
     "plain tensors": lambda by: Net(gains=[torch.full((2,), by)]),
+    "shapes of tensors": lambda by: Net(gains=[torch.ones(2 // by, by)]),
     "scripts": lambda by: torch.jit.trace(nn.Sequential(Net(stride=by)), torch.zeros(1, 3, 16, 8)),
 }
 
@@ -198,9 +265,12 @@ def test_values_and_functions_that_code_names_count(monkeypatch: pytest.MonkeyPa
     assert len({*keys}) == 4
 
 
-def test_replaced_methods_of_torch_count(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "method"), [(nn.ReLU, "forward"), (nn.Module, "__call__")])
+def test_replaced_methods_of_torch_count(
+    kind: type[nn.Module], method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = fingerprint(Net())
-    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x)
+    monkeypatch.setattr(kind, method, lambda self, x: x)
     assert fingerprint(Net()) != key
 
 

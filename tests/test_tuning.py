@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,42 @@ def test_interrupted_run_goes_on_where_it_was(
     assert resumed.to_json() == whole.to_json()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("test.dist_metric", "cosine"), ("genext.evaluation.index", "flat"), ("genext.tune.folds", "4")],
+)
+def test_trials_are_known_by_all_that_decides_on_them(
+    key: str, value: str, reid_data: Path, tmp_path: Path
+) -> None:
+    keys = ["genext.tune.chains", "['base']"]
+    first, again, other = (
+        tuning.tune(settings(reid_data, tmp_path / "trials", *keys, *more)) for more in ([], [], [key, value])
+    )
+    assert first.key == again.key != other.key
+
+
 def test_trials_of_other_settings_are_not_taken_over(reid_data: Path, tmp_path: Path) -> None:
     keys = ["genext.tune.chains", "['base']"]
     first = tuning.tune(settings(reid_data, tmp_path, *keys))
     other = tuning.tune(settings(reid_data, tmp_path, *keys, "genext.tune.seed", "5"))
     assert first.key != other.key and first.best.mAP != other.best.mAP
+
+
+def test_trials_of_other_times_are_not_taken_over(
+    images: RetrievalSet, reid_data: Path, tmp_path: Path
+) -> None:
+    cfg = settings(reid_data, tmp_path)
+    changed = [{name: getattr(images, name) + 1} for name in ("features", "pids", "camids", "frames")]
+    keys = [tuning._key(cfg, replace(images, **change)) for change in ({}, *changed)]
+    assert len({*keys}) == 5
+
+
+def test_the_best_chain_is_that_of_the_target(reid_data: Path, tmp_path: Path) -> None:
+    keys, path = ["genext.tune.chains", "['base', 'camera_norm']"], tmp_path / "tuning.json"
+    tuning.tune(settings(reid_data, tmp_path, *keys))
+    saved = json.loads(path.read_text())
+    for trial, rank1 in zip(saved["trials"], (0.1, 0.9)):
+        trial["rank1"] = rank1
+    path.write_text(json.dumps(saved))
+    found = tuning.tune(settings(reid_data, tmp_path, *keys, "genext.tune.target", "rank1"))
+    assert [trial.chain for trial in found.trials] == [trial["chain"] for trial in saved["trials"][::-1]]

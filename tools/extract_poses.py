@@ -20,6 +20,7 @@ from torch import nn
 
 import torchreid_genext as genext
 from torchreid_genext import compat
+from torchreid_genext.data.images.reading import image_files
 from torchreid_genext.data.poses.detecting import (
     Extracted,
     cost_of,
@@ -30,7 +31,6 @@ from torchreid_genext.data.poses.detecting import (
 from torchreid_genext.data.poses.reading import read_poses, write_openpose
 
 SPLITS = ("train", "query", "gallery")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,8 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def images_of(arguments: argparse.Namespace) -> list[str]:
     if arguments.images:
-        files = (path for path in Path(arguments.images).rglob("*") if path.suffix.lower() in EXTENSIONS)
-        found = sorted(map(str, files))
+        found = image_files(arguments.images)
     else:
         dataset = compat.init_image_dataset(arguments.source, root=arguments.root, verbose=False)
         found = [record[0] for split in arguments.split for record in getattr(dataset, split)]

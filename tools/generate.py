@@ -33,7 +33,7 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.data.store import ImageStore, is_store
+from torchreid_genext.data.store import ImageStore, check_writable, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
 from torchreid_genext.generators.ipg import IPGPipeline, load_any
@@ -124,20 +124,25 @@ def add_identity_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def fill_store(arguments: argparse.Namespace) -> None:
     cfg = configured(arguments)
-    drawing = stores.Drawing(cfg, arguments.dataset)
-    wanted = wanted_works(arguments, drawing)
     usual = generated_folder(arguments.dataset, arguments.root, cfg.genext.generator)
     folder = Path(arguments.out_dir or usual)
+    if not arguments.plan:
+        check_writable(folder)
+    drawing = stores.Drawing(cfg, arguments.dataset)
     store = ImageStore(folder) if is_store(folder) else None
-    if not stores.missing(store, wanted):
-        print(f"{folder} holds all {len(wanted)} pictures")
+    shard = tuple(arguments.shard) if arguments.shard else None
+    wanted = wanted_works(arguments, drawing)
+    found = drawing.survey(store, wanted, shard)
+    if not found.missing:
+        print(f"{folder} holds all {found.present} pictures")
         return
-    print(f"{folder}, {len(drawing.poses)} poses of each image:\n{drawing.plan(store, wanted)}", flush=True)
-    if arguments.plan:
-        return
-    store = ImageStore.create(folder)
-    print(drawing.fill(store, wanted, shard=tuple(arguments.shard) if arguments.shard else None))
-    print(write_manifest(store))
+    print(f"{folder}, {len(drawing.poses)} poses of each image: {len(found.missing):,} pictures to make", flush=True)
+    if arguments.plan or drawing.is_worth_a_plan(found):
+        print(drawing.plan(found, keep=not arguments.plan), flush=True)
+    if not arguments.plan:
+        store = store or ImageStore.create(folder)
+        print(drawing.fill(store, wanted, found=found, shard=shard))
+        print(write_manifest(store))
 
 
 def configured(arguments: argparse.Namespace) -> CfgNode:

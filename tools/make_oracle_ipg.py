@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 
 from torchreid_genext.data.synthetic import read_manifest
 from torchreid_genext.data.synthetic.standard_poses import standard_pose_sheet, write_standard_poses
+from torchreid_genext.processes import usable_cores
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--swapped", action="store_true", help="draw the wrong people: a control, which must not help"
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="drawing processes (default: one a core)"
+        "--workers", type=int, default=usable_cores(), help="drawing processes (default: one a core)"
     )
     parser.add_argument("--sheet", metavar="FILE", help="instead, draw references beside their eight poses")
     parser.add_argument("--people", type=int, default=4, help="rows of that picture (default: 4)")

@@ -293,6 +293,10 @@ def test_cached_codes_are_told_apart_by_all_they_depend_on(
     longer = IdentityBackbone(CLASSES, **{**plain.config, "unit": False})
     super(IdentityBackbone, longer).load_state_dict(plain.state_dict())
     assert [computed(model) for model in (plain, longer, plain)] == [3, 3, 0]
+    for norm in ({"norm_mean": [0.4, 0.5, 0.5]}, {"norm_std": [0.2, 0.3, 0.3]}):
+        normal = IdentityBackbone(CLASSES, **plain.config, **norm)
+        super(IdentityBackbone, normal).load_state_dict(plain.state_dict())
+        assert [computed(model) for model in (normal, normal, plain)] == [3, 0, 0]
     v, noise = (generator(image_size=SIZE, prediction=prediction) for prediction in ("v", "eps"))
     noise.load_state_dict(v.state_dict())
     turned = generator(image_size=SIZE)

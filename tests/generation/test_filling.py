@@ -26,9 +26,9 @@ from torchreid_genext.generation.work import unit_name
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a store, but for claims and what was being written when a process was killed."""
+    """Every file of a store, but for claims, the index and what was being written when a process was killed."""
     files = (path for path in root.glob("**/[!.]*") if path.is_file() and path.parent.name != "claims")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+    return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != "index.jsonl"}
 
 
 def claims_of(root: Path) -> list[str]:
@@ -70,14 +70,6 @@ def test_provenance_tells_seed_and_content_of_the_reference(store: ImageStore, a
 def test_provenance_may_depend_on_the_work(store: ImageStore, asked: list[Work]) -> None:
     fill_with(store, asked[:3], provenance=lambda work: {"pose_sha256": work.pose * 2})
     assert sorted(entry.provenance["pose_sha256"] for entry in store.entries()) == ["11", "22", "33"]
-
-
-def test_another_reference_of_the_same_name_makes_another_picture(
-    store: ImageStore, asked: list[Work]
-) -> None:
-    fill_with(store, asked[:3])
-    Image.new("RGB", (8, 16), "white").save(asked[0].reference)
-    assert fill_with(store, asked[:3]) == Filled(3, 0, {})
 
 
 @pytest.mark.parametrize("batch_size", (1, 7, 100))
@@ -290,3 +282,37 @@ def test_what_another_holds_without_a_heartbeat_is_made_after_all(
     assert Claims(store.root / "claims").take(unit_name(asked[0]))
     assert fill_with(store, asked[:6], timeout=0.2) == Filled(6, 0, {})
     assert claims_of(store.root) == []
+
+
+def test_many_that_fail_after_some_that_did_not_do_not_end_the_run(store: ImageStore, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        Image.new("RGB", (8, 16)).save(many / f"{number:02}.png")
+        if number > 3:
+            spoil(str(many / f"{number:02}.png"))
+    filled = fill_with(store, works("query", sorted(map(str, many.iterdir())), POSES, seed=0))
+    assert filled.made == 12 and len(filled.failed) == 26
+
+
+@pytest.mark.parametrize("number", (errno.EPERM, errno.ENOTSUP, errno.ENOSYS))
+def test_a_store_needs_no_hard_links(
+    store: ImageStore, asked: list[Work], whole: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*paths: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    assert fill_with(store, asked) == Filled(24, 0, {}) and contents(store.root) == contents(whole)
+    assert claims_of(store.root) == []
+
+
+def test_references_of_strange_names_are_drawn(store: ImageStore, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "x" * 251 + ".png", "10:30:00 \u00fc.png"]
+    for name in names:
+        Image.new("RGB", (8, 16)).save(tmp_path / "plain.png")
+        (tmp_path / "plain.png").rename(tmp_path / name)
+    wanted = works("query", [str(tmp_path / name) for name in names], POSES, seed=0)
+    assert fill_with(store, wanted) == Filled(12, 0, {})
+    assert fill_with(store, wanted) == Filled(0, 12, {})
+    assert {*store.files("query")["1"]} == {*names}

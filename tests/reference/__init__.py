@@ -18,6 +18,7 @@ from tests.reference.diffusion import (
     sinusoidal,
     taken_apart,
 )
+from tests.reference.enhancement import aro, dmon
 from tests.reference.expansion import expanded
 from tests.reference.neighbours import nearest, squared_distances
 from tests.reference.pg2 import halving_convolved, pg2_discriminator, pg2_discs, pg2_mask
@@ -35,7 +36,7 @@ from tests.reference.ranking import (
     recall_curve,
     streid_average_precision,
 )
-from tests.reference.reranking import k_reciprocal
+from tests.reference.reranking import ca_jaccard, k_reciprocal
 from tests.reference.times import official_distances, parzen, transition_counts
 from tests.reference.training import adam, soft_margin_triplet
 from tests.reference.unet import convolved, doubled, encoded, halved, residual_block, unet
@@ -46,12 +47,13 @@ __all__ = [
     "fuse_generated", "id2", "nfc", "nfc_in_order", "reported_density",
     "carried", "convex_contains", "direct_linear_transform", "nearest_neighbour",
     "diffusion_rates", "inverted", "network_says", "sampled", "sinusoidal", "taken_apart",
+    "aro", "dmon",
     "expanded",
     "nearest", "squared_distances",
     "halving_convolved", "pg2_discriminator", "pg2_discs", "pg2_mask",
     "color_distance", "inception_score", "joints_in_place", "structural_similarity", "uniform_similarity",
     "average_precision", "evaluate", "ranked", "recall_curve", "streid_average_precision",
-    "k_reciprocal",
+    "ca_jaccard", "k_reciprocal",
     "official_distances", "parzen", "transition_counts",
     "adam", "soft_margin_triplet",
     "convolved", "doubled", "encoded", "halved", "residual_block", "unet",

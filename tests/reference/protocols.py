@@ -77,19 +77,23 @@ def rates(found: list[dict], protocol: str, max_rank: int) -> dict:
 
 
 def sampled_curve(
-    distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, repeats: int = 10
+    distances, q_pids, g_pids, q_camids, g_camids, max_rank: int, repeats: int = 10, seed: int | None = None
 ) -> np.ndarray:
-    """The CMC of CUHK03 as torchreid draws it: one image of each identity by numpy's global generator."""
+    """The CMC of CUHK03 as torchreid draws it: one image of each identity by numpy's global generator.
+
+    With a seed each query has a generator of its own, which draws from the gallery as it is given.
+    """
     curves = []
-    for row, pid, camid in zip(distances, q_pids, q_camids):
+    for number, (row, pid, camid) in enumerate(zip(distances, q_pids, q_camids)):
+        source = np.random if seed is None else np.random.default_rng((seed, number))
         order = [g for g in np.argsort(row, kind="stable") if not (g_pids[g] == pid and g_camids[g] == camid)]
         if any(g_pids[g] == pid for g in order):
             places: dict = {}
-            for place, g in enumerate(order):
-                places.setdefault(g_pids[g], []).append(place)
+            for g in order if seed is None else sorted(order):
+                places.setdefault(g_pids[g], []).append(order.index(g))
             curve = np.zeros(max_rank)
             for _ in range(repeats):
-                drawn = {identity: np.random.choice(some) for identity, some in places.items()}
+                drawn = {identity: source.choice(some) for identity, some in places.items()}
                 rank = sum(place < drawn[pid] for place in drawn.values())
                 curve[rank:] += 1
             curves.append(curve / repeats)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import eigh
 
 from tests.reference.cameras import camera_normalized, merged_tracklets
 from tests.reference.centralization import fuse_generated, summed
+from tests.reference import enhancement as reference
 from tests.reference.expansion import expanded
 from tests.reference.neighbours import squared_distances
 from tests.reference.times import official_distances
@@ -113,3 +115,23 @@ def alpha_qe(query: Images, gallery: Images, k=5, alpha=3.0) -> Pair:
 
 def dba(query: Images, gallery: Images, k=5, alpha=3.0) -> Pair:
     return unit(query.features), expanded(gallery.features, None, k, alpha)
+
+
+def dmon(query: Images, gallery: Images, k1=2, k2=2, sigma=0.5, gamma=0.75, side="both") -> Pair:
+    sets = zip(("query", "gallery"), l2(query, gallery))
+    mixed = (reference.dmon(x, k1, k2, sigma, gamma) if side in (name, "both") else x for name, x in sets)
+    return tuple(unit(x) for x in mixed)
+
+
+def lda(query: Images, gallery: Images, train: Images, ridge=0.3, width=256) -> Pair:
+    """Fisher's discriminants of normalised training features, by SciPy; the sets come normalised."""
+    z = unit(train.features)
+    people = np.unique(train.pids)
+    means = np.array([z[train.pids == pid].mean(0) for pid in people])
+    spread = z - means[np.searchsorted(people, train.pids)]
+    within, centred = spread.T @ spread / len(z), means - z.mean(0)
+    within = within + ridge * np.trace(within) / len(within) * np.eye(len(within))
+    roots, directions = eigh(centred.T @ centred / len(people), within)
+    projection = directions * np.sqrt(np.maximum(roots, 0) / (np.maximum(roots, 0) + 1))
+    projection = projection[:, ::-1][:, : min(width, len(people) - 1)]
+    return tuple(unit((x - z.mean(0)) @ projection) for x in l2(query, gallery))

@@ -61,6 +61,16 @@ def test_camera_with_one_image_takes_the_statistics_of_all() -> None:
     torch.testing.assert_close(result[4], expected)
 
 
+def test_two_images_of_a_camera_are_enough_for_statistics() -> None:
+    features, camids = torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 7, 7])
+    result = camera_norm(features, camids, epsilon=0.1)
+    own = features[4:]
+    torch.testing.assert_close(result[4:], (own - own.mean(0)) / (own.std(0, unbiased=False) + 0.1))
+    query, gallery = RetrievalSet(own, [1, 2], [7, 7]), RetrievalSet(features + own[0], [1] * 6, camids)
+    chain = "camera_norm(normalize_before=false,normalize_after=false)"
+    torch.testing.assert_close(transform(query, gallery, chain).query.features, result[4:])
+
+
 def test_camera_norm_helps_where_cameras_shift_features(halves: tuple[RetrievalSet, RetrievalSet]) -> None:
     plain, normed = (evaluate(*halves, chain) for chain in ("l2", "camera_norm"))
     assert normed.mAP > plain.mAP + 0.1

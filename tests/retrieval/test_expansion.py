@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests import reference
+from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval.steps.expansion import (
     alpha_query_expansion,
     average_query_expansion,
@@ -42,6 +43,14 @@ def test_means_of_a_clique_are_equal_bit_for_bit(members: int) -> None:
     gallery = 9 * torch.randn(20, 16)[people] + 0.1 * torch.randn(len(people), 16)
     augmented = database_augmentation(gallery, k=members - 1, alpha=0)
     assert torch.equal(augmented, augmented[:20][people])
+
+
+def test_sums_run_by_ascending_index() -> None:
+    gallery = torch.randn(6, 64)
+    total = torch.zeros(64)
+    for row in unit(gallery):
+        total += row
+    assert torch.equal(database_augmentation(gallery, k=5, alpha=0)[3], unit(total))
 
 
 def test_average_query_expansion_is_the_direction_of_the_mean() -> None:

@@ -104,6 +104,12 @@ def test_step_names_what_it_does_not_know() -> None:
         Chain.parse("fuse(reduce=max)")
 
 
+@pytest.mark.parametrize("eta", [float("inf"), float("nan")])
+def test_weight_without_bounds_is_refused(eta: float) -> None:
+    with pytest.raises(ValueError, match=f"expected a finite eta, got {eta}"):
+        fuse_generated(torch.rand(2, 3), torch.rand(2, 1, 3), eta=eta)
+
+
 def test_true_identities_help_and_other_peoples_hurt() -> None:
     """Features of each person scatter about a centre, generated ones about the centre of whom they show."""
     centres, people = 0.6 * torch.randn(30, 16), torch.arange(30).repeat(4)

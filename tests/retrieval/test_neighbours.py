@@ -6,6 +6,7 @@ import torch
 
 from tests import reference
 from torchreid_genext.retrieval import neighbours
+from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
 from torchreid_genext.retrieval.neighbours import nearest
 
 PRECISIONS = ("fp32", "bf16")
@@ -83,6 +84,30 @@ def test_shortened_products_of_the_user_do_not_change_the_result() -> None:
     assert torch.equal(exact[0], shortened[0]) and torch.equal(exact[1], shortened[1])
 
 
+@pytest.mark.parametrize("kind", [Fp32Bounds, Bf16Bounds])
+def test_bounds_enclose_the_score_of_every_pair(kind: type) -> None:
+    """Of whole numbers, which bfloat16 holds, so that little room is left for mistakes."""
+    x, y = (torch.randint(-8, 9, (n, 16)).float() for n in (40, 60))
+    y = torch.cat([y, -y])  # their mean is 0
+    bounds, scores = kind(y), x @ y.t() - y.square().sum(1) / 2
+    assert (bounds.upper(bounds(x).float()) >= scores).all()
+    for place, distances in enumerate(torch.cdist(x.double(), y.double()).square().t()):
+        assert (bounds.lower(x, distances) <= scores[:, place].double()).all()
+
+
+def test_bounds_leave_room_for_what_shortened_products_lose() -> None:
+    x, y = torch.randn(40, 16), torch.randn(60, 16)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        bounds = Fp32Bounds(y)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    x = x - bounds.mean
+    lost = x @ y.t() - x.bfloat16().float() @ y.bfloat16().float().t()
+    assert (bounds.error * x.norm(dim=1)[:, None] >= lost.abs()).all()
+
+
 def test_permuting_the_rows_permutes_the_result() -> None:
     x = torch.randn(80, 12)
     order = torch.randperm(80)
@@ -100,6 +125,8 @@ def test_half_precision_features_are_read() -> None:
     (
         ({"k": 0}, r"expected k in 1\.\.9, got 0"),
         ({"k": 10}, r"expected k in 1\.\.9, got 10"),
+        ({"k": True}, r"expected k in 1\.\.9, got True"),
+        ({"k": 2.0}, r"expected k in 1\.\.9, got 2.0"),
         ({"k": 1, "precision": "int8"}, "unknown precision 'int8'; choose from auto, fp32, bf16"),
         ({"k": 1, "chunk": -1}, "expected chunk >= 1, got -1"),
         ({"k": 1, "memory_limit": -5}, "expected memory_limit >= 1 byte, got -5"),

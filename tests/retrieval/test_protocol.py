@@ -140,6 +140,14 @@ def test_report_prints_and_becomes_json(query: RetrievalSet, gallery: RetrievalS
     assert report.rank1_bounds[0] <= report.rank(1) <= report.rank1_bounds[1]
 
 
+def test_summary_shows_what_ties_can_change() -> None:
+    features, labels = torch.arange(1.0, 13.0)[:, None].repeat(1, 2), ([1, *[2] * 10, 1], [1] * 12)
+    query = RetrievalSet(features[:1], [1], [0])
+    assert "(ties" not in evaluate(query, RetrievalSet(features, *labels)).summary()
+    tied = torch.cat([features[:11], features[10:11]])
+    assert "(ties: 58.33% to 59.09%)" in evaluate(query, RetrievalSet(tied, *labels)).summary()
+
+
 def test_nfc_ties_widen_the_interval(query: RetrievalSet, gallery: RetrievalSet) -> None:
     twins = torch.cat(
         [gallery.features, gallery.features]
@@ -278,6 +286,13 @@ def test_queries_without_match_are_explained() -> None:
         "(pids 7; camids 1, 2); 1 because of identity in the gallery only under the query's own camera "
         "(pids 2; camids 0)"
     )
+
+
+def test_junk_has_no_match_though_the_gallery_holds_some() -> None:
+    features = torch.rand(2, 3) + 1
+    gallery = RetrievalSet(features, pids=[-1, 2], camids=[1, 0])
+    with pytest.raises(ValueError, match=r"because of identity absent from the gallery \(pids -1;"):
+        evaluate(RetrievalSet(features[:1], pids=[-1], camids=[0]), gallery)
 
 
 def test_some_queries_without_match_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -294,6 +294,24 @@ def test_lag_is_exact_however_long_the_clock(kind: type) -> None:
     assert likelihood.round().tolist() == [[0, 1]]
 
 
+def test_lag_near_an_edge_is_told_apart_however_early_the_query() -> None:
+    """Beyond 2**23 frames the quotient of float32 would round to the edge, and then to the next bin."""
+    interval, bins = 999, 16_400
+    lag = interval * 16_385 + interval // 2
+    model = SignedLags.fit([5, 5], [0, 1], [0, lag], interval=interval, bins=bins, sigma=0)
+    assert model.likelihood([0], [0], [1], [lag]).item() == 1
+    assert model.likelihood([1], [lag], [0], [0]).item() == 1
+    moments = model.moments(torch.tensor([0]), torch.tensor([-(2**40)]))
+    assert moments.latest == 2**40
+
+
+def test_equal_times_are_read_as_if_the_gallery_image_were_the_later_one() -> None:
+    cameras, frames = [0, 3, 0, 3, 0, 3], [700, 700, 0, 900, 950, 0]
+    model = SpatioTemporalModel.fit([5, 5, 6, 6, 7, 7], cameras, frames, interval=100, bins=12, sigma=0)
+    found = model.likelihood([0, 3], [10, 10], [3, 0], [10, 10]).diagonal()
+    assert found.tolist() == pytest.approx([0.5, 0])
+
+
 def test_joint_similarity_is_the_logistic_product() -> None:
     visual, likelihood = torch.rand(3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
     expected = 1 / (1 + torch.exp(-4 * visual)) / (1 + 2 * torch.exp(-4 * likelihood))

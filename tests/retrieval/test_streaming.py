@@ -120,6 +120,7 @@ def test_a_block_is_whole_rows_as_long_as_enough_of_them_fit() -> None:
     assert block_shape(20, 82_161) == (20, 82_161)
     rows, columns = block_shape(11_659, 100_000_000)
     assert rows == 512 and 90 * 2**20 < rows * columns * 4 <= 96 * 2**20
+    assert block_shape(100, 1000, 64 * 4000) == (64, 1000)
     assert block_shape(10, 1000, 100) == (10, 2)
     assert block_shape(10, 1000, 100, whole_rows=True) == (1, 1000)
 

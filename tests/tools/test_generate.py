@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from tests.generators.ipg.test_pipeline import picture
 from tools import generate, judge_generated
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.generation import picture_seed
 
 pytestmark = pytest.mark.usefixtures("registered")
 
@@ -41,7 +44,8 @@ def test_a_store_is_filled_in_standard_poses_and_then_complete(
 ) -> None:
     fill(pipeline, reid_data, tmp_path / "store")
     told = capsys.readouterr().out
-    assert "images: 32 to make, 0 are there" in told and "32 pictures made, 0 there already" in told
+    assert "8 poses of each image: 32 pictures to make" in told and "32 pictures made, 0 there alr" in told
+    assert "GFLOP" not in told  # of six batches, drawing two for a plan would not pay
     store = ImageStore(tmp_path / "store")
     dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
     for split in ("query", "gallery"):
@@ -91,7 +95,7 @@ def test_a_plan_costs_no_file(
 def test_a_store_keeps_to_one_way_of_making(pipeline: Path, reid_data: Path, tmp_path: Path) -> None:
     fill(pipeline, reid_data, tmp_path / "store", "--split", "query", "--poses", "1", "random")
     with pytest.raises(
-        ValueError, match="expected a store whose query pictures have sampling .* choose another"
+        ValueError, match="query pictures have sampling.guidance 1.0, got .*guidance 3.5 .* choose another"
     ):
         fill(
             pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.sampling.guidance", "1.0"
@@ -196,3 +200,47 @@ def test_pictures_in_other_poses_than_asked_for_are_dropped(
     assert "query: 4 pictures kept, 0 dropped" in capsys.readouterr().out
     with pytest.raises(ValueError, match="expected --poses with '5' of .*store, got 1, 2"):
         judge_generated.main([*command, "--poses", "standard", "1", "2"])
+
+
+def test_a_seed_from_the_command_line_decides_and_a_second_one_is_refused(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("--split", "query", "--poses", "standard", "1", "--seed")
+    fill(pipeline, reid_data, tmp_path / "store", *words, "77")
+    store = ImageStore(tmp_path / "store")
+    for entry in store.entries():
+        assert entry.provenance["seed"] == picture_seed(77, entry.reference, entry.pose)
+    with pytest.raises(ValueError, match="seed 5, got seed 77 in 2 of 2"):
+        fill(pipeline, reid_data, tmp_path / "store", *words, "5")
+    dropped, kept = store.entries()
+    store.mark(dropped, Mark(("blank",)))
+    capsys.readouterr()
+    fill(pipeline, reid_data, tmp_path / "store", *words, "5")
+    assert "1 pictures made, 1 there already" in capsys.readouterr().out and kept in [*store.entries()]
+
+
+def test_a_damaged_image_costs_its_pictures_only_and_stops_no_plan(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = shutil.copytree(reid_data, tmp_path / "data")
+    dataset = compat.init_image_dataset("synthreid_tiny", root=str(root), verbose=False)
+    Path(dataset.query[0][0]).write_bytes(b"")
+    fill(pipeline, root, tmp_path / "store", "--split", "query", "--plan")
+    assert "16 to make" in capsys.readouterr().out
+    fill(pipeline, root, tmp_path / "store", "--split", "query")
+    assert "8 pictures made, 0 there already, 1 references failed" in capsys.readouterr().out
+
+
+def test_a_plan_is_of_the_shard(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--plan", "--shard", "1", "4")
+    assert "images: 8 to make, 0 are there" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_network_is_loaded(
+    reid_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="expected a folder that can be written"):
+        fill(tmp_path / "no pipeline", reid_data, tmp_path / "file" / "store")

@@ -12,7 +12,7 @@ from torchreid_genext.retrieval.protocol import (
     Comparison,
     Report,
     RetrievalSet,
-    Sightings,
+    Training,
     compare,
 )
 from torchreid_genext.retrieval.report import Interval
@@ -54,7 +54,7 @@ class Measurement:
         peak_memory: chain -> bytes above the start, of the chain and its ranking.
         comparisons: chain -> what it made of the sets, of the chains that were kept.
         precision_effect: what the precision changed, if it is known.
-        train: who was where when in the training split, if a chain learns from it.
+        train: the training split, if a chain learns from it.
         metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
@@ -75,7 +75,7 @@ class Measurement:
     failures: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
-    train: Sightings | None = None
+    train: Training | None = None
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"

@@ -276,7 +276,8 @@ def check_needs(cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Ch
     Raises:
         ValueError: naming the chain, the step and what is missing.
     """
-    known = {"cameras", "generated query", "generated gallery"}  # the latter are looked for by themselves
+    known = {"cameras", "training features"}
+    known |= {"generated query", "generated gallery"}  # which are looked for by themselves
     known |= {"frames"} if all(split.frames is not None for split in images) else set()
     for chain in chains:
         if "training times" in chain.needs and open_training(cfg).sightings() is not None:
@@ -285,6 +286,12 @@ def check_needs(cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Ch
             chain.check_needs(known)
         except ValueError as error:
             raise ValueError(f"{error} by names of {dataset_name(cfg)}, in the chain {chain.name}") from error
+
+
+def training_images(cfg: CfgNode, chains: Sequence[Chain]) -> list[Images]:
+    """The training split, if a chain learns from its features; it is extracted like the others."""
+    wanted = any("training features" in chain.needs for chain in chains)
+    return [open_training(cfg)] if wanted else []
 
 
 def with_generated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from torchreid_genext.retrieval.protocol import (
     Comparison,
     Report,
     RetrievalSet,
-    Sightings,
+    Training,
     bootstrap,
     bootstrap_difference,
     compare,
@@ -98,11 +99,12 @@ def describe(cfg: CfgNode) -> str:
     settings.check_needs(cfg, images, chains)
     images = query, gallery = settings.with_generated(cfg, images, chains)
     sizes = f"{settings.dataset_name(cfg)}: {len(query.paths)} query and {len(gallery.paths)} gallery images"
-    plans = [_described(cfg, *pair, images) for pair in zip(backbones, encoders)]
+    every = [*images, *settings.training_images(cfg, chains)]
+    plans = [_described(cfg, *pair, every) for pair in zip(backbones, encoders)]
     return "\n".join([sizes, *plans, *lines])
 
 
-def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images]) -> str:
+def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: Sequence[Images]) -> str:
     plans = extracting.plans(cfg, encoder, images)
     missing, total = sum(plan.to_compute for plan in plans), sum(len(plan.paths) for plan in plans)
     if not missing:
@@ -116,10 +118,11 @@ def _measure(
     cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images], chains: list[Chain]
 ) -> Measurement:
     _log.info("%s: extracting features", backbone.label)
+    learnt = [Split(cfg, encoder, split) for split in settings.training_images(cfg, chains)]
     splits = [Split(cfg, encoder, split) for split in images]
     query, gallery = (split.images for split in splits)
-    runs = [run for split in splits for run in split.runs]
-    train = settings.open_training(cfg).sightings()
+    runs = [run for split in (*splits, *learnt) for run in split.runs]
+    train = learnt[0].images if learnt else settings.open_training(cfg).sightings()
     found = _evaluated(cfg, query, gallery, chains, train)
     reports = found.reports
     first = next((report for report in reports if report.chain == chains[0].name), None)
@@ -138,7 +141,7 @@ def _measure(
         failures=found.failures,
         peak_memory=found.peak_memory,
         comparisons=found.comparisons,
-        precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first, train),
+        precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first),
         train=train,
         metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
@@ -157,7 +160,7 @@ class _Evaluated:
 
 
 def _evaluated(
-    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Sightings | None
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Training | None
 ) -> _Evaluated:
     """Each chain once; one that fails costs no more than its own row."""
     found, room = _Evaluated(), _KEPT if _draws(cfg) else 0
@@ -185,14 +188,14 @@ def _draws(cfg: CfgNode) -> bool:
 
 
 def evaluate_chain(
-    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Training | None
 ) -> Report:
     """One chain as the configuration has it measured."""
     return _compared(cfg, query, gallery, chain, train).rank(settings.protocol(cfg))
 
 
 def _compared(
-    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Sightings | None
+    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chain: Chain, train: Training | None
 ) -> Comparison:
     _log.info("  chain %s", chain.name)
     return compare(
@@ -228,16 +231,17 @@ def _precision_effect(
     images: tuple[Images, Images],
     chain: Chain,
     report: Report,
-    train: Sightings | None,
 ) -> PrecisionEffect | None:
     """Known if exact features are cached, or asked for by ``genext.benchmark.compare_precision``."""
     if (precision := encoder.precision) == "fp32":
         return None
     encoder = settings.build_encoder(cfg, backbone, exact=True)
     images = settings.with_generated(cfg, images, [chain])
-    missing = sum(plan.to_compute for plan in extracting.plans(cfg, encoder, images))
+    every = [*images, *settings.training_images(cfg, [chain])]
+    missing = sum(plan.to_compute for plan in extracting.plans(cfg, encoder, every))
     if missing and not cfg.genext.benchmark.compare_precision:
         return None
-    query, gallery = (Split(cfg, encoder, split).images for split in images)
+    query, gallery, *learnt = (Split(cfg, encoder, split).images for split in every)
+    train = learnt[0] if learnt else settings.open_training(cfg).sightings()
     exact = evaluate_chain(cfg, query, gallery, chain, train)
     return PrecisionEffect(precision, report.mAP, exact.mAP)

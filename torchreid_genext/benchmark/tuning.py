@@ -29,7 +29,6 @@ from torchreid_genext.retrieval.protocol import (
     Chain,
     Report,
     RetrievalSet,
-    Sightings,
     expand_chains,
 )
 from torchreid_genext.retrieval.sets import unmatched_queries
@@ -41,7 +40,7 @@ __all__ = ["TARGETS", "Trial", "Tuning", "folds", "tune", "tuning_table"]
 
 TARGETS = ("mAP", "rank1")
 
-Part = tuple[RetrievalSet, RetrievalSet, "Sightings | None"]  # query, gallery, and sightings of others
+Part = tuple[RetrievalSet, RetrievalSet, RetrievalSet]  # query, gallery, and the other identities
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +160,7 @@ def _known(path: Path, key: str) -> dict[str, Trial]:
 
 
 def folds(images: RetrievalSet, number: int, *, seed: int = 0) -> Iterator[Part]:
-    """Query, gallery, and the sightings of the other identities, once for each fold.
+    """Query, gallery, and the images of the other identities, once for each fold.
 
     Args:
         images: a training split.
@@ -177,7 +176,7 @@ def folds(images: RetrievalSet, number: int, *, seed: int = 0) -> Iterator[Part]
     for fold in range(number):
         held_out = torch.isin(images.pids, identities[fold::number])
         query, gallery = _query_and_gallery(images.select(held_out), seed + fold)
-        yield query, gallery, _sightings(images.select(~held_out))
+        yield query, gallery, images.select(~held_out)
 
 
 def tuning_table(tuning: Tuning, shown: int = 20) -> str:
@@ -203,7 +202,8 @@ def _check(keys: CfgNode, chains: list[Chain]) -> None:
 
 
 def _check_needs(chains: list[Chain], training: Images) -> None:
-    known = {"cameras"} if training.frames is None else {"cameras", "frames", "training times"}
+    known = {"cameras", "training features"}
+    known |= set() if training.frames is None else {"frames", "training times"}
     for chain in chains:
         chain.check_needs(known)
 
@@ -230,6 +230,3 @@ def _with_matches(query: RetrievalSet, gallery: RetrievalSet) -> RetrievalSet:
         raise ValueError("expected training identities with several images under two cameras, got none")
     return query.select(kept)
 
-
-def _sightings(images: RetrievalSet) -> Sightings | None:
-    return None if images.frames is None else Sightings(images.pids, images.camids, images.frames)

@@ -136,6 +136,7 @@ def _add_pose_generator(cfg: CfgNode) -> None:
     cfg.genext.ipg.generator.lora_rank = 0  # of what trained U-Nets learn at their attention; 0: all weights
     cfg.genext.ipg.generator.gradient_checkpointing = False  # compute features twice instead of keeping them
     cfg.genext.ipg.generator.cache_latents = False  # encode images once, latents and identity; needs flip 0
+    cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
     cfg.genext.ipg.generator.snr_gamma = 5.0  # times with less noise than 1 / this count less; 0: none
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
 
@@ -153,6 +154,7 @@ def _add_adversarial_generators(cfg: CfgNode) -> None:
     cfg.genext.deformable.weights = ""  # file of a training; that draws
     cfg.genext.deformable.widths = [64, 128, 256, 512, 512, 512]  # channels of each level, there and back
     cfg.genext.deformable.skips = "deformable"  # deformable | full (one transform) | none
+    cfg.genext.deformable.dropout = 0.5  # in training
     cfg.genext.deformable.discriminator_channels = [64, 128, 256, 512]  # of each layer
     cfg.genext.deformable.vgg19 = ""  # torchvision's weights, for its features; empty: oriented gradients
 

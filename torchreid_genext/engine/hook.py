@@ -39,6 +39,7 @@ from torchreid_genext.retrieval.protocol import (
     Report,
     RetrievalSet,
     Sightings,
+    Training,
     check_options,
     compare,
 )
@@ -111,14 +112,14 @@ def _check_options(keys: CfgNode) -> None:
 def _check_data(dataset: str, data_type: str, cfg: CfgNode, chain: Chain) -> None:
     known = {"cameras"}
     if data_type == "image":
-        known |= {f"generated {split}" for split in FOLDERS}
+        known |= {"training features", *(f"generated {split}" for split in FOLDERS)}
         known |= {"frames", "training times"} if has_frames(dataset) else set()
     try:
         chain.check_needs(known)
     except ValueError as error:
         raise ValueError(f"{error} by {dataset} ({data_type}s)") from error
-    if "training times" in chain.needs and "data" not in cfg:
-        raise ValueError("expected the whole configuration for a chain with times, got its node genext")
+    if chain.learns and "data" not in cfg:
+        raise ValueError("expected the whole configuration for a chain that learns, got its node genext")
 
 
 def _genext(cfg: CfgNode) -> CfgNode:
@@ -161,7 +162,7 @@ class _Evaluation:
         name = plain_name(dataset_name)  # which has the same test images, and times in its file names
         query, unread = self._images(query_loader, name, "query", chain)
         gallery, more = self._images(gallery_loader, name, "gallery", chain)
-        compared = compare(query, gallery, chain, **self._options(name, dist_metric, chain))
+        compared = compare(query, gallery, chain, **self._options(name, dist_metric, chain, query_loader))
         rules = {"protocol": self._protocol(use_metric_cuhk03), "max_rank": max(50, *ranks, 1)}
         report = final = compared.rank(**rules)
         result = report.to_json() | {"unreadable": unread | more}
@@ -192,22 +193,25 @@ class _Evaluation:
         """Where features are compared: with the network unless ``evaluation.device`` names a device."""
         return comparison_device(_genext(self.cfg).evaluation.device) or _device(self.engine)
 
-    def _options(self, dataset: str, metric: str, chain: Chain) -> dict[str, Any]:
+    def _options(self, dataset: str, metric: str, chain: Chain, loader: DataLoader) -> dict[str, Any]:
         keys = _genext(self.cfg).evaluation
         return {
             "metric": metric,
             "memory_limit": keys.memory_limit or None,
             "index": keys.index,
-            "train": self._sightings(dataset) if "training times" in chain.needs else None,
+            "train": self._training(dataset, chain, loader) if chain.learns else None,
         }
 
-    def _sightings(self, dataset: str) -> Sightings | None:
-        """Who was where when in the training split of the data set that is tested."""
-        if not has_frames(dataset):
-            return None
+    def _training(self, dataset: str, chain: Chain, loader: DataLoader) -> Training | None:
+        """The training split of the data set that is tested: who was where when, with features if asked."""
         train = compat.init_image_dataset(dataset, root=self.cfg.data.root, verbose=False).train
         paths, pids, camids = zip(*(record[:3] for record in train))
-        return Sightings(pids, camids, global_frames(paths, dataset))
+        frames = torch.tensor(global_frames(paths, dataset)) if has_frames(dataset) else None
+        if "training features" not in chain.needs:
+            return None if frames is None else Sightings(pids, camids, frames)
+        features, kept = self._read(list(paths), loader, "train")
+        pids, camids = torch.tensor(pids)[kept], torch.tensor(camids)[kept]
+        return RetrievalSet(features, pids, camids, None if frames is None else frames[kept])
 
     def _protocol(self, cuhk03: bool) -> str:
         return _genext(self.cfg).evaluation.protocol or ("cuhk03" if cuhk03 else "market1501")
@@ -220,13 +224,18 @@ class _Evaluation:
         found = find_generated(ipg.root, images.paths, split)
 
         def read(files: list[str]) -> tuple[Tensor, Tensor]:
-            pictures = Pictures(files, self.engine.datamanager.transform_te)
-            batches = _Batches(self.engine, tolerant_loader(loader, pictures), f"generated {split}")
-            features = [features for features, _ in batches]
-            kept = torch.tensor([i for i, file in enumerate(files) if file not in batches.unreadable])
-            return torch.cat(features or [images.features[:0]]), kept
+            features, kept = self._read(files, loader, f"generated {split}")
+            return (features if len(kept) else images.features[:0]), kept
 
         return replace(images, generated=collect_features(found, images.features, read)[0])
+
+    def _read(self, files: list[str], loader: DataLoader, label: str) -> tuple[Tensor, Tensor]:
+        """Features of the files that can be read, in batches as a loader's, and which these are."""
+        pictures = Pictures(files, self.engine.datamanager.transform_te)
+        batches = _Batches(self.engine, tolerant_loader(loader, pictures), label)
+        features = [features.to(self._device) for features, _ in batches]
+        kept = torch.tensor([i for i, file in enumerate(files) if file not in batches.unreadable])
+        return torch.cat(features or [torch.empty(0)]), kept
 
     def _generate(self, paths: Sequence[str], split: str) -> None:
         """Draw what the store lacks of generated images of these."""

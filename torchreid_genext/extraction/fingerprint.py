@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import pathlib
 import re
 import sys
 import types
@@ -23,13 +24,13 @@ from torch import Tensor, fx, nn
 
 __all__ = ["fingerprint"]
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, pathlib.PurePath)
 # Too large to look into, and told apart by their versions; what someone puts in their place is looked at.
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "PIL"}
-# Of a class, what Python writes there: of no effect, or not the same in each run.
+# Of a class, what Python and torch.compile write there: of no effect, or not the same in each run.
 _BOOKKEEPING = {
-    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__",
-    "__abstractmethods__",
+    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__firstlineno__", "__slotnames__",
+    "__abstractmethods__", "___needs_generation_tag_patch", "_value2member_map_",
     "__static_attributes__", "__annotate_func__", "__annotations_cache__", "_abc_impl", "__parameters__",
 }  # fmt: skip
 
@@ -88,7 +89,7 @@ class _Walk:
 
     def _add_array(self, array: np.ndarray) -> None:
         self._say("array", array.dtype, array.shape)
-        self._say(array.tolist()) if array.dtype.hasobject else self.digest.update(array.tobytes())
+        self.add(array.tolist()) if array.dtype.hasobject else self.digest.update(array.tobytes())
 
     def _add_mapping(self, mapping: Mapping[Any, Any]) -> None:
         self._say(type(mapping).__qualname__)
@@ -107,6 +108,9 @@ class _Walk:
         self._add_mapping(dict(module.named_parameters()) | dict(module.named_buffers()))
 
     def _add_module(self, module: nn.Module) -> None:
+        if "_orig_mod" in module._modules:  # what torch.compile keeps beside it is of this process alone
+            self._say("compiled")
+            return self.add(module._orig_mod)
         self._add_object(module)
         for name, found in vars(type(module)).items():
             if isinstance(found, property) and name == "fingerprint":
@@ -123,14 +127,14 @@ class _Walk:
                 # A hook's key is a number that counts all hooks of this process.
                 self.add(list(held[name].values()) if hooks else held[name])
         else:
-            self._say(re.sub(r"\b0x[0-9a-f]+", "", repr(value)))
+            self._say(re.sub(r"\b0x[0-9a-fA-F]+", "", repr(value)))
 
     def _add_class(self, kind: type) -> None:
         """Its name and its code: a class may be defined in two ways, and its methods may be replaced."""
         self._say("class", kind.__module__, kind.__qualname__)
         if not (_is_library(kind) and not issubclass(kind, nn.Module)):
             self._add_all("bases", kind.__bases__)
-            for name in sorted(set(vars(kind)) - _BOOKKEEPING):
+            for name in sorted(_own_names(kind)):
                 self._say(name)
                 self.add(vars(kind)[name])
 
@@ -176,6 +180,21 @@ class _Walk:
 
 def _is_library(thing: Any) -> bool:
     return str(thing.__module__).partition(".")[0] in _LIBRARIES - {"__main__"}
+
+
+def _own_names(kind: type) -> set[str]:
+    """What a class adds to its bases.
+
+    Of `nn.Module`, whose methods torch.compile replaces, what is not torch's: its version tells the rest.
+    """
+    names = set(vars(kind)) - _BOOKKEEPING
+    if kind is not nn.Module:
+        return names
+    return {name for name in names if not _is_library_function(vars(kind)[name])}
+
+
+def _is_library_function(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and _is_library(value)
 
 
 def _content(cell: types.CellType) -> Any:

@@ -1,7 +1,7 @@
 """Filling a store of generated images, by any number of processes, through any interruption.
 
-The generator is an argument. What is there already is not made again; a reference with all its poses is a
-unit, which one process claims and makes, several units to a batch. Pictures are written when their batch is
+The generator is an argument. What a store lacks is told by how its pictures were made (`survey`), and only that
+is made; a reference with all its poses is a unit, which one process claims and makes, several units to a batch. Pictures are written when their batch is
 done, so an interruption costs a batch. A picture depends on its own seed, so it is the same whoever makes it,
 and in which company.
 """
@@ -9,35 +9,34 @@ and in which company.
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from torchreid_genext.data.images.reading import UNREADABLE
-from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store import Entry, ImageStore
 from torchreid_genext.data.store.work_claims import TIMEOUT, Claims
-from torchreid_genext.generation.work import Work, content_hash, shard_of, unit_name, units_of
+from torchreid_genext.generation.survey import (
+    Provenance,
+    is_of_the_system,
+    leave_out,
+    question,
+    refuse,
+    survey,
+)
+from torchreid_genext.generation.work import Work, shard_of, unit_name, units_of
 
 __all__ = ["Filled", "Work", "fill"]
 
 Generate = Callable[[list[Work]], Sequence[Image.Image]]
-Provenance = Mapping[str, Any] | Callable[[Work], Mapping[str, Any]]
-_Requests = dict[Work, dict[str, Any]]  # as `ImageStore.add` takes them
+_Requests = dict[Work, Entry]  # what the store will say
 
 _WRITERS = 4  # threads; Pillow lets go of the interpreter while it encodes
-_HOPELESS = 20  # references that fail, before the first picture, until the fault is looked for elsewhere
 _PATIENCE = 1.0  # seconds between looks at what others have claimed
-# Of such errors no image file is the cause, and the next one would meet them too.
-_OF_THE_SYSTEM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def fill(
     timeout: float = TIMEOUT,
     progress: bool = True,
 ) -> Filled:
-    """Make what a store lacks.
+    """Make what a store lacks, after a look at all of it.
 
     Processes on one store share the work by claims, however many there are and whenever they come; each
     returns when all is there. References whose image cannot be read are left out, with a warning.
@@ -91,21 +90,25 @@ def fill(
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError: if the batch size or the shard is out of range, `generate` returns too few or too many
-            pictures, or one reference after the other cannot be read.
+        ValueError: if the batch size or the shard is out of range, the store has pictures in the place of these
+            that were made otherwise, `generate` returns too few or too many pictures, or one reference after
+            the other cannot be read.
         OSError: if the store cannot be written, as when the disk is full; the store stays whole.
     """
     if batch_size < 1:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}")
-    units = shard_of(units_of(works), shard)
+    works = [work for unit in shard_of(units_of(works), shard) for work in unit]
     with contextlib.ExitStack() as stack:
         claims = _Unclaimed() if shard else Claims(store.root / "claims", timeout=timeout)
+        found = survey(store, works, provenance)
         stack.enter_context(claims)
-        hidden, total = None if progress else True, sum(map(len, units))
-        bar = stack.enter_context(tqdm(total=total, unit="img", desc="pictures", disable=hidden))
+        hidden = None if progress else True
+        bar = stack.enter_context(tqdm(total=len(works), unit="img", desc="pictures", disable=hidden))
         writers = stack.enter_context(ThreadPoolExecutor(_WRITERS))
-        filling = _Filling(store, generate, provenance, batch_size, claims, bar, writers)
-        filling.run(units)
+        filling = _Filling(store, generate, found.entries, batch_size, claims, bar, writers, failed=found.failed)
+        filling.skip(found.present)
+        filling.run(units_of(found.missing))
+        store.sweep(timeout)
     return Filled(filling.made, filling.present, filling.failed)
 
 
@@ -128,7 +131,7 @@ class _Filling:
 
     store: ImageStore
     generate: Generate
-    provenance: Provenance
+    entries: _Requests
     batch_size: int
     claims: Claims | _Unclaimed
     bar: tqdm
@@ -136,6 +139,12 @@ class _Filling:
     made: int = 0
     present: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    news: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)  # keys of what others add
+
+    def skip(self, count: int) -> None:
+        """Count pictures that are there."""
+        self.present += count
+        self.bar.update(count)
 
     def run(self, units: list[list[Work]]) -> None:
         while units:
@@ -161,34 +170,28 @@ class _Filling:
 
     def _claimed(self, unit: list[Work], elsewhere: list[list[Work]]) -> _Requests:
         """Requests of what a unit lacks, if that is now ours to make."""
-        try:
-            requests = self._requests(unit)
-        except OSError as error:
-            self._leave_out(unit[0], error)
-            return {}
+        requests = {work: self.entries[work] for work in unit}
         missing = self._missing(requests)
         if missing and not self.claims.take(unit_name(unit[0])):
             elsewhere.append(unit)
             return {}
         if missing and not (missing := self._missing(requests)):  # made before the last holder let go
             self.claims.release(unit_name(unit[0]))
-        self.present += len(unit) - len(missing)
-        self.bar.update(len(unit) - len(missing))
+        self._check_alone(missing)
+        self.skip(len(unit) - len(missing))
         return missing
 
-    def _requests(self, unit: list[Work]) -> _Requests:
-        """What the store is asked for; reads the reference, which may raise an OSError."""
-        content = content_hash(Path(unit[0].reference))
-        return {work: self._request(work, content) for work in unit}
-
-    def _request(self, work: Work, content: str) -> dict[str, Any]:
-        given = self.provenance(work) if callable(self.provenance) else self.provenance
-        made = {**given, "seed": work.seed, "reference_sha256": content}
-        name = Path(work.reference).name
-        return {"split": work.split, "reference": name, "pose": work.pose, "provenance": made}
-
     def _missing(self, requests: _Requests) -> _Requests:
-        return {work: request for work, request in requests.items() if not self.store.has(**request)}
+        return {work: entry for work, entry in requests.items() if not self.store.has(**vars(entry))}
+
+    def _check_alone(self, missing: _Requests) -> None:
+        """Refuse to go on beside a process that fills the store with the same, made otherwise."""
+        for key, asked in self.store.added().items():
+            self.news.setdefault(asked, []).append(key)
+        for entry in missing.values():
+            for key in self.news.get(question(entry), ()):
+                if key != entry.key:
+                    refuse(self.store, [(entry, self.store.entry(key))])
 
     def _make(self, batch: list[_Requests]) -> None:
         asked = [item for requests in batch for item in requests.items()]
@@ -198,37 +201,24 @@ class _Filling:
             except UNREADABLE as error:
                 self._blame(batch, error)
                 return
-            self._write([request for _, request in part], pictures)
+            self._write([entry for _, entry in part], pictures)
         for requests in batch:
             self.claims.release(unit_name(next(iter(requests))))
 
     def _blame(self, batch: list[_Requests], error: Exception) -> None:
         """Leave out the reference that failed; of several find those that do."""
-        if len(batch) > 1 and not _is_of_the_system(error):
+        if len(batch) > 1 and not is_of_the_system(error):
             for requests in batch:
                 self._make([requests])
             return
         work = next(iter(batch[0]))
-        self._leave_out(work, error)
+        leave_out(self.failed, work.reference, error, hopeful=bool(self.made + self.present))
         self.claims.release(unit_name(work))
 
-    def _leave_out(self, work: Work, error: Exception) -> None:
-        if _is_of_the_system(error):
-            raise error
-        _log.warning("left out, since it cannot be read: %s: %s", work.reference, error)
-        self.failed[work.reference] = str(error)
-        if len(self.failed) >= _HOPELESS and not self.made + self.present:
-            rule = f"expected references that can be read, got {len(self.failed)} that cannot and no other"
-            raise ValueError(f"{rule}; the last one: {work.reference}: {error}") from error
-
-    def _write(self, requests: list[dict[str, Any]], pictures: Sequence[Image.Image]) -> None:
-        if len(pictures) != len(requests):
-            raise ValueError(f"expected {len(requests)} pictures of as many works, got {len(pictures)}")
+    def _write(self, entries: list[Entry], pictures: Sequence[Image.Image]) -> None:
+        if len(pictures) != len(entries):
+            raise ValueError(f"expected {len(entries)} pictures of as many works, got {len(pictures)}")
         add = self.store.add
-        list(self.writers.map(lambda picture, request: add(picture, **request), pictures, requests))
+        list(self.writers.map(lambda picture, entry: add(picture, **vars(entry)), pictures, entries))
         self.made += len(pictures)
         self.bar.update(len(pictures))
-
-
-def _is_of_the_system(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM

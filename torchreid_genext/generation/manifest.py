@@ -26,9 +26,9 @@ def manifest(store: ImageStore) -> dict[str, Any]:
     """
     splits: dict[str, _Split] = {}
     provenance: dict[str, Counter[str] | None] = {}
-    for entry in store.entries(dropped=True):
-        mark = store.mark_of(entry)
-        splits.setdefault(entry.split, _Split()).add(entry, dropped=mark is not None and not mark.kept)
+    answers = (each for some in store.answers().values() for each in some.items())
+    for entry, reasons in ((store.entry(key), reasons) for key, reasons in answers):
+        splits.setdefault(entry.split, _Split()).add(entry, dropped=bool(reasons))
         for name, value in entry.provenance.items():
             provenance[name] = _counted(provenance.get(name, Counter()), value)
     return {

@@ -3,7 +3,8 @@
 A picture is dropped if it cannot be read, is almost of one colour (what a generator makes of numbers that are
 not finite), shows another person than its reference does, as far as a re-identification network can tell, or
 is not in the pose that was asked for, where something finds joints in pictures. A dropped picture stays in
-the store, so that it is not made again; filling with another seed makes others in its place.
+the store, so that it is not made again; filling with another seed makes another in its place, and leaves all
+that were kept. What cannot be read is made again as it was meant.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from tqdm import tqdm
 
 from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import Entry, ImageStore
-from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.data.store.judgements import DAMAGED, Mark
 from torchreid_genext.data.store.lookup import Read
 
 __all__ = ["REASONS", "Gate", "Joints", "QualityReport", "judge", "pose_agreement", "report"]
 
-REASONS = ("unreadable", "blank", "other person", "other pose")
+REASONS = (DAMAGED, "blank", "other person", "other pose")
 Joints = Callable[[Image.Image], ArrayLike]
 
 _RANGES = {"similarity": (-1, 1), "deviation": (0, 127.5), "agreement": (0, 1), "radius": (0, math.inf)}
@@ -247,7 +248,7 @@ class _Judge:
     def _mark(self, entry: Entry, similarity: float | None) -> Mark:
         image = _readable(self.store.path(entry))
         if image is None or similarity is None:
-            return Mark(("unreadable",), {}, asdict(self.gate))
+            return Mark((DAMAGED,), {}, asdict(self.gate))
         agreement = self.check(image, entry.pose) if self.check else math.nan
         measured = {"similarity": similarity, "deviation": _deviation(image), "agreement": agreement}
         finite = {name: value for name, value in measured.items() if math.isfinite(value)}

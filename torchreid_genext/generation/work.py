@@ -12,7 +12,7 @@ from typing import Any
 
 from torchreid_genext.data.store import SPLITS
 
-__all__ = ["Work", "content_hash", "picture_seed", "shard_of", "unit_name", "units_of", "works"]
+__all__ = ["Work", "content_hash", "picture_seed", "seed_of", "shard_of", "unit_name", "units_of", "works"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,17 @@ class Work:
         reference: file of the real image.
         pose: name of the pose.
         seed: the picture's own.
+        name: of the real image in stores; the file name, unless it is given.
     """
 
     split: str
     reference: str
     pose: str
     seed: int
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or Path(self.reference).name)
 
 
 def picture_seed(seed: int, reference: str, pose: str) -> int:
@@ -40,6 +45,14 @@ def picture_seed(seed: int, reference: str, pose: str) -> int:
     """
     digest = hashlib.sha256(json.dumps([seed, reference, pose]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 11
+
+
+_GUESSES = 1000  # seeds that people choose
+
+
+def seed_of(reference: str, pose: str, own: Any) -> int | None:
+    """The seed of all from which a picture's own was made, if it is a small one."""
+    return next((seed for seed in range(_GUESSES) if picture_seed(seed, reference, pose) == own), None)
 
 
 def works(split: str, references: Iterable[str], poses: Sequence[str], *, seed: int) -> list[Work]:
@@ -98,4 +111,4 @@ def shard_of(units: list[list[Work]], shard: tuple[int, int] | None) -> list[lis
 
 def unit_name(work: Work) -> str:
     """The name of the claim to all works of a reference, whatever their poses and provenance."""
-    return content_hash(json.dumps([work.split, Path(work.reference).name]).encode())[:32]
+    return content_hash(json.dumps([work.split, work.name]).encode())[:32]

@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 _STEP = 16  # rows and columns of the tiles that a processor multiplies in one way
-_FRACTION_BITS = {torch.int32: 30, torch.int64: 40}
+_FRACTION_BITS = {torch.int32: 30, torch.int64: 40, torch.float64: 40}
 # Between these no square of a difference leaves float32's range, nor does a sum of thousands of them.
 _SHORT, _LONG = 2.0**-30, 2.0**50
 
@@ -27,8 +27,8 @@ def full_precision() -> Iterator[None]:
 
     A training loop may evaluate inside its autocast block; the state of the block is left as it was.
     """
-    accelerator = torch.accelerator.current_accelerator()
-    kinds = ["cpu"] + ([accelerator.type] if accelerator else [])
+    found = torch.accelerator.is_available()  # torch 2.6 fails where it is asked for one that is not there
+    kinds = ["cpu"] + ([torch.accelerator.current_accelerator().type] if found else [])
     with ExitStack() as stack:
         for kind in kinds:
             if torch.is_autocast_enabled(kind):
@@ -120,8 +120,8 @@ def to_fixed(values: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
     """Values in fixed point, where a sum is exact: it has the same bits in any order, on any device.
 
     Args:
-        values: floating, absolute values and sums below 2**23, or in int32 below 2.
-        dtype: int64, with steps of 2**-40, or int32, with steps of 2**-30.
+        values: floating, absolute values and sums below 2**23, or in int32 below 2, or in float64 below 2**13.
+        dtype: int64 or float64, with steps of 2**-40, or int32, with steps of 2**-30.
     """
     return (values * 2.0 ** _FRACTION_BITS[dtype]).round_().to(dtype)
 

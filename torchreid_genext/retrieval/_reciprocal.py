@@ -14,7 +14,7 @@ from torch import Tensor
 from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import from_fixed, to_fixed
 
-__all__ = ["SparseRows", "expand_locally", "min_sums", "reciprocal_sets"]
+__all__ = ["SparseRows", "expand_locally", "min_sums", "mutual_pairs", "reciprocal_sets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,23 @@ def reciprocal_sets(
     ]
     keys = torch.cat(keys or [lists.new_empty(0)])  # no row, in a shard without images
     return keys.div(len(lists), rounding_mode="floor"), keys.remainder(len(lists))
+
+
+def mutual_pairs(
+    lists: Tensor, distances: Tensor, *, memory_limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Images that list each other.
+
+    Args:
+        lists: of each image some others, (N, W). distances: to them.
+        memory_limit: bytes of working memory, 96 MiB unless told.
+
+    Returns:
+        Keys ``image * N + listed`` (P,), and the distances of these pairs.
+    """
+    mutual = _mutual(lists, slice(0, len(lists)), memory_limit)
+    keys = torch.arange(len(lists), device=lists.device)[:, None] * len(lists) + lists
+    return keys[mutual], distances[mutual]
 
 
 def _mutual(lists: Tensor, rows: slice, memory_limit: int | None) -> Tensor:

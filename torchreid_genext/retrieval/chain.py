@@ -31,7 +31,7 @@ class Chain:
     """Steps in the order in which they are applied.
 
     Raises:
-        ValueError: if a step follows re-ranking, or two steps replace the distance.
+        ValueError: if a step follows re-ranking, or two steps replace or blend the distance.
     """
 
     steps: tuple[Step, ...] = ()
@@ -43,6 +43,8 @@ class Chain:
             )
         if sum(step.measures for step in self.steps) > 1:
             raise ValueError(f"expected one step that replaces the distance, got several in {self.name}")
+        if sum(step.name == "blend" for step in self.steps) > 1:
+            raise ValueError(f"expected one step blend, got several in {self.name}")
 
     @classmethod
     def parse(cls, text: str | Chain) -> Chain:
@@ -78,6 +80,11 @@ class Chain:
     def knows_time(self) -> bool:
         """Whether a step looks at when images were taken."""
         return not self.needs.isdisjoint(("frames", "training times"))
+
+    @property
+    def learns(self) -> bool:
+        """Whether a step learns from the training split."""
+        return not self.needs.isdisjoint(("training times", "training features"))
 
     @property
     def is_identity(self) -> bool:

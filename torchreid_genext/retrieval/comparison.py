@@ -23,12 +23,12 @@ from torchreid_genext.retrieval.density import id2
 from torchreid_genext.retrieval.metrics import Protocol as Rules
 from torchreid_genext.retrieval.metrics import protocol_named, rank_streamed
 from torchreid_genext.retrieval.report import Report
-from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, unmatched_queries
+from torchreid_genext.retrieval.sets import RetrievalSet, Training, unmatched_queries
 
 if TYPE_CHECKING:
     from torchreid_genext.retrieval.steps import Step
 
-__all__ = ["METRICS", "Comparison", "Measure", "Metric", "distances"]
+__all__ = ["METRICS", "Blended", "Comparison", "Measure", "Metric", "distances"]
 
 METRICS = ("euclidean", "cosine")
 _HOSTS = ("l2", "rerank")  # steps that torchreid has, too: chains of these alone keep its numbers to the bit
@@ -78,6 +78,32 @@ class Metric:
         return products(x.features, y.features, times=-2, plus=squares)
 
 
+@dataclass(frozen=True)
+class Blended:
+    """A distance of features as they are, and of those that the images know from earlier.
+
+    Attributes:
+        measure: of both.
+        weight: share of the earlier features, in 0 .. 1.
+    """
+
+    measure: Measure
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """That of the measure."""
+        return self.measure.name
+
+    @property
+    def bytes_per_pair(self) -> int:
+        """As the measure, beside the first distance."""
+        return self.measure.bytes_per_pair + 4
+
+    def __call__(self, x: RetrievalSet, y: RetrievalSet) -> Tensor:
+        return self.measure(x, y).lerp_(self.measure(x.as_earlier(), y.as_earlier()), self.weight)
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Query and gallery on their way through a chain.
@@ -86,7 +112,7 @@ class Comparison:
         query: what is searched for.
         gallery: what is searched.
         measure: how far two images are apart.
-        train: who was where when, of the training split, for steps that learn from it.
+        train: the training split, for steps that learn from it.
         memory_limit: bytes of working memory; None is the library's default.
         index: how neighbours are searched, see ``neighbours.nearest``.
         reranked: final distances (B, G) of a block of query rows, once a step looked at all images together.
@@ -96,7 +122,7 @@ class Comparison:
     query: RetrievalSet
     gallery: RetrievalSet
     measure: Measure = Metric()
-    train: Sightings | None = None
+    train: Training | None = None
     memory_limit: int | None = None
     index: str = "exact"
     reranked: Callable[[slice | Tensor], Tensor] | None = None
@@ -191,9 +217,15 @@ class Comparison:
         return replace(self, query=query, gallery=gallery)
 
     def with_measure(self, measure: Measure) -> Comparison:
-        """The same with another measure; raises as `with_sets`."""
+        """The same with another measure, also of what is blended; raises as `with_sets`."""
         self.check_open()
-        return replace(self, measure=measure)
+        blended = isinstance(self.measure, Blended)
+        return replace(self, measure=replace(self.measure, measure=measure) if blended else measure)
+
+    def blended(self, weight: float) -> Comparison:
+        """The same, in whose distances the features as they are now keep a share; raises as `with_sets`."""
+        sets = self.query.remembered(), self.gallery.remembered()
+        return replace(self.with_sets(*sets), measure=Blended(self.measure, weight))
 
     def check_open(self) -> None:
         """Raise ValueError if re-ranking has had the last word."""

@@ -52,7 +52,9 @@ def id2(features: Tensor, pids: Tensor, *, memory_limit: int | None = None) -> T
 
 def _centres(features: Tensor, parts: list[Tensor], identity: Tensor, counts: Tensor) -> Tensor:
     """Means (I, D) of the directions of each identity's features, of which the parts name all rows."""
-    sums = torch.zeros(len(counts), features.shape[1], dtype=torch.int64, device=features.device)
+    # Processors add rows of float64 twenty times as fast; not every accelerator has float64.
+    dtype = torch.float64 if features.device.type == "cpu" else torch.int64
+    sums = torch.zeros(len(counts), features.shape[1], dtype=dtype, device=features.device)
     for part in parts:
-        sums.index_add_(0, identity[part], to_fixed(unit(features[part])))
+        sums.index_add_(0, identity[part], to_fixed(unit(features[part]), dtype))
     return from_fixed(sums).div_(counts[:, None])

@@ -23,12 +23,12 @@ from torchreid_genext.retrieval.metrics import (
 )
 from torchreid_genext.retrieval.neighbours import INDEXES
 from torchreid_genext.retrieval.report import Report, bootstrap, bootstrap_difference
-from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
+from torchreid_genext.retrieval.sets import RetrievalSet, Sightings, Training
 from torchreid_genext.retrieval.steps import STEPS, Step
 
 __all__ = [
     "METRICS", "PROTOCOLS", "STEPS", "Chain", "Comparison", "Protocol", "Ranking", "Report", "RetrievalSet",
-    "Sightings", "Step", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances",
+    "Sightings", "Step", "Training", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances",
     "evaluate", "expand_chains", "transform",
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def evaluate(
     protocol: Protocol | str = "market1501",
     max_rank: int = 50,
     memory_limit: int | None = None,
-    train: Sightings | None = None,
+    train: Training | None = None,
     index: str = "exact",
     seed: int | None = None,
 ) -> Report:
@@ -61,7 +61,8 @@ def evaluate(
         max_rank: length of the CMC curve, >= 1; at most the gallery's size.
         memory_limit: bytes of working memory of a step, or of a block of distances; 96 MiB unless told.
             Results come on top, such as the features (N, D) of each set that a step returns.
-        train: who was where when in the training split, for spatio-temporal steps.
+        train: the training split, for steps that learn from it: who was where when, and with features a
+            ``RetrievalSet``.
         index: how steps search neighbours: ``exact``, or through faiss, see ``neighbours.nearest``.
         seed: of the random samples of cuhk03, the same for every chain; None is the protocol's, 0.
 
@@ -86,7 +87,7 @@ def compare(
     *,
     metric: str = "euclidean",
     memory_limit: int | None = None,
-    train: Sightings | None = None,
+    train: Training | None = None,
     index: str = "exact",
 ) -> Comparison:
     """Both sets, and how they are compared, as they are after a chain; arguments as `evaluate`.
@@ -107,13 +108,15 @@ def compare(
 transform = compare  # its earlier name
 
 
-def _known(query: RetrievalSet, gallery: RetrievalSet, train: Sightings | None) -> set[str]:
+def _known(query: RetrievalSet, gallery: RetrievalSet, train: Training | None) -> set[str]:
     """What there is besides features, as steps name it."""
     known = query.has & gallery.has
     known |= {
         f"generated {side}" for side, s in (("query", query), ("gallery", gallery)) if "generated" in s.has
     }
-    return known | ({"training times"} if train is not None else set())
+    known |= {"training features"} if isinstance(train, RetrievalSet) else set()
+    timed = train is not None and train.frames is not None and train.camids is not None
+    return known | ({"training times"} if timed else set())
 
 
 def check_options(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks_within, check_limit
@@ -30,12 +31,16 @@ from torchreid_genext.retrieval._reciprocal import (
     SparseRows,
     expand_locally,
     min_sums,
+    mutual_pairs,
     reciprocal_sets,
 )
 from torchreid_genext.retrieval.neighbours import at_most
-from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space, Survey
+from torchreid_genext.retrieval.spaces import CameraSurvey, FeatureSpace, RowSpace, Space, Survey
 
-__all__ = ["KReciprocal", "check_ranges", "counts_of", "encode", "k_reciprocal", "k_reciprocal_distances"]
+__all__ = [
+    "KReciprocal", "ca_jaccard", "check_ranges", "counts_of", "encode", "k_reciprocal",
+    "k_reciprocal_distances",
+]  # fmt: skip
 
 _SMALLEST = torch.finfo(torch.float32).tiny
 
@@ -112,6 +117,51 @@ def k_reciprocal_distances(
     return KReciprocal.of(space, len(qg), **options).distances(slice(0, len(qg)))
 
 
+def ca_jaccard(
+    query: Tensor,
+    gallery: Tensor,
+    query_camids: ArrayLike,
+    gallery_camids: ArrayLike,
+    *,
+    k1_intra: int = 5,
+    k1_inter: int = 20,
+    k2_intra: int = 2,
+    k2_inter: int = 4,
+    lambda_value: float = 0.3,
+    memory_limit: int | None = None,
+) -> Tensor:
+    """Re-ranked distances of features that know cameras: CA-Jaccard (Chen et al., CVPR 2024).
+
+    An image is described by reciprocal neighbours of its own camera and by those of other cameras, each found
+    in lists of their own, since images of one camera are near each other whoever they show. The authors keep
+    descriptions in float16; here they are float32.
+
+    Args:
+        query: features (Q, D), any scale.
+        gallery: features (G, D).
+        query_camids: camera of each query, integers (Q,).
+        gallery_camids: camera of each gallery image, integers (G,).
+        k1_intra: neighbours of the own camera that may be reciprocal; more than there are means all.
+        k1_inter: neighbours of other cameras that may be.
+        k2_intra: nearest images of the own camera, itself included, whose descriptions are averaged.
+        k2_inter: nearest images of other cameras, likewise.
+        lambda_value: share of the original squared distance in the result, in 0 .. 1.
+        memory_limit: bytes of working memory, see ``k_reciprocal``.
+
+    Returns:
+        Distances (Q, G), float32, in 0 .. 1.
+
+    Raises:
+        ValueError: if a number is out of range, a feature is not finite, or an image has no camera.
+    """
+    space = FeatureSpace.of(query, gallery, memory_limit=memory_limit)
+    cameras = torch.cat([torch.as_tensor(camids).cpu() for camids in (query_camids, gallery_camids)])
+    options = {"k1_intra": k1_intra, "k1_inter": k1_inter, "k2_intra": k2_intra, "k2_inter": k2_inter}
+    options |= {"lambda_value": lambda_value, "memory_limit": memory_limit}
+    reranked = KReciprocal.of_cameras(space, cameras, len(query), **options)
+    return reranked.distances(slice(0, len(query)))
+
+
 @dataclass(frozen=True, eq=False)
 class KReciprocal:
     """Re-ranked distances, in blocks of queries.
@@ -159,6 +209,38 @@ class KReciprocal:
         if k2 > 1:
             vectors = expand_locally(vectors, survey.lists, k2, everyone, memory_limit=memory_limit)
         options = {"lambda_value": lambda_value, "power": power, "memory_limit": memory_limit}
+        return cls.from_vectors(space, survey.greatest, vectors, num_query, **options)
+
+    @classmethod
+    @full_precision()
+    def of_cameras(
+        cls,
+        space: Space,
+        cameras: Tensor,
+        num_query: int,
+        *,
+        k1_intra: int = 5,
+        k1_inter: int = 20,
+        k2_intra: int = 2,
+        k2_inter: int = 4,
+        lambda_value: float = 0.3,
+        memory_limit: int | None = None,
+    ) -> KReciprocal:
+        """Describe all images by cameras, (N,) on the CPU, see ``ca_jaccard``; raises as ``of``."""
+        check_ranges(len(space), num_query, lambda_value, 1, memory_limit)
+        if len(cameras) != len(space):
+            raise ValueError(f"expected the camera of {len(space)} images, got {len(cameras)}")
+        others = len(space) - 1
+        k1_intra, k1_inter, k2_intra, k2_inter = at_most(
+            f"re-ranking of {len(space)} images", k1_intra=(k1_intra, others), k1_inter=(k1_inter, others),
+            k2_intra=(k2_intra, len(space)), k2_inter=(k2_inter, len(space)),
+        )  # fmt: skip
+        survey = space.camera_survey(cameras, max(k1_intra + 1, k2_intra), max(k1_inter + 1, k2_inter))
+        vectors = _encode_cameras(survey, k1_intra, k1_inter, memory_limit)
+        near = torch.cat([survey.intra[1][:, :k2_intra], survey.inter[1][:, :k2_inter]], 1)
+        everyone = slice(0, len(space))
+        vectors = expand_locally(vectors, near, near.shape[1], everyone, memory_limit=memory_limit)
+        options = {"lambda_value": lambda_value, "power": 1, "memory_limit": memory_limit}
         return cls.from_vectors(space, survey.greatest, vectors, num_query, **options)
 
     @classmethod
@@ -237,10 +319,33 @@ def encode(
     unknown = distances.isnan().nonzero()[:, 0]
     if len(unknown):
         distances[unknown] = space.pairs(image[unknown], neighbour[unknown])
-    weights = _normalised(distances, survey.greatest[image], power).neg_().exp_()
-    sums = torch.zeros_like(survey.lists[:, 0]).index_add_(0, image, to_fixed(weights))
-    weights /= from_fixed(sums)[image]
+    weights = _shares(image, _normalised(distances, survey.greatest[image], power), len(space))
     return SparseRows.of(image - rows.start, neighbour, weights, rows.stop - rows.start)
+
+
+def _encode_cameras(
+    survey: CameraSurvey, k1_intra: int, k1_inter: int, memory_limit: int | None
+) -> SparseRows:
+    """Describe all images by their reciprocal neighbours of their own and of other cameras."""
+    pairs = []
+    for (distances, lists), k1 in ((survey.intra, k1_intra), (survey.inter, k1_inter)):
+        lists, distances = lists[:, : k1 + 1].contiguous(), distances[:, : k1 + 1]
+        pairs.append(mutual_pairs(lists, distances, memory_limit=memory_limit))
+    keys, distances = (torch.cat(column) for column in zip(*pairs))
+    keys, order = keys.sort(stable=True)
+    distances, first = distances[order], torch.ones_like(keys, dtype=torch.bool)
+    first[1:] = keys[1:] != keys[:-1]  # a camera of few images has the same one in both lists
+    keys, distances, images = keys[first], distances[first], len(survey.greatest)
+    image, neighbour = keys.div(images, rounding_mode="floor"), keys.remainder(images)
+    weights = _shares(image, _normalised(distances, survey.greatest[image], 1), images)
+    return SparseRows.of(image, neighbour, weights, images)
+
+
+def _shares(image: Tensor, distances: Tensor, images: int) -> Tensor:
+    """Weights ``exp(-distance)`` of the pairs (P,), of sum 1 for each image."""
+    weights = distances.neg().exp_()
+    sums = torch.zeros(images, dtype=torch.int64, device=image.device).index_add_(0, image, to_fixed(weights))
+    return weights.div_(from_fixed(sums)[image])
 
 
 def counts_of(images: int, k1: int, k2: int) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol
 from torchreid_genext.retrieval.neighbours import check_rows, name_rows
 
-__all__ = ["RetrievalSet", "Sightings", "Unmatched", "unmatched_queries"]
+__all__ = ["RetrievalSet", "Sightings", "Training", "Unmatched", "unmatched_queries"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class RetrievalSet:
         paths: image of each row, where pictures are wanted.
 
         blank: whether the features of each image were zeros, (N,) on their device; found by itself.
+        earlier: features (N, E) as they were at a `blend` step, where a chain has come by one.
 
     It may have no rows, as a shard of ``sharded.evaluate``; elsewhere that is refused.
 
@@ -48,6 +49,7 @@ class RetrievalSet:
     generated: Tensor | None = None
     paths: Sequence[str] | None = None
     blank: Tensor = field(init=False, repr=False)
+    earlier: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", check_rows(_tensor(self.features)))
@@ -78,6 +80,16 @@ class RetrievalSet:
         columns = {name: getattr(self, name) for name in _COLUMNS}
         return _unchecked(**columns | {"features": check_rows(features)})
 
+    def remembered(self) -> RetrievalSet:
+        """The same images, which know their features as they are now, whatever becomes of these."""
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return _unchecked(**columns | {"earlier": self.features})
+
+    def as_earlier(self) -> RetrievalSet:
+        """The same images with the features that they know."""
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return _unchecked(**columns | {"features": self.earlier})
+
     @property
     def has(self) -> set[str]:
         """Which of ``cameras``, ``frames`` and ``generated`` it has."""
@@ -95,7 +107,7 @@ class RetrievalSet:
         return _unchecked(**columns | {"generated": None})
 
 
-_COLUMNS = ("features", "pids", "camids", "frames", "generated", "paths", "blank")
+_COLUMNS = ("features", "pids", "camids", "frames", "generated", "paths", "blank", "earlier")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +135,9 @@ class Sightings:
 
     def __len__(self) -> int:
         return len(self.pids)
+
+
+Training = Sightings | RetrievalSet  # what a step may learn from; features are known of the latter
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Distances come from features, or row by row from any other origin; the matrix of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -18,9 +18,12 @@ from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import full_precision, products, scaled, unit
 from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest
 
-__all__ = ["FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
+__all__ = ["CameraSurvey", "FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
 
 _ROUNDING = 1e-6  # of squared lengths, in what is computed as a squared distance
+
+
+Lists = tuple[Tensor, Tensor]  # distances (N, W) to images in ascending order, and who these are
 
 
 class Survey(NamedTuple):
@@ -37,6 +40,29 @@ class Survey(NamedTuple):
     greatest: Tensor
 
 
+class CameraSurvey(NamedTuple):
+    """The same for re-ranking that knows cameras; each list is a pair of distances and images, in order.
+
+    Attributes:
+        intra: the nearest of each image's own camera, the image itself first, (N, I); where a camera has
+            fewer, the nearest of other cameras come behind.
+        inter: the nearest of other cameras (N, J); where these have fewer, those of the own one come behind.
+        greatest: distance of each image, (N,) float32.
+    """
+
+    intra: Lists
+    inter: Lists
+    greatest: Tensor
+
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Lists, Lists]], images: Tensor, greatest: Tensor) -> CameraSurvey:
+        """From the lists of some images after the others."""
+        order = images.argsort()
+        intra, inter = ([torch.cat(each)[order] for each in zip(*lists)] for lists in zip(*parts))
+        return cls(tuple(intra), tuple(inter), greatest)
+
+
 class Space(Protocol):
     """N images, queries first, and how far they are apart."""
 
@@ -47,6 +73,9 @@ class Space(Protocol):
 
     def survey(self, k: int) -> Survey:
         """The k nearest and the greatest distance of each image."""
+
+    def camera_survey(self, cameras: Tensor, intra: int, inter: int) -> CameraSurvey:
+        """The same by camera of each image, (N,) on the CPU: nearest of its own camera, and of the others."""
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         """Distances (P,) of single pairs, in ascending order of `row`."""
@@ -104,9 +133,42 @@ class FeatureSpace:
             near = nearest(features, k=k - 1, memory_limit=self.memory_limit, index=self.index)
             distances, lists = torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
         greatest = greatest_distances(features, memory_limit=self.memory_limit)
-        # Where all images lie in one place, what is left is rounding, of which no share must be taken.
-        nowhere = greatest <= _ROUNDING * self._squares
-        return Survey(distances, lists, greatest.masked_fill_(nowhere, math.inf))
+        return Survey(distances, lists, self._somewhere(greatest))
+
+    def camera_survey(self, cameras: Tensor, intra: int, inter: int) -> CameraSurvey:
+        """As ``Space.camera_survey``."""
+        order = cameras.argsort(stable=True)  # a camera is a slice, and its images keep their order
+        stops = cameras[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
+        order = order.to(self.query.device)
+        features = self._of(slice(0, len(self)))[order]
+        greatest = torch.empty_like(features[:, 0])
+        greatest[order] = greatest_distances(features, memory_limit=self.memory_limit)
+        parts = [
+            _by_camera(*self._around(features, slice(start, stop), order, max(intra, inter)), intra, inter)
+            for start, stop in zip([0, *stops], stops)
+        ]
+        return CameraSurvey.of(parts, order, self._somewhere(greatest))
+
+    def _around(self, features: Tensor, own: slice, order: Tensor, k: int) -> tuple[Lists, Lists]:
+        """The k nearest of the images of a camera within it, themselves first, and outside of it."""
+        images = features[own]
+        near = torch.zeros_like(images[:, :1]), order[own, None]
+        near = _joined(near, self._nearest(images, None, order[own], min(k, len(images)) - 1))
+        before, after = slice(0, own.start), slice(own.stop, len(features))
+        outside = [self._nearest(images, features[part], order[part], k) for part in (before, after)]
+        return near, _nearest_of(*outside, k)
+
+    def _nearest(self, images: Tensor, others: Tensor | None, names: Tensor, k: int) -> Lists:
+        """The k nearest, as far as there are so many, by name."""
+        k = k if others is None else min(k, len(others))
+        if not k:
+            return images[:, :0], names.new_empty(len(images), 0)
+        distances, places = nearest(images, others, k=k, memory_limit=self.memory_limit, index=self.index)
+        return distances, names[places]
+
+    def _somewhere(self, greatest: Tensor) -> Tensor:
+        """Where all images lie in one place, what is left is rounding, of which no share must be taken."""
+        return greatest.masked_fill(greatest <= _ROUNDING * self._squares, math.inf)
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         """As ``Space.pairs``, from the differences of features: near pairs keep their digits."""
@@ -181,11 +243,27 @@ class RowSpace:
         """
         parts = []
         for rows, block in self._blocks(slice(0, self.size)):
-            parts.append(Survey(*_smallest(block, k), block.amax(1)))
-            if not parts[-1].greatest.isfinite().all():
-                bad = rows.start + (~parts[-1].greatest.isfinite()).nonzero()[:, 0]
-                raise ValueError(f"expected finite distances, got NaN or infinity in {name_rows(bad)}")
+            greatest = _finite(block.amax(1), rows.start)
+            parts.append(Survey(*_smallest(block, k), greatest))
         return Survey(*(torch.cat(values) for values in zip(*parts)))
+
+    def camera_survey(self, cameras: Tensor, intra: int, inter: int) -> CameraSurvey:
+        """As ``Space.camera_survey``.
+
+        Raises:
+            ValueError: as `survey`.
+        """
+        images, parts, greatest = [], [], []
+        for camera in cameras.unique():
+            own = (cameras == camera).nonzero()[:, 0]
+            for some in blocks_within(len(own), self.size * (self.bytes_per_pair + 12), self.memory_limit):
+                block = self.rows(own[some])
+                rows, columns = own[some].to(block.device), own.to(block.device)
+                images.append(rows)
+                greatest.append(_finite(block.amax(1), rows))
+                parts.append(_by_camera(*_around(block, rows, columns, max(intra, inter)), intra, inter))
+        images = torch.cat(images)
+        return CameraSurvey.of(parts, images, torch.cat(greatest)[images.argsort()])
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         """As ``Space.pairs``; each row from the first to the last is asked for once."""
@@ -202,6 +280,44 @@ class RowSpace:
     def _blocks(self, rows: slice) -> Iterator[tuple[slice, Tensor]]:
         for part in blocks_within(rows, self.size * (self.bytes_per_pair + 8), self.memory_limit):
             yield part, self.rows(part)
+
+
+def _around(block: Tensor, rows: Tensor, own: Tensor, k: int) -> tuple[Lists, Lists]:
+    """From distances (B, N) of images of a camera: the k nearest within it, themselves first, and outside."""
+    place = torch.arange(len(rows), device=rows.device)
+    to_itself, block[place, rows] = block[place, rows], -1
+    distances, places = _smallest(block[:, own], min(k, len(own)))
+    distances[:, 0] = to_itself
+    near, outside = (distances, own[places]), min(k, block.shape[1] - len(own))
+    if not outside:
+        return near, (distances[:, :0], places[:, :0])
+    return near, _smallest(block.index_fill_(1, own, math.inf), outside)
+
+
+def _by_camera(near: Lists, far: Lists, intra: int, inter: int) -> tuple[Lists, Lists]:
+    """Lists of the own camera and of others, each continued by the other one where it is too short."""
+    lists = (intra, _joined(near, far)), (inter, _joined(far, near))
+    return tuple((distances[:, :k], images[:, :k]) for k, (distances, images) in lists)
+
+
+def _joined(first: Lists, second: Lists) -> Lists:
+    return tuple(torch.cat(pair, 1) for pair in zip(first, second))
+
+
+def _nearest_of(first: Lists, second: Lists, k: int) -> Lists:
+    """The k nearest in two lists; equal distances by index."""
+    distances, images = _joined(first, second)
+    images, order = images.sort(dim=1)
+    distances, nearest_first = distances.gather(1, order).sort(dim=1, stable=True)
+    return distances[:, :k], images.gather(1, nearest_first)[:, :k]
+
+
+def _finite(greatest: Tensor, rows: int | Tensor) -> Tensor:
+    bad = (~greatest.isfinite()).nonzero()[:, 0]
+    if len(bad):
+        images = rows[bad] if isinstance(rows, Tensor) else rows + bad
+        raise ValueError(f"expected finite distances, got NaN or infinity in {name_rows(images)}")
+    return greatest
 
 
 def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ from torch.nn import functional
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval._lags import IN_CACHE, Moments, Sums, Table
-from torchreid_genext.retrieval.sets import RetrievalSet, Sightings
+from torchreid_genext.retrieval.sets import RetrievalSet, Training
 
 __all__ = ["FORMS", "SignedLags", "SpatioTemporalModel", "TimedMeasure", "joint_similarity", "smooth"]
 
@@ -259,10 +259,10 @@ class SignedLags(Sums):
 
 
 # Fitting takes as long as a short chain, and a chain may ask for the same model several times.
-_FITTED: WeakKeyDictionary[Sightings, dict[tuple, Sums]] = WeakKeyDictionary()
+_FITTED: WeakKeyDictionary[Training, dict[tuple, Sums]] = WeakKeyDictionary()
 
 
-def _model_of(kind: type[_Model], train: Sightings, **settings: Any) -> _Model:
+def _model_of(kind: type[_Model], train: Training, **settings: Any) -> _Model:
     """The model of these sightings, fitted once as long as they live."""
     models = _FITTED.setdefault(train, {})
     key = (kind, *settings.items())
@@ -305,7 +305,7 @@ class TimedMeasure:
     @classmethod
     def fit(
         cls,
-        train: Sightings | None,
+        train: Training | None,
         *,
         form: str = "ratio",
         sigma: float | None = None,

@@ -55,10 +55,14 @@ class Average:
         """Give the modules the averaged weights for a while."""
         own = [tensor.clone() for tensor in self._followed]
         try:
-            self._give(self._averaged)
+            self.give()
             yield
         finally:
             self._give(own)
+
+    def give(self) -> None:
+        """Put the averaged weights into the modules, in place of their own."""
+        self._give(self._averaged)
 
     @torch.no_grad()
     def _give(self, tensors: list[Tensor]) -> None:

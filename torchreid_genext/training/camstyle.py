@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from torchreid_genext import visualization
 from torchreid_genext.generators.camstyle import ImagePool, least_squares
+from torchreid_genext.processes import own_rows
 from torchreid_genext.training.identity import Augment, to_float
 from torchreid_genext.training.task import Phase
 
@@ -72,11 +73,14 @@ class EnlargedCrop:
         large = [round(self.scale * side) for side in size]
         wide = F.interpolate(images, large, mode="bicubic", align_corners=False).clamp(0, 1)
         windows = wide.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (B, 3, places, places, H, W)
-        mirrored, down, right = torch.rand(3, len(images), generator=random, device=random.device).to(
-            images.device
-        )
+
+        def draw(count: int) -> Tensor:
+            return torch.rand(3, count, generator=random, device=random.device)
+
+        mirrored, down, right = own_rows(draw, len(images), random, dim=1).to(images.device)
         places = [(draws * count).long() for draws, count in zip((down, right), windows.shape[2:4])]
-        cut = windows[torch.arange(len(images), device=images.device), :, *places]
+        everyone = torch.arange(len(images), device=images.device)
+        cut = windows[(everyone, slice(None), *places)]
         return torch.where((mirrored < 0.5)[:, None, None, None], cut.flip(-1), cut)
 
 
@@ -141,8 +145,12 @@ class CameraStyleTask:
         """A camera for each image, any but its own."""
         known = self.known.to(source.device)
         own = torch.searchsorted(known, source)
-        steps = torch.randint(1, len(known), source.shape, generator=random, device=random.device)
-        return known[(own + steps.to(source.device)) % len(known)]
+
+        def draw(count: int) -> Tensor:
+            return torch.randint(1, len(known), (count,), generator=random, device=random.device)
+
+        steps = own_rows(draw, len(source), random).to(source.device)
+        return known[(own + steps) % len(known)]
 
     def _of_generator(
         self, images: Tensor, source: Tensor, target: Tensor

@@ -215,7 +215,85 @@ def test_timeouts_that_never_end_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_claim_is_named(tmp_path: Path) -> None:
-    for content in ("", "[]", '{"token": "a"}'):
+    for content in ("no claim", "[]", '{"token": "a"}'):
         (tmp_path / "a").write_text(content)
         with pytest.raises(ValueError, match="expected a claim, got other content in .*a"):
             Claims(tmp_path).take("a")
+
+
+LINKLESS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+
+
+@pytest.fixture(params=LINKLESS, ids=lambda number: errno.errorcode[number])
+def linkless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without hard links."""
+
+    def link(*paths: Path) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("linkless")
+def test_claims_need_no_hard_links(tmp_path: Path) -> None:
+    with Claims(tmp_path) as first, Claims(tmp_path) as second:
+        assert first.take("a") and second.take("b") and not second.take("a")
+        first.release("a")
+        assert second.take("a")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.usefixtures("linkless")
+def test_without_hard_links_one_of_all_succeeds_to_claim_and_to_take_over(tmp_path: Path) -> None:
+    everyone = [Claims(tmp_path, timeout=60) for _ in range(8)]
+    for piece in range(10):
+        take = lambda number, piece=piece: everyone[number].take(f"work{piece}")  # noqa: E731
+        assert len(at_once(8, take)) == 1
+        age(tmp_path, 61)
+        assert len(at_once(8, take)) == 1
+        assert at_once(8, take) == []
+
+
+@pytest.mark.usefixtures("linkless")
+def test_a_claim_that_was_never_written_is_held_until_its_time_is_over(tmp_path: Path) -> None:
+    """Its process was killed between the two steps."""
+    (tmp_path / "a").touch()
+    first, second = Claims(tmp_path, timeout=60), Claims(tmp_path, timeout=60)
+    assert not first.take("a")
+    age(tmp_path, 61)
+    assert first.take("a") and not second.take("a")
+    first.release("a")
+    assert files(tmp_path) == [] and second.take("a")
+
+
+@pytest.mark.usefixtures("linkless")
+def test_without_hard_links_a_full_disk_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = Claims(tmp_path)
+    read = Path.read_bytes
+
+    def full(path: Path) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "read_bytes", full)
+        claims.take("a")
+    assert Path.read_bytes is read and files(tmp_path) == [] and claims.take("a")
+
+
+def test_other_errors_of_links_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*paths: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(OSError, match="Input/output error"):
+        Claims(tmp_path).take("a")
+
+
+def test_claims_are_renewed_well_before_others_may_take_them_over(tmp_path: Path) -> None:
+    with Claims(tmp_path, timeout=6) as holder:
+        holder.take("a")
+        age(tmp_path, 3600)
+        time.sleep(4)
+        assert time.time() - (tmp_path / "a").stat().st_mtime < 60

@@ -9,7 +9,7 @@ from yacs.config import CfgNode
 
 from torchreid_genext import config
 from torchreid_genext.recipes.training import gan, identity, ipg
-from torchreid_genext.recipes.training.schedules import OFFICIAL, OWN, Schedule, image_size, schedule
+from torchreid_genext.recipes.training.schedules import OFFICIAL, OWN, Schedule, configured_size, schedule
 
 
 def said(**training: object) -> CfgNode:
@@ -41,11 +41,11 @@ def test_a_key_holds_for_all_stages_and_a_text_for_one(stage: str) -> None:
 
 
 def test_image_sizes_are_two_numbers_of_pixels() -> None:
-    assert image_size(said(image_size=[64, 32]), (128, 64)) == (64, 32)
-    assert image_size(said(), (128, 64)) == image_size(said(), (128, 64), "sampling") == (128, 64)
+    assert configured_size(said(image_size=[64, 32]), (128, 64)) == (64, 32)
+    assert configured_size(said(), (128, 64)) == configured_size(said(), (128, 64), "sampling") == (128, 64)
     for wrong in ([64], [64, 0], [64.0, 32.0], [64, 32, 3]):
         with pytest.raises(ValueError, match=r"genext.training.image_size as \[height, width\] in pixels, got"):
-            image_size(said(image_size=wrong), (128, 64))
+            configured_size(said(image_size=wrong), (128, 64))
 
 
 def test_zero_is_a_value_where_it_means_something() -> None:

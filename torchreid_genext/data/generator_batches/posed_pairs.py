@@ -9,13 +9,11 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
 from torchreid_genext.data.generator_batches.orders import (
@@ -27,7 +25,9 @@ from torchreid_genext.data.generator_batches.orders import (
     share,
 )
 from torchreid_genext.data.images.in_memory import ImageTensor
+from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses import JOINTS
+from torchreid_genext.data.poses.names import image_name
 from torchreid_genext.data.poses.skeletons import scaled
 
 __all__ = ["PosePairs", "PosedImages", "mirrored", "pose_pairs", "with_partners", "with_poses"]
@@ -118,7 +118,7 @@ def with_poses(
         raise ValueError(f"unknown joint {unknown[0]!r}; choose from {', '.join(JOINTS)}")
     keypoints = torch.full((len(images), len(JOINTS), 2), -1.0)
     for row, path in enumerate(images.paths):
-        if (pose := poses.get(Path(path).name)) is not None:
+        if (pose := poses.get(image_name(path))) is not None:
             keypoints[row] = _within(path, pose, images.images.shape[2:])
     shown = (keypoints >= 0).all(dim=-1)
     faults = {row: reason for row, seen in enumerate(shown) if (reason := _fault(seen, required))}
@@ -235,8 +235,7 @@ def _flipped(pairs: PosePairs, chosen: Tensor, swap: bool) -> PosePairs:
 
 def _within(path: str, pose: ArrayLike, size: Sequence[int]) -> Tensor:
     """Joints (18, 2) of a file in pixels of an image of another size, -1 where missing."""
-    with Image.open(path) as image:
-        width, height = image.size
+    height, width = image_size(path)
     points = np.asarray(pose, float)
     if points.shape != (len(JOINTS), 2):
         raise ValueError(f"expected a pose of shape ({len(JOINTS)}, 2) of {path}, got {points.shape}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from torchreid_genext import compat
+from torchreid_genext.data.poses.names import image_name
 from torchreid_genext.data.poses.reading import read_poses
 
 __all__ = ["read_dataset_poses"]
@@ -45,7 +46,7 @@ def read_dataset_poses(name: str, root: str | Path, files: Sequence[str]) -> dic
 
 def _names(name: str, root: str | Path) -> list[str]:
     dataset = compat.init_image_dataset(name, root=str(root), verbose=False)
-    return [Path(record[0]).name for split in _SPLITS for record in getattr(dataset, split)]
+    return [image_name(record[0]) for split in _SPLITS for record in getattr(dataset, split)]
 
 
 def _by_image(found: Mapping[str, np.ndarray], names: list[str], where: str) -> dict[str, np.ndarray]:

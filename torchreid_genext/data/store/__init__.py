@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
-from torchreid_genext.data.store.image_store import SPLITS, Entry, ImageStore, is_store, pose_order
+from torchreid_genext.data.store.image_store import (
+    SPLITS,
+    Answers,
+    Entry,
+    ImageStore,
+    check_writable,
+    has_end,
+    is_store,
+    pose_order,
+)
 
-__all__ = ["SPLITS", "Entry", "ImageStore", "is_store", "pose_order"]
+__all__ = [
+    "SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "has_end", "is_store", "pose_order"
+]  # fmt: skip

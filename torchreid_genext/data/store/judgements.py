@@ -10,8 +10,9 @@ from typing import Any
 
 from torchreid_genext import checkpoints
 
-__all__ = ["Mark", "mark_file", "read_mark", "write_mark"]
+__all__ = ["DAMAGED", "Mark", "mark_file", "read_mark", "write_mark"]
 
+DAMAGED = "unreadable"  # the reason of a picture that is to be made again as it was
 _log = logging.getLogger(__name__)
 
 

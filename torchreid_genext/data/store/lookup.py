@@ -25,16 +25,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from torchreid_genext.data.images.reading import is_image
 from torchreid_genext.data.store.image_store import ImageStore, is_store
 
 __all__ = [
     "FOLDERS", "Coverage", "GeneratedImages", "check_generated", "collect_features", "find_generated",
+    "numbered_folders",
 ]  # fmt: skip
 
 FOLDERS = {"query": "query_gen", "gallery": "bounding_box_test_gen"}
 
 _POSE = re.compile(r"pose(\d+)")
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LAYOUT = (
     "expected generated images as <root>/{query_gen,bounding_box_test_gen}/pose1/<name of the real image>"
 )
@@ -155,10 +156,17 @@ def _pose_folders(root: str | Path, split: str) -> list[Path]:
     for place in (folder.parent, folder):
         if not place.is_dir():
             raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
-    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _POSE.fullmatch(path.name))}
+    numbered = numbered_folders(folder)
     if not numbered:
         raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")
-    return [numbered[number] for number in sorted(numbered)]
+    return [*numbered.values()]
+
+
+def numbered_folders(folder: str | Path) -> dict[int, Path]:
+    """The folders ``pose1``, ``pose2``, ... in a folder, by number, in order; none if there is no such."""
+    found = ((_POSE.fullmatch(path.name), path) for path in Path(folder).glob("pose*"))
+    numbered = {int(match[1]): path for match, path in found if match}
+    return {number: numbered[number] for number in sorted(numbered)}
 
 
 def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
@@ -172,7 +180,7 @@ def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
 
 def _listing(folder: Path) -> dict[str, str]:
     """Files by name and by name without extension; of several extensions the first in the alphabet counts."""
-    names = sorted((n for n in os.listdir(folder) if n.lower().endswith(_EXTENSIONS)), reverse=True)
+    names = sorted((n for n in os.listdir(folder) if is_image(n)), reverse=True)
     files = {name: str(folder / name) for name in names}
     return {os.path.splitext(name)[0]: file for name, file in files.items()} | files
 

@@ -3,8 +3,9 @@
     <folder>/<name>            a claim: its holder's token, machine and process; it is as old as its heartbeat
     <folder>/<name>.<token>    the claim of whoever took over from the holder of that token
 
-A claim appears complete and in one step, as a hard link, so of all who try at once one succeeds. While it is
-held its time is renewed. Once that has stopped for the time-out, or the holder's process is known to be gone,
+A claim appears complete and in one step, as a hard link, so of all who try at once one succeeds. Where the file
+system has no hard links, as exFAT and mounted drives, it is made empty, which one can, and then written; one
+that is not written yet is held by someone unknown. While a claim is held its time is renewed. Once that has stopped for the time-out, or the holder's process is known to be gone,
 it may be taken over, and since that, too, is a link of one name, by one. Tokens are never used twice.
 
 Ages are differences of what the file system tells, so clocks of machines need not agree. A holder who was
@@ -15,6 +16,7 @@ should do no harm if done twice.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -32,6 +34,8 @@ __all__ = ["TIMEOUT", "Claims"]
 
 TIMEOUT = 180.0  # seconds; shared file systems may show times that are a minute old
 _BEATS = 6  # in a time-out
+# What file systems without hard links, and those who mount them, answer to the wish for one.
+_LINKLESS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _log = logging.getLogger(__name__)
 
 
@@ -42,11 +46,14 @@ class _Holder:
     process: int
 
 
+_UNWRITTEN = _Holder("unwritten", "", 0)
+
+
 class Claims:
     """Claims of this process in a folder; all are released on leaving the context.
 
     Args:
-        folder: is made if need be; its file system must have hard links.
+        folder: is made if need be.
         timeout: seconds after which a claim without heartbeat may be taken over; the same for all workers.
 
     Raises:
@@ -169,7 +176,8 @@ def _read(path: Path) -> _Holder | None:
         ValueError: if it is no claim.
     """
     try:
-        return _Holder(**json.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return _Holder(**json.loads(text)) if text else _UNWRITTEN
     except FileNotFoundError:
         return None
     except (TypeError, ValueError) as error:
@@ -177,10 +185,30 @@ def _read(path: Path) -> _Holder | None:
 
 
 def _is_linked(ticket: Path, path: Path) -> bool:
+    """Whether a ticket has become a claim; false if there is one already."""
     try:
         os.link(ticket, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in _LINKLESS:
+            raise
+        return _is_written(ticket, path)
+    return True
+
+
+def _is_written(ticket: Path, path: Path) -> bool:
+    """As `_is_linked`, in two steps; a reader finds the claim empty or whole, since it is one small write."""
+    try:
+        file = open(path, "xb", buffering=0)
+    except FileExistsError:
+        return False
+    try:
+        with file:
+            file.write(ticket.read_bytes())
+    except OSError:
+        path.unlink(missing_ok=True)  # of a full disk
+        raise
     return True
 
 

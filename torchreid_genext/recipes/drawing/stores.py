@@ -17,7 +17,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import compat
-from torchreid_genext.data.images.reading import open_image
+from torchreid_genext.data.images.reading import image_size, open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
 from torchreid_genext.data.poses.datasets import read_dataset_poses
@@ -28,8 +28,11 @@ from torchreid_genext.data.store.camstyle_folder import style_pose
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generation.processes import fill_by_processes, processes_for
+from torchreid_genext.generation.survey import Survey, survey
+from torchreid_genext.generation.work import shard_of, units_of
 from torchreid_genext.generators.ipg import IPGPipeline, IPGSampler, Sampling, load_any
 from torchreid_genext.precision import resolve
+from torchreid_genext.recipes.drawing.remembering import recall, remember
 from torchreid_genext.recipes.drawing.samplers import (
     CameraSampler,
     PoseSampler,
@@ -37,7 +40,7 @@ from torchreid_genext.recipes.drawing.samplers import (
     load_generator,
     pose_sampler,
 )
-from torchreid_genext.recipes.training.schedules import image_size
+from torchreid_genext.recipes.training.schedules import configured_size
 
 __all__ = [
     "Drawing",
@@ -46,13 +49,13 @@ __all__ = [
     "fastest_device",
     "joints",
     "load_pipeline",
-    "missing",
     "sampling",
 ]
 
 _STEPS = 20  # of IPG's scheduler, where the configuration does not say
 _CHOSEN = 8  # poses of a data set
-_ANY_SIZE = _OFFICIAL_SIZE = (128, 64)
+_WORTH_A_PLAN = 8  # batches; of fewer a plan would make a good part
+_OFFICIAL_SIZE = (128, 64)
 _log = logging.getLogger(__name__)
 
 
@@ -94,7 +97,7 @@ def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
     """
     node = cfg.genext.sampling
     height = pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
-    size = image_size(cfg, (height, height // 2), "sampling")
+    size = configured_size(cfg, (height, height // 2), "sampling")
     return Sampling(
         *size, node.scheduler, node.steps or _STEPS, node.guidance, tuple(node.interval),
         precision=resolve(node.precision, pipe.device), compile=node.compile,
@@ -151,8 +154,7 @@ def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]
 def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """Joints in an image of a data set, for an image of another size."""
     (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
-    with Image.open(path) as image:
-        return scaled(pose, image.size[::-1], size)
+    return scaled(pose, image_size(path), size)
 
 
 def draw_poses(
@@ -212,6 +214,7 @@ class Drawing:
 
     Attributes:
         poses: their names.
+        style: how IPG's skeletons look, as entries tell it.
     """
 
     def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
@@ -223,20 +226,30 @@ class Drawing:
         else:
             self._sampler, poses, style = _adversarial(cfg, dataset)
         self.poses = [*poses]
-        self._hashes = {name: content_hash(pose)[:16] + style for name, pose in poses.items()}
+        self.style, self._hashes = style, _hashes(poses, style)
+        self._kept: dict[Work, Image.Image] = {}  # what a plan made
 
     def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
         """The pictures that are wanted."""
-        references, poses, seeds = zip(*((work.reference, work.pose, work.seed) for work in batch))
-        return self._sampler(references, poses, seeds)
+        made = {work: self._kept.pop(work) for work in batch if work in self._kept}
+        if rest := [work for work in batch if work not in made]:
+            references, poses, seeds = zip(*((work.reference, work.pose, work.seed) for work in rest))
+            made |= zip(rest, self._sampler(references, poses, seeds))
+        return [made[work] for work in batch]
+
+    def _keep(self, batch: Sequence[Work]) -> list[Image.Image]:
+        pictures = self(batch)
+        self._kept |= zip(batch, pictures)
+        return pictures
 
     @functools.cached_property
-    def _how(self) -> dict[str, Any]:
+    def how(self) -> dict[str, Any]:
+        """What beside pose, seed and reference decides on a picture."""
         return self._sampler.provenance()
 
     def provenance(self, work: Work) -> dict[str, Any]:
         """How a picture is made, beside its seed and reference."""
-        return self._how | {"pose": self._hashes[work.pose]}
+        return self.how | {"pose": self._hashes[work.pose]}
 
     def works(self, split: str, references: Sequence[str]) -> list[Work]:
         """Every reference in every pose, or in the style of every camera but its own."""
@@ -245,58 +258,73 @@ class Drawing:
             return [work for work in found if self._sampler.changes(work.reference, work.pose)]
         return found
 
-    def fill(self, store: ImageStore, wanted: Sequence[Work], **options: Any) -> Filled:
-        """Make what a store lacks, on a CPU by as many processes as torch has threads.
-
-        Options are those of `generation.fill`.
+    def survey(
+        self, store: ImageStore | None, wanted: Sequence[Work], shard: tuple[int, int] | None = None
+    ) -> Survey:
+        """What a store lacks of what is wanted, or of a shard (index, count) of that.
 
         Raises:
-            ValueError: if the store has pictures of these splits that were made otherwise, or as `fill`.
+            ValueError, OSError: as `generation.survey.survey`.
         """
-        self._check_alike(store, {work.split for work in wanted})
+        part = [work for unit in shard_of(units_of(wanted), shard) for work in unit]
+        return survey(store, part, self.provenance, self.how)
+
+    def fill(
+        self, store: ImageStore, wanted: Sequence[Work], *, shard: tuple[int, int] | None = None,
+        found: Survey | None = None, **options: Any,
+    ) -> Filled:  # fmt: skip
+        """Make what a store lacks, on a CPU by as many processes as torch has threads.
+
+        Args:
+            store: is filled.
+            wanted: all works.
+            shard: (index, count) of this process, as in `generation.fill`.
+            found: what `survey` found, if that is known.
+            options: of `generation.fill`.
+
+        Raises:
+            ValueError, OSError: as `generation.fill`.
+        """
+        found = self.survey(store, wanted, shard) if found is None else found
         options |= {"provenance": self.provenance, "batch_size": self.cfg.batch_size}
-        processes = self._processes(len(missing(store, wanted)))
+        options["shard"] = (0, 1) if shard else None  # what is left of a shard is all of this process
+        processes = self._processes(len(found.missing))
         if processes == 1:
-            return fill(store, wanted, self, **options)
-        return fill_by_processes(processes, store, wanted, self, **options)
+            filled = fill(store, found.missing, self, **options)
+        else:
+            filled = fill_by_processes(processes, store, found.missing, self, **options)
+        return Filled(filled.made, filled.present + found.present, found.failed | filled.failed)
 
     def _processes(self, count: int) -> int:
         if self.cfg.compile:  # each would compile anew
             return 1
         return processes_for(count, self.cfg.batch_size, fastest_device())
 
-    def _check_alike(self, store: ImageStore, splits: set[str]) -> None:
-        """Two pictures of one person in one pose would leave it open which is meant."""
-        for split in sorted(splits):
-            entry = next(store.entries(split, dropped=True), None)
-            for what, ours in self._how.items() if entry else ():
-                if (found := entry.provenance.get(what)) != ours:
-                    rule = f"expected a store whose {split} pictures have {what} {ours}"
-                    raise ValueError(f"{rule}, got {found} in {store.root}; choose another folder")
+    def is_worth_a_plan(self, found: Survey) -> bool:
+        """Whether there is so much to make that telling its cost first costs little."""
+        return len(found.missing) > _WORTH_A_PLAN * self.cfg.batch_size
 
-    def plan(self, store: ImageStore | None, wanted: Sequence[Work]) -> Plan:
-        """What filling a store will cost.
+    def plan(self, found: Survey, *, keep: bool = False) -> Plan:
+        """What making all that is missing will cost.
+
+        Args:
+            found: what `survey` found.
+            keep: what is made for the plan is kept in memory, so that `fill` does not make it again.
 
         Raises:
             ValueError: if nothing is missing.
         """
-        lacking = missing(store, wanted)
-        options = {"batch_size": self.cfg.batch_size, "processes": self._processes(len(lacking))}
-        return plan(lacking, len(wanted) - len(lacking), self, **options)
+        options = {"batch_size": self.cfg.batch_size, "processes": self._processes(len(found.missing))}
+        return plan(found.missing, found.present, self._keep if keep else self, **options)
 
 
-def missing(store: ImageStore | None, wanted: Sequence[Work]) -> list[Work]:
-    """Works that are not in a store, however they were made; all if there is none."""
-    splits = {work.split for work in wanted}
-    there = {} if store is None else {split: store.files(split, dropped=True) for split in splits}
-    return [
-        work for work in wanted
-        if Path(work.reference).name not in there.get(work.split, {}).get(work.pose, {})
-    ]  # fmt: skip
+def _hashes(poses: Mapping[str, Any], style: str) -> dict[str, str]:
+    """What provenance says of poses, by name."""
+    return {name: content_hash(pose)[:16] + style for name, pose in poses.items()}
 
 
 def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str = "") -> Filled:
-    """Draw what the store at ``genext.ipg.root`` lacks; for one that lacks nothing no network is loaded.
+    """Draw what the store at ``genext.ipg.root`` lacks; no network of IPG is loaded again to see that nothing is.
 
     Args:
         cfg: the whole configuration.
@@ -310,12 +338,30 @@ def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str
     if not cfg.genext.ipg.root:
         raise ValueError("expected genext.ipg.root, the store that is to be filled, got none")
     store = ImageStore.create(cfg.genext.ipg.root)
-    poses = [*joints(cfg, dataset, _ANY_SIZE)]  # for their names
-    seed = cfg.genext.sampling.seed
-    wanted = [work for split, paths in references.items() for work in works(split, paths, poses, seed=seed)]
-    if not missing(store, wanted):
-        return Filled(made=0, present=len(wanted), failed={})
-    _log.info("drawing into %s what it lacks of %d pictures", store.root, len(wanted))
-    filled = Drawing(cfg, dataset).fill(store, wanted)
+    found = _recalled(cfg, store, references, dataset)
+    if found is None or found.missing:
+        drawing = Drawing(cfg, dataset)
+        wanted = [work for split, paths in references.items() for work in drawing.works(split, paths)]
+        found = drawing.survey(store, wanted)
+        remember(cfg, store.root, fastest_device(), {"how": drawing.how, "style": drawing.style})
+    if not found.missing:
+        return Filled(made=0, present=found.present, failed=found.failed)
+    _log.info("drawing into %s what it lacks: %d pictures", store.root, len(found.missing))
+    filled = drawing.fill(store, wanted, found=found)
     _log.info("%s: %s", store.root, filled)
     return filled
+
+
+def _recalled(
+    cfg: CfgNode, store: ImageStore, references: Mapping[str, Sequence[str]], dataset: str
+) -> Survey | None:
+    """What the store lacks, if it is known how the pipeline draws; else None."""
+    if (known := recall(cfg, store.root, fastest_device())) is None:
+        return None
+    node, how = cfg.genext.sampling, known["how"]
+    poses = joints(cfg, dataset, (how["sampling"]["height"], how["sampling"]["width"]))
+    hashes = _hashes(poses, known["style"])
+    asked = [
+        work for split, paths in references.items() for work in works(split, paths, [*poses], seed=node.seed)
+    ]
+    return survey(store, asked, lambda work: how | {"pose": hashes[work.pose]}, how)

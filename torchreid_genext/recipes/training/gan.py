@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from torchreid_genext.generators.camstyle import (
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
 from torchreid_genext.training.deformable import DeformableTask
 from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
@@ -96,7 +97,7 @@ class _Training:
 
     def __init__(self, cfg: CfgNode, name: str) -> None:
         self.cfg, self.name, self.node = cfg, name, cfg.genext[name]
-        self.size = image_size(cfg, _SIZE)
+        self.size = configured_size(cfg, _SIZE)
         self.schedules = [schedule(cfg, stage) for stage in self.stages or (name,)]
         self.folder = Path(os.path.expanduser(cfg.data.save_dir), name)
         self.file = self.folder / f"{name}.safetensors"
@@ -112,11 +113,15 @@ class _Training:
             cache_dir=Path(self.cfg.data.save_dir, "images"),
         )  # fmt: skip
 
-    def fit(self, task: Any, source: Any, how: Schedule, folder: Path, *, other: Sequence[str] = ()) -> None:
-        """Train; `other` keys do not touch it."""
+    def fit(
+        self, task: Any, source: Any, how: Schedule, folder: Path, *, other: Sequence[str] = (),
+        result: Saved | None = None,
+    ) -> None:  # fmt: skip
+        """Train, and write the result, if it is whole by then; `other` keys do not touch it."""
         keys = {name: value for name, value in self.node.items() if name not in ("weights", *other)}
         keys |= {"image_size": self.size, "partners": self.cfg.genext.training.partners, "flip": how.flip}
-        run(self.cfg, task, source, how, folder, {"images": len(self.images), "keys": keys})
+        finish = partial(self.save, result) if result else lambda: None
+        run(self.cfg, task, source, how, folder, {"images": len(self.images), "keys": keys}, finish)
 
     def save(self, generator: Saved) -> Path:
         return generator.eval().save(self.file)
@@ -175,8 +180,9 @@ class _PG2(_OfPoses):
         arrangement = "official" if node.official else "pairwise"
         judge = pg2.Discriminator(self.size, arrangement=arrangement, width=node.discriminator_channels)
         optimizers = [_adam(each, second) for each in (generator.stage2, judge)]
-        self._stage("stage2", StageTwoTask(generator, judge, *optimizers, examples=self.examples), second)
-        return self.save(generator)
+        refined = StageTwoTask(generator, judge, *optimizers, examples=self.examples)
+        self._stage("stage2", refined, second, result=generator)
+        return self.file
 
     def _stage(self, name: str, task: Any, how: Schedule, **options: Any) -> None:
         self.fit(task, self.pairs(how), how, self.folder / name, **options)
@@ -188,15 +194,16 @@ class _Deformable(_OfPoses):
     def train(self) -> Path:
         node, (how,) = self.node, self.schedules
         generator = deformable.DeformableGAN(
-            self.size, encoder=node.widths, decoder=node.widths[:0:-1], skips=node.skips
-        )
+            self.size, encoder=node.widths, decoder=node.widths[:0:-1], skips=node.skips,
+            dropout=node.dropout,
+        )  # fmt: skip
         judge = deformable.Discriminator(self.size, widths=node.discriminator_channels)
         task = DeformableTask(
             generator, judge, _adam(generator, how), _adam(judge, how),
             features=self._features(), examples=self.examples,
         )  # fmt: skip
-        self.fit(task, self.pairs(how), how, self.folder)
-        return self.save(generator)
+        self.fit(task, self.pairs(how), how, self.folder, result=generator)
+        return self.file
 
     def _features(self) -> nn.Module | None:
         return deformable.VGG19Features.load(self.node.vgg19) if self.node.vgg19 else None
@@ -221,8 +228,8 @@ class _CamStyle(_Training):
             pool=max(_POOL, images * len(style.cameras)),
             examples=first_shown(("query", "train"), self._shown),
         )  # fmt: skip
-        self.fit(task, batches(self.images, order), how, self.folder)
-        return self.save(style)
+        self.fit(task, batches(self.images, order), how, self.folder, result=style)
+        return self.file
 
     def _images(self, how: Schedule, cameras: int) -> int:
         """Of each camera in a batch."""

@@ -28,7 +28,7 @@ from torchreid_genext.generators._saving import Saved
 from torchreid_genext.generators.identity import IdentityGenerator, appearance_codes
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
 from torchreid_genext.training import Task
 from torchreid_genext.training.identity import (
     CrossTask,
@@ -191,7 +191,7 @@ class _Recipe:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return image_size(self.cfg, _SIZE)
+        return configured_size(self.cfg, _SIZE)
 
     def new_generator(self, identities: int = 0) -> IdentityGenerator:
         """Untrained, with the statistics of the images and a row for each label, unless told their number."""
@@ -288,10 +288,12 @@ class _Recipe:
             "manner": asdict(self.manner),
             "networks": {name: network.config for name, network in networks.items()},
         }  # fmt: skip
-        run(self.cfg, task, drawn, how, folder, described)
+        run(self.cfg, task, drawn, how, folder, described, partial(self.save, folder, networks))
+        return folder
+
+    def save(self, folder: Path, networks: dict[str, Saved]) -> None:
         for name, network in networks.items():
             network.save(folder / f"{name}.safetensors")
-        return folder
 
 
 def _rows(codes: Tensor, batch_size: int, seed: int) -> Callable[[int, int, int], Iterator[Tensor]]:

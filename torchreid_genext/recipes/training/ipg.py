@@ -37,13 +37,14 @@ from torchreid_genext.generators.ipg import (
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.recipes.training.schedules import Schedule, image_size, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
 
 __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
+_PIPELINE = "pipeline"  # folder of the result
 _TYPICAL = 2000  # images of which principal components are taken
 _SIZE = (128, 64)
 _HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
@@ -103,7 +104,7 @@ def _encoder(text: str) -> tuple[TorchreidEncoder, int]:
 
 
 def _size(cfg: CfgNode) -> tuple[int, int]:
-    return image_size(cfg, _SIZE)
+    return configured_size(cfg, _SIZE)
 
 
 def _unet(cfg: CfgNode, channels: int) -> dict[str, Any]:
@@ -151,10 +152,15 @@ def _train(cfg: CfgNode) -> Path:
         _fit(pipe.vae, images, cfg.genext.training.seed)
     changes = _changes(cfg, pipe)
     task = _task(cfg, how, pipe, changes, images, skeletons)
-    run(cfg, task, _pairs(cfg, how, images), how, folder, _description(cfg, how, images))
+    finish = functools.partial(_write, pipe, task, changes, folder)
+    run(cfg, task, _pairs(cfg, how, images), how, folder, _description(cfg, how, images), finish)
+    return folder / _PIPELINE
+
+
+def _write(pipe: IPGPipeline, task: IPGTask, changes: dict[str, LowRank], folder: Path) -> None:
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
-    return _save(pipe, folder / "pipeline")
+    _save(pipe, folder / _PIPELINE)
 
 
 def _fit(autoencoder: PrincipalAutoencoder, images: ImageTensor, seed: int) -> None:
@@ -195,6 +201,7 @@ def _task(
         changes=changes,
         images=_to_encode(node, how, images),
         gradient_checkpointing=node.gradient_checkpointing,
+        unconditional=node.unconditional,
         snr_gamma=node.snr_gamma,
         noise_bias=node.noise_bias,
         channel_weights=_channel_weights(pipe.vae),
@@ -270,7 +277,7 @@ def _description(cfg: CfgNode, how: Schedule, images: ImageTensor) -> dict[str, 
     return {"images": len(images), "keys": keys}
 
 
-def _save(pipe: IPGPipeline, folder: Path) -> Path:
+def _save(pipe: IPGPipeline, folder: Path) -> None:
     """Write the pipeline whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -280,4 +287,3 @@ def _save(pipe: IPGPipeline, folder: Path) -> Path:
     pipe.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return folder

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
-from torchreid_genext.training import Batches, Options, Task, fit, trained_weights
+from torchreid_genext.training import Batches, Options, Task, fit
 
-__all__ = ["OFFICIAL", "OWN", "Schedule", "image_size", "run", "schedule"]
+__all__ = ["OFFICIAL", "OWN", "Schedule", "configured_size", "run", "schedule"]
 
 _STAGE = re.compile(r"(\w+)\(([^()]*)\)")
 _EXAMPLE = "prior(lr=1e-4,steps=3000)"
@@ -107,7 +107,7 @@ def schedule(cfg: CfgNode, stage: str, *, official: bool = False) -> Schedule:
     return own
 
 
-def image_size(cfg: CfgNode, own: tuple[int, int], node: str = "training") -> tuple[int, int]:
+def configured_size(cfg: CfgNode, own: tuple[int, int], node: str = "training") -> tuple[int, int]:
     """Height and width in pixels that a node below ``genext`` names, or `own`.
 
     Raises:
@@ -140,9 +140,10 @@ def _setting(words: str, text: str) -> tuple[str, Any]:
 
 
 def run(
-    cfg: CfgNode, task: Task, batches: Batches, how: Schedule, folder: Path, description: Mapping[str, Any]
-) -> None:
-    """Train, and put the averages of what was trained into the modules of the task.
+    cfg: CfgNode, task: Task, batches: Batches, how: Schedule, folder: Path, description: Mapping[str, Any],
+    finish: Callable[[], object],
+) -> None:  # fmt: skip
+    """Train as the configuration says.
 
     Args:
         cfg: the whole configuration; of it ``genext.training`` and the first of ``data.sources``.
@@ -151,12 +152,11 @@ def run(
         how: its schedule.
         folder: of checkpoints, scalars and pictures.
         description: what else the weights depend on; a training resumes only where it is the same.
+        finish: as of `training.fit`.
 
     Raises:
         ValueError: as `training.fit`.
     """
     options = how.options(folder, **{name: cfg.genext.training[name] for name in _OF_LOOP})
     told = {"data": cfg.data.sources[0], "batch_size": how.batch_size, **description}
-    fitted = fit(task, batches, options, description=told)
-    for name, weights in trained_weights(fitted.checkpoint).items():
-        task.modules[name].load_state_dict(weights)
+    fit(task, batches, options, description=told, finish=finish)

@@ -21,6 +21,7 @@ NEEDS = {
     "cameras": "camids in both sets",
     "frames": "frames in both sets",
     "training times": "times of the training split",
+    "training features": "features of the training split",
     "generated query": "a query set with generated features",
     "generated gallery": "a gallery set with generated features",
 }

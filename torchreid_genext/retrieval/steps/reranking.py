@@ -1,9 +1,10 @@
-"""Re-ranking with k-reciprocal encoding (Zhong et al., CVPR 2017) as a step."""
+"""Re-ranking as steps: k-reciprocal (Zhong et al., CVPR 2017) and CA-Jaccard (Chen et al., CVPR 2024)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from torchreid_genext.retrieval.comparison import Comparison, Metric
@@ -11,7 +12,7 @@ from torchreid_genext.retrieval.reranking import KReciprocal
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
 from torchreid_genext.retrieval.steps.base import Step, option
 
-__all__ = ["Rerank"]
+__all__ = ["CameraJaccard", "Rerank"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,31 @@ class Rerank(Step):
         space, power = _space(comparison)
         reranked = KReciprocal.of(
             space, len(comparison.query), **vars(self), power=power, memory_limit=comparison.memory_limit
+        )
+        return comparison.with_reranking(reranked)
+
+
+@dataclass(frozen=True)
+class CameraJaccard(Step):
+    """Re-ranking of whatever distance the chain has come to, neighbours by camera; the last step."""
+
+    k1_intra: int = option(5, "neighbours of the own camera that may be reciprocal", least=1)
+    k1_inter: int = option(20, "neighbours of other cameras that may be reciprocal", least=1)
+    k2_intra: int = option(2, "nearest of the own camera whose descriptions are averaged", least=1)
+    k2_inter: int = option(4, "nearest of other cameras whose descriptions are averaged", least=1)
+    lambda_value: float = option(0.3, "share of the original distance", least=0, most=1)
+
+    name = "ca_jaccard"
+    final = True
+    uses = (*Rerank.uses, "camera ids")
+    needs = frozenset({"cameras"})
+
+    def __call__(self, comparison: Comparison) -> Comparison:
+        query, gallery = comparison.query, comparison.gallery
+        space, _ = _space(comparison)
+        cameras = torch.cat([query.camids, gallery.camids])
+        reranked = KReciprocal.of_cameras(
+            space, cameras, len(query), **vars(self), memory_limit=comparison.memory_limit
         )
         return comparison.with_reranking(reranked)
 

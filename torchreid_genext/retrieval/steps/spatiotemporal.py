@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchreid_genext.retrieval.comparison import Comparison
-from torchreid_genext.retrieval.sets import Sightings
+from torchreid_genext.retrieval.sets import Training
 from torchreid_genext.retrieval.spatiotemporal import FORMS, TimedMeasure
 from torchreid_genext.retrieval.steps.base import Step, option
 
@@ -32,6 +32,6 @@ class SpatioTemporal(Step):
     def __call__(self, comparison: Comparison) -> Comparison:
         return comparison.with_measure(self.fit(comparison.train))
 
-    def fit(self, train: Sightings | None) -> TimedMeasure:
+    def fit(self, train: Training | None) -> TimedMeasure:
         """The distance, learnt from a training split."""
         return TimedMeasure.fit(train, **vars(self))

@@ -17,7 +17,7 @@ from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
 __all__ = ["MergeTracklets", "merge_tracklets"]
 
-_ROWS, _COLUMNS = 256, 8192  # images of one camera compared at a time, in the order of time
+_ROWS, _COLUMNS = 64, 8192  # images of one camera compared at a time: few others are near them in time
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,9 @@ def _merged(features: Tensor, camids: Tensor, frames: Tensor, gap: int, threshol
     order = order[camids[order].argsort(stable=True)]
     frames, place = frames[order], order.to(features.device)
     features, moments = features[place], frames.to(features.device)
-    merged = torch.empty_like(features)
-    for rows, near in _windows(camids[order], frames, gap):
-        merged[rows] = _sums(features, moments, rows, near, gap, threshold)
     result = torch.empty_like(features)
-    result[place] = normalize(merged)
+    for rows, near in _windows(camids[order], frames, gap):
+        result[place[rows]] = normalize(_sums(features, moments, rows, near, gap, threshold))
     return result
 
 
