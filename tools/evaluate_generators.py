@@ -7,7 +7,7 @@ python tools/evaluate_generators.py --generators camstyle
 Generators of poses are compared with copying the reference (right person, wrong pose) and with the average
 image of the pose (nobody); CamStyle, which has a table of its own, with the image as it was. Identity is
 judged by the shipped OSNet, trained on other people of the same world, or --judge. What draws, and how, is
-said by keys: genext.ipg.sampling.steps 8, genext.pg2.weights FILE and the like.
+said by keys: genext.sampling.steps 8, genext.pg2.weights FILE and the like.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sheet", metavar="FILE", help="draw references, truths and generated images")
     parser.add_argument("--shown", type=int, default=4, help="people in it")
     parser.add_argument("--config-file", default="", help="YAML file of keys that differ from the defaults")
-    parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 8 ...")
+    parser.add_argument("opts", nargs="*", help="further keys, last: genext.sampling.steps 8 ...")
     words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
     arguments.opts = keys
@@ -157,7 +157,7 @@ def drawn(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[Tensor
     """What a generator makes, and what it costs."""
     draw, parameters = ipg_drawer(cfg, trial) if name == "ipg" else adversarial_drawer(cfg, name, trial)
     begun = time.perf_counter()
-    made = synthetic_truth.generate(trial, draw, batch=cfg.genext.ipg.sampling.batch_size)
+    made = synthetic_truth.generate(trial, draw, batch=cfg.genext.sampling.batch_size)
     rate = made[..., 0, 0, 0].numel() / (time.perf_counter() - begun)
     return made, f"{rate:.2f} images/s, {parameters / 1e6:.2f} million parameters"
 
@@ -197,7 +197,7 @@ def loaded(cfg: CfgNode, name: str) -> Any:
 def generated(cfg: CfgNode, generator: Any, *inputs: Tensor, **options: Any) -> Tensor:
     """In [0, 1], on the CPU."""
     device = next(generator.parameters()).device
-    with autocast(resolve(cfg.genext.ipg.sampling.precision, device), device):
+    with autocast(resolve(cfg.genext.sampling.precision, device), device):
         made = generator.generate(*(each.to(device) for each in inputs), **options)
     return (made.float().cpu() + 1) / 2
 

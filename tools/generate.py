@@ -3,14 +3,14 @@
 IPG (Pose2ID), people of images in other poses:
 
 python tools/generate.py --dataset synthreid --split query gallery --root reid-data
-python tools/generate.py --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
+python tools/generate.py --dataset market1501 --poses dataset --plan genext.sampling.steps 10
 python tools/generate.py --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
 python tools/generate.py --generator pg2 --dataset synthreid genext.pg2.weights FILE
 python tools/generate.py --generator camstyle --dataset synthreid genext.camstyle.weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
 that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
-writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the
+writes a strip for each reference. Keys of genext.sampling say which pipeline draws, and how. In the
 last two other generators, from tools/train_gan.py, fill stores as IPG does; CamStyle's are training images as
 other cameras see them.
 
@@ -65,7 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_store_arguments(parser.add_argument_group("into a store"))
     add_strip_arguments(parser.add_argument_group("IPG, the authors' command line"))
     add_identity_arguments(parser.add_argument_group("identity"))
-    parser.add_argument("opts", nargs="*", help="further keys, last: genext.ipg.sampling.steps 10 ...")
+    parser.add_argument("opts", nargs="*", help="further keys, last: genext.sampling.steps 10 ...")
     words, keys = config.split_options(sys.argv[1:] if argv is None else argv)
     arguments = parser.parse_args(words)
     arguments.opts = keys
@@ -148,8 +148,8 @@ def fill_store(arguments: argparse.Namespace) -> None:
 def configured(arguments: argparse.Namespace) -> CfgNode:
     cfg = config.load_config(arguments.config_file, arguments.opts, root=arguments.root)
     cfg.genext.generator = arguments.generator = arguments.generator or cfg.genext.generator
-    cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
-    cfg.genext.ipg.sampling.seed = arguments.seed or cfg.genext.ipg.sampling.seed
+    cfg.genext.sampling.poses = " ".join(arguments.poses)
+    cfg.genext.sampling.seed = arguments.seed or cfg.genext.sampling.seed
     return cfg
 
 

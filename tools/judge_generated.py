@@ -104,7 +104,7 @@ def targets_of(
     """Joints of the poses that were asked for, in pixels of the pictures."""
     with Image.open(store.path(next(store.entries(split, dropped=True)))) as image:
         width, height = image.size
-    cfg.genext.ipg.sampling.poses = " ".join(arguments.poses)
+    cfg.genext.sampling.poses = " ".join(arguments.poses)
     targets = stores.joints(cfg, arguments.dataset, (height, width))
     if unknown := sorted({entry.pose for entry in store.entries(split, dropped=True)} - {*targets}):
         raise ValueError(f"expected --poses with {unknown[0]!r} of {store.root}, got {', '.join(targets)}")

@@ -26,8 +26,8 @@ def test_ipg_stands_between_its_rivals_and_the_truth(
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
         "--judge", f"genid@{shipped}/inverter.safetensors",
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25_64x32.safetensors@64x32",
-        "genext.ipg.sampling.pipeline", str(tmp_path / "pipeline"), "genext.ipg.sampling.height", "128",
-        "genext.ipg.sampling.steps", "1", "genext.ipg.sampling.guidance", "1.0",
+        "genext.sampling.pipeline", str(tmp_path / "pipeline"), "genext.sampling.image_size", "[128, 64]",
+        "genext.sampling.steps", "1", "genext.sampling.guidance", "1.0",
     ])  # fmt: skip
     told = capsys.readouterr().out
     for what in ("judge: osnet_x0_25", "judge: genid", "safetensors@64x32", "2 people in 8 poses"):
