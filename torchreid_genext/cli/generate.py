@@ -3,14 +3,14 @@
 IPG (Pose2ID), people of images in other poses:
 
 torchreid-genext generate --dataset synthreid --split query gallery --root reid-data
-torchreid-genext generate --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
+torchreid-genext generate --dataset market1501 --poses dataset --plan genext.sampling.steps 10
 torchreid-genext generate --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
 torchreid-genext generate --generator pg2 --dataset synthreid --weights FILE
 torchreid-genext generate --generator camstyle --dataset synthreid --weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
 that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
-writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the
+writes a strip for each reference. Keys of genext.sampling say which pipeline draws, and how. In the
 last two other generators, from torchreid-genext train-gan, fill stores as IPG does; CamStyle's are training
 images as other cameras see them.
 
@@ -42,19 +42,18 @@ from torchreid_genext.cli.parsing import (
 from torchreid_genext.data.store import ImageStore, check_writable, is_store
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 from torchreid_genext.generation import Work, write_manifest
-from torchreid_genext.generators.ipg import IPGPipeline, load_any
+from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.recipes.drawing import exhibition, stores, strips
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 
-_ALWAYS = ("generator", "config_file", "seed", "output", "module")
+_ALWAYS = ("generator", "config_file", "seed", "output", "module", "weights")
+_PIPELINE = ("ckpt_dir", "base_model", "vae")
 # Of the three things that are done: the options that have a meaning there, besides.
 _MODES = {
-    "a store": ("dataset", "root", "split", "poses", "limit", "shard", "plan", "weights", "ckpt_dir"),
-    "strips": ("ckpt_dir", "pose_dir", "ref_dir", "base_model", "vae", "rgb_poses", "official"),
-    "pictures of identity": (
-        "dataset", "root", "split", "weights", "people", "noises", "steps", "refine"
-    ),
-}  # fmt: skip
+    "a store": ("dataset", "root", "split", "poses", "limit", "shard", "plan", *_PIPELINE),
+    "strips": ("pose_dir", "ref_dir", "rgb_poses", "official", *_PIPELINE),
+    "pictures of identity": ("dataset", "root", "split", "people", "noises", "steps", "refine"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,7 +84,7 @@ def parser_of_all() -> Parser:
         help="default: <root>/<dataset>_generated/<generator>; of strips output, of identity log/pictures",
     )  # fmt: skip
     parser.add_key(
-        "--seed", key="genext.ipg.sampling.seed", type=from_zero, help="default: 0; of strips 12580"
+        "--seed", key="genext.sampling.seed", type=from_zero, help="default: 0; of strips 12580"
     )
     parser.add_argument(
         "--split", nargs="+", choices=("query", "gallery", "train"),
@@ -99,7 +98,7 @@ def parser_of_all() -> Parser:
 
 def add_store_options(group: argparse._ArgumentGroup, parser: Parser) -> None:
     parser.add_key(
-        "--poses", key="genext.ipg.sampling.poses", nargs="+", group=group,
+        "--poses", key="genext.sampling.poses", nargs="+", group=group,
         help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random; "
         "of CamStyle camera1 camera3 ... (default: all)",
     )  # fmt: skip
@@ -152,7 +151,7 @@ def check(parser: Parser, arguments: argparse.Namespace, cfg: CfgNode, mode: str
     if mode == "strips":
         check_strips(arguments, cfg.genext.generator)
     if mode == "pictures of identity":
-        parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.ipg.sampling.seed"), mode)
+        parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.sampling.seed"), mode)
         if len(arguments.split or ["query"]) > 1:
             raise ValueError(f"expected one --split for {mode}, got {' '.join(arguments.split)}")
     if arguments.shard and arguments.shard[0] >= arguments.shard[1]:
@@ -175,7 +174,8 @@ def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     folder = Path(arguments.output or usual)
     if not arguments.plan:
         check_writable(folder)
-    drawing = stores.Drawing(cfg, arguments.dataset)
+    pipe = pipeline_of(arguments, cfg) if cfg.genext.generator == "ipg" else None
+    drawing = stores.Drawing(cfg, arguments.dataset, pipe=pipe)
     store = ImageStore(folder) if is_store(folder) else None
     shard = tuple(arguments.shard) if arguments.shard else None
     wanted = wanted_works(arguments, cfg, drawing)
@@ -196,13 +196,22 @@ def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
 def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     """Let --weights, or of IPG --ckpt_dir, be those of the generator."""
     name, given = cfg.genext.generator, arguments.given & {"weights", "ckpt_dir"}
-    key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
-    if len(given) + (key in arguments.keys) > 1 or (name != "ipg" and "ckpt_dir" in given):
-        rule = "expected --weights" + " or --ckpt_dir" * (name == "ipg") + f" or {key}"
-        raise ValueError(f"{rule}, one of them, got {', '.join(sorted(given))} of {name}")
+    key = "genext.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
+    if len(given) + (key in arguments.keys) > 1:
+        raise ValueError(f"expected --weights or --ckpt_dir or {key}, one of them, got {' and '.join(given)}")
+    if name != "ipg" and (of_ipg := arguments.given & {"ckpt_dir", "base_model", "vae"}):
+        raise ValueError(f"expected --weights of {name}, got --{min(of_ipg)}, which belongs to ipg")
     if given:
-        node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
+        node = cfg.genext.sampling if name == "ipg" else cfg.genext[name]
         node[key.rpartition(".")[2]] = shipped.file(arguments.weights or arguments.ckpt_dir)
+
+
+def pipeline_of(arguments: argparse.Namespace, cfg: CfgNode) -> IPGPipeline:
+    folder = Path(cfg.genext.sampling.pipeline)
+    files = {name: getattr(arguments, name) for name in ("base_model", "vae") if name in arguments.given}
+    if files and (folder / "model_index.json").is_file():
+        raise ValueError(f"expected no --{min(files)} with the saved pipeline in {folder}, which has its own")
+    return stores.load_pipeline(cfg, **files)
 
 
 def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Drawing) -> list[Work]:
@@ -216,7 +225,8 @@ def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Dr
 
 def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     poses, references = strips.read_folder(arguments.pose_dir), strips.read_folder(arguments.ref_dir)
-    pipe = strip_pipeline(arguments)
+    use_weights(arguments, cfg)
+    pipe = pipeline_of(arguments, cfg)
     how = stores.sampling(cfg, pipe)
     options = {"height": how.height, "width": how.width, "num_inference_steps": how.steps}
     made = strips.write_strips(
@@ -230,18 +240,8 @@ def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:
 
 def strip_seed(arguments: argparse.Namespace, cfg: CfgNode) -> int:
     """The authors' own, unless somebody asks for another."""
-    key, seed = "genext.ipg.sampling.seed", cfg.genext.ipg.sampling.seed
+    key, seed = "genext.sampling.seed", cfg.genext.sampling.seed
     return seed if key in arguments.keys or key in arguments.standing else seed or strips.OFFICIAL_SEED
-
-
-def strip_pipeline(arguments: argparse.Namespace) -> IPGPipeline:
-    folder = Path(shipped.file(arguments.ckpt_dir) if arguments.ckpt_dir else shipped.PRETRAINED / "ipg")
-    others = sorted(arguments.given & {"base_model", "vae"})
-    if others and (folder / "model_index.json").is_file():
-        raise ValueError(f"expected no --{others[0]} with the saved pipeline in {folder}, which has its own")
-    pipe = load_any(folder, base_model=arguments.base_model or "", vae=arguments.vae or "")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(stores.fastest_device())
 
 
 def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
@@ -249,7 +249,7 @@ def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     wishes = exhibition.Wishes(
         weights, arguments.dataset or "synthreid", cfg.data.root, (arguments.split or ["query"])[0],
         people=arguments.people, noises=arguments.noises, steps=arguments.steps, refine=arguments.refine,
-        seed=cfg.genext.ipg.sampling.seed,
+        seed=cfg.genext.sampling.seed,
     )  # fmt: skip
     for name, draw in exhibition.identity_pictures(wishes):
         begun = time.perf_counter()

@@ -29,7 +29,7 @@ def recall(cfg: CfgNode, root: Path, device: torch.device) -> dict[str, Any] | N
         device: on which it would draw.
 
     Returns:
-        As `IPGSampler.provenance`, or None.
+        What was remembered, or None.
     """
     state = _state(cfg, device)
     return None if state is None else _known(root).get(state)
@@ -52,7 +52,7 @@ def _known(root: Path) -> dict[str, Any]:
 
 def _state(cfg: CfgNode, device: torch.device) -> str | None:
     """Of keys and files; None for what is no folder, or another generator, whose weights are read quickly."""
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     if cfg.genext.generator != "ipg" or not Path(node.pipeline).is_dir():
         return None
     keys = {name: value for name, value in node.items() if name not in _WITHOUT_EFFECT}
