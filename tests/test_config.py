@@ -226,10 +226,3 @@ def test_combinations_that_cannot_run_are_refused_before_data_is_loaded() -> Non
     cfg = config.load_config(opts=["test.visrank", "True"])
     with pytest.raises(ValueError, match="expected test.evaluate True with test.visrank True"):
         config.check_config(cfg)
-
-
-def test_keys_end_the_words_of_a_command_line() -> None:
-    words = ["--poses", "4", "random", "a.b", "genext.ipg.root", "x", "model.name", "y"]
-    assert config.split_options(words) == (words[:4], words[4:])
-    assert config.split_options(["--ref_dir", "data.v2/people.1", "model.x", "1"])[1] == ["model.x", "1"]
-    assert config.split_options(["--plan"]) == (["--plan"], [])

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.accelerator import DEVICE, PretendedGenerator, Waits, counting_syncs, pretended_accelerator
+from tests.accelerator import DEVICE, PretendedGenerator, counting_syncs, pretended_accelerator
 from tests.training import test_camstyle as camstyle
 from tests.training import test_deformable as deformable
-from tests.training import test_identity as identity
 from tests.training import test_ipg as ipg
 from tests.training import test_pg2 as pg2
 from torchreid_genext.generators._diffusion import sinusoidal

@@ -32,7 +32,7 @@ from torchreid_genext.config.keys import check_key, check_tree
 __all__ = [
     "STEP_NODES", "add_genext_config", "augmentation_kwargs", "check_config", "configure_model",
     "engine_kwargs", "get_default_config", "image_data_kwargs", "load_config", "lr_scheduler_kwargs",
-    "merge_file", "merge_options", "optimizer_kwargs", "run_kwargs", "split_options", "video_data_kwargs",
+    "merge_file", "merge_options", "optimizer_kwargs", "run_kwargs", "video_data_kwargs",
     "write_config",
 ]  # fmt: skip
 
@@ -139,27 +139,6 @@ def _reason(error: Exception) -> str:
     if not (found := _MISMATCH.fullmatch(str(error))):
         return str(error)
     return "expected {key} to be {kind}, such as {ours}, got {theirs}".format(**found.groupdict())
-
-
-def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line's own words, and the keys with values behind them.
-
-    Options that take several words would otherwise take keys, too.
-
-    Args:
-        words: of the command line; keys begin at the first one such as ``genext.ipg.root``.
-    """
-    tree = get_default_config()
-    start = next((place for place, word in enumerate(words) if _leads_into(tree, word)), len(words))
-    return [*words[:start]], [*words[start:]]
-
-
-def _leads_into(tree: CfgNode, word: str) -> bool:
-    """Whether a word is a key, or one but for its last part, which is then told to be unknown."""
-    *nodes, _ = word.split(".")
-    for name in nodes:
-        tree = tree.get(name) if isinstance(tree, CfgNode) else None
-    return bool(nodes) and isinstance(tree, CfgNode)
 
 
 def write_config(cfg: CfgNode, folder: str | Path) -> Path:

@@ -100,7 +100,7 @@ def test_what_is_unknown_or_missing_is_named(cfg: CfgNode) -> None:
     with pytest.raises(ValueError, match="unknown precision 'fp8'; choose from auto, fp32, bf16, fp16"):
         stores.Drawing(cfg, "synthreid_tiny")
     cfg.genext[name].weights = ""
-    with pytest.raises(ValueError, match=f"expected genext.{name}.weights, a file of tools/train_gan.py"):
+    with pytest.raises(ValueError, match=f"expected genext.{name}.weights, a file of train-gan"):
         stores.Drawing(cfg, "synthreid_tiny")
     cfg.genext.generator = "stargan"
     choices = ", ".join(("ipg", *ADVERSARIAL))

@@ -208,7 +208,7 @@ def test_a_complete_store_that_was_made_otherwise_is_told(
     stores.complete(cfg, some, "synthreid_tiny")
     cfg.genext.sampling[key] = value
     word = {"image_size": "height"}.get(key, key)
-    with pytest.raises(ValueError, match=f"expected a store whose query pictures have .*{word} .*, got .*{word} "):
+    with pytest.raises(ValueError, match=f"whose query pictures have .*{word} .*, got .*{word} "):
         stores.complete(cfg, some, "synthreid_tiny")
 
 
@@ -222,7 +222,7 @@ def test_other_weights_in_the_same_place_are_noticed(
     with torch.no_grad():
         next(changed.denoising_unet.parameters()).add_(1)
     changed.save_pretrained(tmp_path / "own")
-    with pytest.raises(ValueError, match="expected a store whose query pictures have weights .*, got weights"):
+    with pytest.raises(ValueError, match="whose query pictures have weights .*, got weights"):
         stores.complete(cfg, some, "synthreid_tiny")
 
 
@@ -260,7 +260,7 @@ def test_what_was_drawn_for_a_plan_is_not_drawn_again(cfg: CfgNode, reid_data: P
         assert planned.path(entry).read_bytes() == plain.path(entry).read_bytes()
 
 
-def test_a_shard_is_that_of_all_works_whatever_is_there(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
+def test_a_shard_is_that_of_all_works(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
     drawing = stores.Drawing(cfg, "synthreid_tiny")
     wanted = drawing.works("query", paths(reid_data, "query")[:4])
     store = ImageStore.create(tmp_path / "shards")

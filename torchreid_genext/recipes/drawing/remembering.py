@@ -36,7 +36,7 @@ def recall(cfg: CfgNode, root: Path, device: torch.device) -> dict[str, Any] | N
 
 
 def remember(cfg: CfgNode, root: Path, device: torch.device, how: dict[str, Any]) -> None:
-    """Note what provenance says; arguments as of `recall`. A folder that cannot be written is left as it is."""
+    """Note what provenance says, if the folder can be written; arguments as of `recall`."""
     if (state := _state(cfg, device)) is not None:
         with contextlib.suppress(OSError):
             checkpoints.write_json(root / _FILE, _known(root) | {state: how})

@@ -161,7 +161,7 @@ def load_generator(cfg: CfgNode) -> nn.Module:
     if name not in ADVERSARIAL:
         raise ValueError(f"unknown genext.generator {name!r}; choose from ipg, {', '.join(ADVERSARIAL)}")
     if not (weights := cfg.genext[name].weights):
-        raise ValueError(f"expected genext.{name}.weights, a file of tools/train_gan.py, got none")
+        raise ValueError(f"expected genext.{name}.weights, a file of train-gan (--weights), got none")
     if name == "camstyle" and Path(weights).is_dir():
         return CameraPairs.load(weights)
     return build_generator(_kind(name, weights), weights)

@@ -324,7 +324,7 @@ def _hashes(poses: Mapping[str, Any], style: str) -> dict[str, str]:
 
 
 def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str = "") -> Filled:
-    """Draw what the store at ``genext.ipg.root`` lacks; no network of IPG is loaded again to see that nothing is.
+    """Draw what the store at ``genext.ipg.root`` lacks; where that is nothing, IPG is loaded once to know it.
 
     Args:
         cfg: the whole configuration.

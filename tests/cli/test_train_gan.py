@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tools import generate
+from torchreid_genext.cli import generate
 from torchreid_genext.data.store import ImageStore
 
 pytestmark = pytest.mark.usefixtures("registered")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tools import generate
+from torchreid_genext.cli import generate
 from torchreid_genext.generators.inverter import Inverter
 
 pytestmark = pytest.mark.usefixtures("registered")
