@@ -169,6 +169,17 @@ def test_another_folder_of_that_name_changes_no_default(
     assert cfg.genext.ipg.sampling.pipeline == "pretrained/synthreid/ipg"  # the user's own, who names it
 
 
+def test_shipped_recipes_mean_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("pretrained/synthreid/osnet_x0_25.safetensors")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    cfg = configuration(parser().parse_args(["--config-file", "configs/demo.yaml"]))
+    assert cfg.model.load_weights == str(ROOT / file)
+    Path("own.yaml").write_text(f"model: {{load_weights: {file}}}")
+    assert configuration(parser().parse_args(["--config-file", "own.yaml"])).model.load_weights == str(file)
+
+
 def test_paths_stay_as_they_are_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     file = "pretrained/synthreid/osnet_x0_25.safetensors"
