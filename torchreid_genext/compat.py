@@ -352,11 +352,6 @@ def build_lr_scheduler(optimizer: Optimizer, **options: Any) -> Any:
     return host().optim.build_lr_scheduler(optimizer, **options)
 
 
-def triplet_loss(margin: float = 0.3) -> Callable[[Tensor, Tensor], Tensor]:
-    """torchreid's triplet loss on the hardest pairs of a batch: (features (B, D), labels (B,)) -> scalar."""
-    return host().losses.TripletLoss(margin=margin)
-
-
 # Measuring, by the host's own code
 
 

@@ -26,8 +26,8 @@ def test_ipg_stands_between_its_rivals_and_the_truth(
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
         "--judge", f"genid@{shipped}/inverter.safetensors",
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25_64x32.safetensors@64x32",
-        "genext.ipg.sampling.pipeline", str(tmp_path / "pipeline"), "genext.ipg.sampling.height", "128",
-        "genext.ipg.sampling.steps", "1", "genext.ipg.sampling.guidance", "1.0",
+        "genext.sampling.pipeline", str(tmp_path / "pipeline"), "genext.sampling.image_size", "[128, 64]",
+        "genext.sampling.steps", "1", "genext.sampling.guidance", "1.0",
     ])  # fmt: skip
     told = capsys.readouterr().out
     for what in ("judge: osnet_x0_25", "judge: genid", "safetensors@64x32", "2 people in 8 poses"):
@@ -70,7 +70,7 @@ def test_what_would_be_ignored_is_refused(reid_data: Path) -> None:
         (["--shown", "2"], "expected no --shown without --sheet"),
         (["--generators", "camstyle", "--size", "64", "32"], "expected no --size for camstyle"),
         (["--generators", "pg2", "ipg", "--weights", "x"], "expected --weights for one of .* pg2 ipg"),
-        (["--weights", "x", "genext.ipg.sampling.pipeline", "y"], "expected --weights for one of"),
+        (["--weights", "x", "genext.sampling.pipeline", "y"], "expected --weights for one of"),
         (["--people", "99999"], "expected --people in 1..12 of synthreid_tiny, got 99999"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -21,7 +21,7 @@ from torchreid_genext.generation import picture_seed
 
 pytestmark = pytest.mark.usefixtures("registered")
 
-KEYS = ["genext.ipg.sampling.steps", "1", "genext.ipg.sampling.batch_size", "6"]
+KEYS = ["genext.sampling.steps", "1", "genext.sampling.batch_size", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(pipeline: Path, root: Path, store: Path, *words: str) -> None:
-    keys = [*KEYS, "genext.ipg.sampling.pipeline", str(pipeline)]
+    keys = [*KEYS, "genext.sampling.pipeline", str(pipeline)]
     generate.main([
         "--dataset", "synthreid_tiny", "--root", str(root), "--out_dir", str(store), "--limit", "2",
         *words, *keys,
@@ -98,7 +98,7 @@ def test_a_store_keeps_to_one_way_of_making(pipeline: Path, reid_data: Path, tmp
         ValueError, match="query pictures have sampling.guidance 1.0, got .*guidance 3.5 .* choose another"
     ):
         fill(
-            pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.ipg.sampling.guidance", "1.0"
+            pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.sampling.guidance", "1.0"
         )
 
 
@@ -220,7 +220,7 @@ def test_what_the_file_says_holds_and_zero_is_a_seed(
         assert [entry.pose for entry in entries] == ["5"]
         seeds[seed] = entries[0].provenance["seed"]
     assert not [*(tmp_path / "work").iterdir()]
-    generate.main(["--output", str(tmp_path / "key"), "genext.ipg.sampling.seed", "0", *command])
+    generate.main(["--output", str(tmp_path / "key"), "genext.sampling.seed", "0", *command])
     (entry,) = ImageStore(tmp_path / "key").entries("query")
     assert entry.provenance["seed"] == seeds[0] != seeds[5]
 
@@ -230,7 +230,7 @@ def test_the_shipped_pipeline_is_found_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--split", "query", "--limit", "1", "--poses", "standard", "5", "--plan"]
-    words += ["genext.ipg.sampling.steps", "1", "--root", str(reid_data), "--output", "store"]
+    words += ["genext.sampling.steps", "1", "--root", str(reid_data), "--output", "store"]
     generate.main(["--dataset", "synthreid_tiny", *words])
     assert "1 to make" in capsys.readouterr().out and not [*tmp_path.iterdir()]
 

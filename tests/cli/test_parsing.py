@@ -21,8 +21,8 @@ def parser() -> Parser:
     found = Parser("tools.some_tool", "Some tool.")
     found.add_key("-t", "--targets", "--dataset", key="data.targets", nargs="+")
     found.add_root()
-    found.add_key("--poses", key="genext.ipg.sampling.poses", nargs="+")
-    found.add_key("--seed", key="genext.ipg.sampling.seed", type=from_zero)
+    found.add_key("--poses", key="genext.sampling.poses", nargs="+")
+    found.add_key("--seed", key="genext.sampling.seed", type=from_zero)
     found.add_key("--strict", key="genext.benchmark.strict", action="store_true")
     found.add_argument("--plan", action="store_true")
     found.add_argument("--size", type=positive, nargs=2)
@@ -67,7 +67,7 @@ def test_words_that_an_option_waits_for_are_no_keys() -> None:
         (["-t", "a", "--dataset", "b"], "expected --dataset once, got it twice"),
         ([*KEY, "genext.nfc.k1", "8"], "expected one genext.nfc.k1, got '7' and '8'"),
         (["--root", "a", "data.root", "b"], "expected one data.root, got 'b' and 'a'"),
-        (["--seed", "0", "genext.ipg.sampling.seed", "1"], "expected one .*seed, got '1' and 0"),
+        (["--seed", "0", "genext.sampling.seed", "1"], "expected one .*seed, got '1' and 0"),
         (["-t", "a", "data.targets", "['b']"], r"expected one data.targets, got .*'b'.* and \['a'\]"),
     ],
 )  # fmt: skip
@@ -83,9 +83,9 @@ def test_a_mistyped_key_is_no_data_set(word: str) -> None:
 
 
 def test_what_is_said_twice_alike_holds() -> None:
-    words = ["-t", "a", "data.targets", "['a']", "--poses", "standard", "5", "genext.ipg.sampling.poses"]
+    words = ["-t", "a", "data.targets", "['a']", "--poses", "standard", "5", "genext.sampling.poses"]
     cfg = configuration(parser().parse_args([*words, "standard 5", *KEY, *KEY]))
-    assert (cfg.data.targets, cfg.genext.ipg.sampling.poses) == (["a"], "standard 5")
+    assert (cfg.data.targets, cfg.genext.sampling.poses) == (["a"], "standard 5")
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def yaml(tmp_path: Path) -> list[str]:
 
 def test_defaults_of_options_leave_the_file_as_it_is(yaml: list[str]) -> None:
     cfg = configuration(parser().parse_args(yaml))
-    assert (cfg.data.root, cfg.genext.ipg.sampling.seed, cfg.genext.ipg.sampling.poses) == (
+    assert (cfg.data.root, cfg.genext.sampling.seed, cfg.genext.sampling.poses) == (
         "there",
         5,
         "standard 5",
@@ -107,9 +107,9 @@ def test_defaults_of_options_leave_the_file_as_it_is(yaml: list[str]) -> None:
     assert cfg.genext.benchmark.strict
 
 
-@pytest.mark.parametrize("words", (["--seed", "0"], ["genext.ipg.sampling.seed", "0"]))
+@pytest.mark.parametrize("words", (["--seed", "0"], ["genext.sampling.seed", "0"]))
 def test_zero_is_a_value(yaml: list[str], words: list[str]) -> None:
-    assert configuration(parser().parse_args([*words, *yaml])).genext.ipg.sampling.seed == 0
+    assert configuration(parser().parse_args([*words, *yaml])).genext.sampling.seed == 0
 
 
 def test_options_and_keys_win_over_the_file(yaml: list[str]) -> None:
@@ -151,7 +151,7 @@ def test_shipped_weights_and_recipes_are_found_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cfg = configuration(benchmark.parse_arguments(["--config-file", "configs/demo.yaml"]))
-    assert Path(cfg.model.load_weights).is_file() and Path(cfg.genext.ipg.sampling.pipeline).is_dir()
+    assert Path(cfg.model.load_weights).is_file() and Path(cfg.genext.sampling.pipeline).is_dir()
     assert Path(cfg.genext.ipg.generator.encoder_weights).is_file()
     for model in cfg.genext.benchmark.models:
         assert Path(model.split("@")[1]).is_file()
@@ -164,9 +164,9 @@ def test_another_folder_of_that_name_changes_no_default(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained/synthreid/ipg").mkdir(parents=True)
     cfg = configuration(parser().parse_args([]))
-    assert cfg.genext.ipg.sampling.pipeline == str(ROOT / "pretrained/synthreid/ipg")
-    cfg = configuration(parser().parse_args(["genext.ipg.sampling.pipeline", "pretrained/synthreid/ipg"]))
-    assert cfg.genext.ipg.sampling.pipeline == "pretrained/synthreid/ipg"  # the user's own, who names it
+    assert cfg.genext.sampling.pipeline == str(ROOT / "pretrained/synthreid/ipg")
+    cfg = configuration(parser().parse_args(["genext.sampling.pipeline", "pretrained/synthreid/ipg"]))
+    assert cfg.genext.sampling.pipeline == "pretrained/synthreid/ipg"  # the user's own, who names it
 
 
 def test_shipped_recipes_mean_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def test_generate_refuses_what_another_mode_reads(words: list[str], message: str
     ("generator", "words", "message"),
     [
         ("ipg", ["--weights", "x", "--ckpt_dir", "y"], "one of them, got"),
-        ("ipg", ["--weights", "x", "genext.ipg.sampling.pipeline", "y"], "one of them, got weights"),
+        ("ipg", ["--weights", "x", "genext.sampling.pipeline", "y"], "one of them, got weights"),
         ("pg2", ["--weights", "x", "genext.pg2.weights", "y"], "one of them, got weights"),
         ("pg2", ["--ckpt_dir", "x"], "of pg2, got --ckpt_dir, which belongs to ipg"),
         ("camstyle", ["--vae", "x"], "of camstyle, got --vae, which belongs to ipg"),
@@ -259,7 +259,7 @@ def test_weights_are_those_of_the_generator() -> None:
         )
         cfg = configuration(arguments)
         generate.use_weights(arguments, cfg)
-        assert (cfg.genext.pg2.weights if key == "pg2" else cfg.genext.ipg.sampling.pipeline) == "x"
+        assert (cfg.genext.pg2.weights if key == "pg2" else cfg.genext.sampling.pipeline) == "x"
 
 
 def test_only_a_split_of_one_data_set_is_measured() -> None:

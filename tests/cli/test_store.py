@@ -146,7 +146,8 @@ def spoilt(store: ImageStore) -> dict[str, Path]:
     lonely.unlink()
     other.with_suffix(".json").write_text("{}")
     return {
-        "damaged picture": damaged, "cut": cut, "no entry": alone, "no picture": lonely, "damaged entry": other,
+        "damaged picture": damaged, "cut": cut, "no entry": alone, "no picture": lonely,
+        "damaged entry": other,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Steps of training on a pretended accelerator: how often the host waits, what is in float64, and the losses."""
+"""Training on a pretended accelerator: how often the host waits, what is in float64, and the losses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.accelerator import DEVICE, PretendedGenerator, Waits, counting_syncs, pretended_accelerator
+from tests.accelerator import DEVICE, PretendedGenerator, counting_syncs, pretended_accelerator
 from tests.training import test_camstyle as camstyle
 from tests.training import test_deformable as deformable
-from tests.training import test_identity as identity
 from tests.training import test_ipg as ipg
 from tests.training import test_pg2 as pg2
+from torchreid_genext.generators._diffusion import sinusoidal
+from torchreid_genext.generators.deformable import person_mask, stickman
+from torchreid_genext.generators.pg2 import pose_mask
 from torchreid_genext.processes import StepGenerator
 from torchreid_genext.training.deformable import with_geometry
 from torchreid_genext.training.machine import moved, place_of
@@ -115,3 +117,24 @@ def test_a_step_hardly_waits_and_is_that_of_the_cpu(name: str) -> None:
         assert waits.doubles == 0
         for phase, loss in losses.items():
             torch.testing.assert_close(loss.detach().cpu(), wanted[phase].detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_geometry_of_a_batch_is_what_the_generator_would_find() -> None:
+    task = deformable.task()
+    plain = one_step(task, deformable.batch(), host_generator())
+    known = one_step(task, deformable_batch(task), host_generator())
+    assert plain.keys() == known.keys() and all(torch.equal(plain[name], known[name]) for name in plain)
+
+
+def test_what_accelerators_compute_in_another_way_is_the_same() -> None:
+    variance = torch.cat([torch.tensor([0.0, 1.0]), torch.rand(500, generator=ipg.seeded())])
+    joints = torch.rand(4, 18, 2, generator=ipg.seeded()) * torch.tensor([64, 32])
+    joints[0, :9] = -1
+    with pretended_accelerator(), counting_syncs() as waits:
+        turns = sinusoidal(variance.to(DEVICE), 64)
+        mask = pose_mask(joints.to(DEVICE), (64, 32), radius=2)
+        assert not waits and not waits.doubles
+        torch.testing.assert_close(turns.cpu(), sinusoidal(variance, 64), rtol=0, atol=2e-6)
+        assert torch.equal(mask.cpu(), pose_mask(joints, (64, 32), radius=2))
+        body, sticks = person_mask(joints.to(DEVICE), (64, 32)), stickman(joints.to(DEVICE), (64, 32))
+        assert not waits.doubles and body.device == sticks.device == DEVICE

@@ -7,7 +7,7 @@ torchreid-genext evaluate-generators --generators camstyle
 Generators of poses are compared with copying the reference (right person, wrong pose) and with the average
 image of the pose (nobody); CamStyle, which has a table of its own, with the image as it was. Identity is
 judged by the shipped OSNet, trained on other people of the same world, or --judge. What draws, and how, is
-said by keys: genext.ipg.sampling.steps 8, genext.pg2.weights FILE and the like.
+said by keys: genext.sampling.steps 8, genext.pg2.weights FILE and the like.
 """
 
 from __future__ import annotations
@@ -96,11 +96,11 @@ def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     if not arguments.weights:
         return
     name, *others = arguments.generators
-    key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
+    key = "genext.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
     if others or key in arguments.keys:
         rule = "expected --weights for one of --generators, whose key is not there"
         raise ValueError(f"{rule}, got {' '.join(arguments.generators)}; keys: genext.<name>.weights")
-    node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
+    node = cfg.genext.sampling if name == "ipg" else cfg.genext[name]
     node[key.rpartition(".")[2]] = shipped.file(arguments.weights)
 
 
@@ -180,7 +180,7 @@ def drawn(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[Tensor
     """What a generator makes, and what it costs."""
     draw, parameters = ipg_drawer(cfg, trial) if name == "ipg" else adversarial_drawer(cfg, name, trial)
     begun = time.perf_counter()
-    made = synthetic_truth.generate(trial, draw, batch=cfg.genext.ipg.sampling.batch_size)
+    made = synthetic_truth.generate(trial, draw, batch=cfg.genext.sampling.batch_size)
     rate = made[..., 0, 0, 0].numel() / (time.perf_counter() - begun)
     return made, f"{rate:.2f} images/s, {parameters / 1e6:.2f} million parameters"
 
@@ -222,7 +222,7 @@ def loaded(cfg: CfgNode, name: str) -> Any:
 def generated(cfg: CfgNode, generator: Any, *inputs: Tensor, **options: Any) -> Tensor:
     """In [0, 1], on the CPU."""
     device = next(generator.parameters()).device
-    with autocast(resolve(cfg.genext.ipg.sampling.precision, device), device):
+    with autocast(resolve(cfg.genext.sampling.precision, device), device):
         made = generator.generate(*(each.to(device) for each in inputs), **options)
     return (made.float().cpu() + 1) / 2
 

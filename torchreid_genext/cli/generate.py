@@ -3,14 +3,14 @@
 IPG (Pose2ID), people of images in other poses:
 
 torchreid-genext generate --dataset synthreid --split query gallery --root reid-data
-torchreid-genext generate --dataset market1501 --poses dataset --plan genext.ipg.sampling.steps 10
+torchreid-genext generate --dataset market1501 --poses dataset --plan genext.sampling.steps 10
 torchreid-genext generate --ckpt_dir pretrained/ipg --pose_dir standard_poses --ref_dir ref --out_dir output
 torchreid-genext generate --generator pg2 --dataset synthreid --weights FILE
 torchreid-genext generate --generator camstyle --dataset synthreid --weights FILE
 
 The first fills a store, which genext.ipg.root reads; any number of these processes may share one, and one
 that was interrupted goes on. --plan only tells what it will cost. The third is the authors' command line: it
-writes a strip for each reference. Keys of genext.ipg.sampling say which pipeline draws, and how. In the
+writes a strip for each reference. Keys of genext.sampling say which pipeline draws, and how. In the
 last two other generators, from torchreid-genext train-gan, fill stores as IPG does; CamStyle's are training
 images as other cameras see them.
 
@@ -84,7 +84,7 @@ def parser_of_all() -> Parser:
         help="default: <root>/<dataset>_generated/<generator>; of strips output, of identity log/pictures",
     )  # fmt: skip
     parser.add_key(
-        "--seed", key="genext.ipg.sampling.seed", type=from_zero, help="default: 0; of strips 12580"
+        "--seed", key="genext.sampling.seed", type=from_zero, help="default: 0; of strips 12580"
     )
     parser.add_argument(
         "--split", nargs="+", choices=("query", "gallery", "train"),
@@ -98,7 +98,7 @@ def parser_of_all() -> Parser:
 
 def add_store_options(group: argparse._ArgumentGroup, parser: Parser) -> None:
     parser.add_key(
-        "--poses", key="genext.ipg.sampling.poses", nargs="+", group=group,
+        "--poses", key="genext.sampling.poses", nargs="+", group=group,
         help="standard: eight, from all sides; standard 1 5; dataset: eight of its own; N random; "
         "of CamStyle camera1 camera3 ... (default: all)",
     )  # fmt: skip
@@ -151,7 +151,7 @@ def check(parser: Parser, arguments: argparse.Namespace, cfg: CfgNode, mode: str
     if mode == "strips":
         check_strips(arguments, cfg.genext.generator)
     if mode == "pictures of identity":
-        parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.ipg.sampling.seed"), mode)
+        parser.check_read(arguments.keys, ("data.root", "genext.generator", "genext.sampling.seed"), mode)
         if len(arguments.split or ["query"]) > 1:
             raise ValueError(f"expected one --split for {mode}, got {' '.join(arguments.split)}")
     if arguments.shard and arguments.shard[0] >= arguments.shard[1]:
@@ -196,18 +196,18 @@ def fill_store(arguments: argparse.Namespace, cfg: CfgNode) -> None:
 def use_weights(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     """Let --weights, or of IPG --ckpt_dir, be those of the generator."""
     name, given = cfg.genext.generator, arguments.given & {"weights", "ckpt_dir"}
-    key = "genext.ipg.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
+    key = "genext.sampling.pipeline" if name == "ipg" else f"genext.{name}.weights"
     if len(given) + (key in arguments.keys) > 1:
         raise ValueError(f"expected --weights or --ckpt_dir or {key}, one of them, got {' and '.join(given)}")
     if name != "ipg" and (of_ipg := arguments.given & {"ckpt_dir", "base_model", "vae"}):
         raise ValueError(f"expected --weights of {name}, got --{min(of_ipg)}, which belongs to ipg")
     if given:
-        node = cfg.genext.ipg.sampling if name == "ipg" else cfg.genext[name]
+        node = cfg.genext.sampling if name == "ipg" else cfg.genext[name]
         node[key.rpartition(".")[2]] = shipped.file(arguments.weights or arguments.ckpt_dir)
 
 
 def pipeline_of(arguments: argparse.Namespace, cfg: CfgNode) -> IPGPipeline:
-    folder = Path(cfg.genext.ipg.sampling.pipeline)
+    folder = Path(cfg.genext.sampling.pipeline)
     files = {name: getattr(arguments, name) for name in ("base_model", "vae") if name in arguments.given}
     if files and (folder / "model_index.json").is_file():
         raise ValueError(f"expected no --{min(files)} with the saved pipeline in {folder}, which has its own")
@@ -240,7 +240,7 @@ def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:
 
 def strip_seed(arguments: argparse.Namespace, cfg: CfgNode) -> int:
     """The authors' own, unless somebody asks for another."""
-    key, seed = "genext.ipg.sampling.seed", cfg.genext.ipg.sampling.seed
+    key, seed = "genext.sampling.seed", cfg.genext.sampling.seed
     return seed if key in arguments.keys or key in arguments.standing else seed or strips.OFFICIAL_SEED
 
 
@@ -249,7 +249,7 @@ def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
     wishes = exhibition.Wishes(
         weights, arguments.dataset or "synthreid", cfg.data.root, (arguments.split or ["query"])[0],
         people=arguments.people, noises=arguments.noises, steps=arguments.steps, refine=arguments.refine,
-        seed=cfg.genext.ipg.sampling.seed,
+        seed=cfg.genext.sampling.seed,
     )  # fmt: skip
     for name, draw in exhibition.identity_pictures(wishes):
         begun = time.perf_counter()

@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keypoints", metavar="FILE", help="weights of Keypoint R-CNN; without, poses pass")
     parser.add_key(
         "--poses",
-        key="genext.ipg.sampling.poses",
+        key="genext.sampling.poses",
         nargs="+",
         help="that were asked for, as generate was given them",
     )

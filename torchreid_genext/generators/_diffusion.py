@@ -66,8 +66,8 @@ def sinusoidal(variance: Tensor, width: int, *, max_frequency: float = 1000.0) -
         width: even; half as many frequencies lie in geometric order between 1 and `max_frequency`.
 
     Returns:
-        (B, width) of the dtype of `variance`. Phases reach 6,283 rad: they are computed in float64 on the CPU,
-        and elsewhere, where it may be missing, in two parts that float32 holds without loss.
+        (B, width) of the dtype of `variance`. Phases reach 6,283 rad, so they are computed in float64 on the
+        CPU, and elsewhere, where it may be missing, in parts that float32 holds without loss.
 
     Raises:
         ValueError: if the width is odd, or none.
