@@ -92,7 +92,7 @@ def test_what_is_said_twice_alike_holds() -> None:
 def yaml(tmp_path: Path) -> list[str]:
     (tmp_path / "some.yaml").write_text(
         "data: {root: there}\n"
-        "genext: {ipg: {sampling: {seed: 5, poses: standard 5}}, benchmark: {strict: true}}\n"
+        "genext: {sampling: {seed: 5, poses: standard 5}, benchmark: {strict: true}}\n"
     )
     return ["--config-file", str(tmp_path / "some.yaml")]
 
@@ -152,7 +152,7 @@ def test_shipped_weights_and_recipes_are_found_from_any_folder(
     monkeypatch.chdir(tmp_path)
     cfg = configuration(benchmark.parse_arguments(["--config-file", "configs/demo.yaml"]))
     assert Path(cfg.model.load_weights).is_file() and Path(cfg.genext.sampling.pipeline).is_dir()
-    assert Path(cfg.genext.ipg.generator.encoder_weights).is_file()
+    assert Path(cfg.genext.ipg.generator.encoder.split("@")[1]).is_file()
     for model in cfg.genext.benchmark.models:
         assert Path(model.split("@")[1]).is_file()
     assert cfg.data.save_dir == "log/demo"  # what is written goes into the working folder
