@@ -20,6 +20,7 @@ setup(
     author="torchreid_genext authors",
     packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
     package_data={"torchreid_genext.ranklists": ["*.html", "*.css", "*.js"]},
+    entry_points={"console_scripts": ["torchreid-genext = torchreid_genext.cli:console"]},
     python_requires=">=3.10",
     install_requires=[
         "torchreid>=0.2.5",

@@ -412,8 +412,8 @@ def test_generators_that_do_not_fit_are_refused(files: Path) -> None:
 
 def test_a_network_without_weights_has_the_size_that_the_configuration_says() -> None:
     cfg = config.get_default_config()
-    cfg.genext.identity.height, cfg.genext.identity.width, cfg.genext.identity.code_width = 16, 8, 5
-    cfg.genext.inverter.widths, cfg.genext.inverter.hidden = [4, 6, 8], [9]
+    cfg.genext.training.image_size, cfg.genext.inverter.hidden = [16, 8], [9]
+    cfg.genext.identity.widths, cfg.genext.identity.code_width = [4, 6, 8], 5
     model = config.configure_model(compat.build_model("genid", 7, loss="triplet", pretrained=False), cfg)
     assert model.config == {
         "widths": [4, 6, 8], "depth": 2, "code_width": 5, "hidden": [9], "image_size": [16, 8], "unit": False,

@@ -26,7 +26,7 @@ from torchreid_genext.generation.work import unit_name
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a store, but for claims, the index and what was being written when a process was killed."""
+    """Every file of a store, but for claims, the index and what killed processes were writing."""
     files = (path for path in root.glob("**/[!.]*") if path.is_file() and path.parent.name != "claims")
     return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != "index.jsonl"}
 

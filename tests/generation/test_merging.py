@@ -137,7 +137,7 @@ def test_stores_with_different_answers_are_not_merged(tmp_path: Path, whole: Ima
     made = {"weights": "c3d4", "sampler": {"name": "ddim"}, "seed": 3}
     other.add(Image.new("RGB", (8, 16)), split="query", reference="a.jpg", pose="3", provenance=made)
     before = contents(whole)
-    with pytest.raises(ValueError, match="expected a store whose query pictures have weights a1b2, got weights c"):
+    with pytest.raises(ValueError, match="query pictures have weights a1b2, got weights c3d4"):
         merge(whole, other, progress=False)
     assert contents(whole) == before
     dropped = next(entry for entry in whole.entries() if entry.pose == "3")
@@ -145,7 +145,7 @@ def test_stores_with_different_answers_are_not_merged(tmp_path: Path, whole: Ima
     assert merge(whole, other, progress=False) == 1 and whole.files("query")["3"]
 
 
-def test_a_picture_that_replaces_a_damaged_one_has_no_mark(shards: list[ImageStore], whole: ImageStore) -> None:
+def test_what_replaces_a_damaged_picture_has_no_mark(shards: list[ImageStore], whole: ImageStore) -> None:
     target = shards[0]
     entry = next(target.entries())
     target.mark(entry, Mark((DAMAGED,)))

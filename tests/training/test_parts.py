@@ -288,7 +288,7 @@ def test_buckets_hold_consecutive_tensors_of_a_kind_up_to_a_size(monkeypatch: py
     assert [*machine._buckets([])] == []
 
 
-def test_processes_that_would_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_would_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="2 processes can train together.*ACCELERATE_USE_CPU=true"):
         machine._check_together(1)

@@ -74,7 +74,7 @@ KNOWN = {
     "ipg": Known(
         what="Pose2ID's IPG: its authors' five networks, and what they need of Stable Diffusion",
         read_by="IPGPipeline.from_official",
-        use="python tools/generate.py --ckpt_dir {folder} --pose_dir standard_poses --ref_dir ref"
+        use="torchreid-genext generate --ckpt_dir {folder} --pose_dir standard_poses --ref_dir ref"
         " --out_dir output",
         files=(
             _ipg("reference_unet.pth", 3_438_323_817),

@@ -55,7 +55,7 @@ def _read(path: str) -> Image.Image:
             return in_rgb(image)
     except UNREADABLE as error:
         reason = _reason(error)
-        raise ValueError(f"expected an image in {path!r}, got {reason}; replace or remove it") from error
+        raise ValueError(f"expected an image in {path!r}, got {reason}; replace it, or move it away") from error
 
 
 class Pictures(_Naming, Dataset):

@@ -1,4 +1,4 @@
-"""Stores looked after: what is damaged is found, what does not fit is removed, and nothing else is touched."""
+"""Stores looked after: what is damaged is found, what does not fit is removed, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from torchreid_genext.generation.merging import is_readable
 from torchreid_genext.generation.survey import flat
 from torchreid_genext.generation.work import content_hash, picture_seed, seed_of
 
-__all__ = ["Choice", "Condition", "Fault", "changed_since", "doubled", "faults", "remove", "repair", "seeds_of"]
+__all__ = [
+    "Choice", "Condition", "Fault", "changed_since", "doubled", "faults", "remove", "repair", "seeds_of"
+]  # fmt: skip
 
 _FILES = re.compile(r"([0-9a-f]{32})(\.png|\.json|\.mark\.json)")
 _MISSES = 20  # pictures whose seed cannot be guessed, until nobody tries any more

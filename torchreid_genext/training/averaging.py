@@ -1,4 +1,8 @@
-"""The exponential moving average of weights, which samples better than the last weights do."""
+"""The exponential moving average of weights, which samples better than the last weights do.
+
+torch's AveragedModel copies whole modules, begins with a copy of the first weights in place of a small decay,
+and needs its own names in checkpoints; this follows the tensors of several modules, shared ones once.
+"""
 
 from __future__ import annotations
 

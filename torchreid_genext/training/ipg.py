@@ -38,7 +38,8 @@ def min_snr_weight(signal: Tensor, gamma: float = 5.0) -> Tensor:
     """Weight of the squared error of v: min(SNR + 1, gamma) / (SNR + 1).
 
     Hang et al. (ICCV 2023) divide min(SNR, gamma), which is 0 for pure noise; but with a zero terminal SNR,
-    sampling starts there, so the 1 is added first, as in the code of Moore-AnimateAnyone.
+    sampling starts there, so the 1 is added first, as in the code of Moore-AnimateAnyone. The ratio itself
+    (diffusers' compute_snr) is infinite without noise; their quotient is not.
 
     Args:
         signal: share of the signal's variance, ``alphas_cumprod`` (B,) in 0 .. 1; 0 gives 1.

@@ -15,7 +15,7 @@ from torchreid_genext.training.options import Options
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["GradientMean", "accelerated", "batch_size", "by_the_first", "moved", "share_state"]
+__all__ = ["GradientMean", "accelerated", "batch_size", "by_the_first", "moved", "place_of", "share_state"]
 
 _BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 
@@ -29,12 +29,11 @@ def accelerated(options: Options) -> Iterator[Accelerator]:
         ValueError: for fp16 on a CPU, or if processes were started that would not train together.
     """
     try:
-        from accelerate import Accelerator, state, utils
+        from accelerate import Accelerator, state
     except ModuleNotFoundError as error:
         cure = "install it with `pip install accelerate`"
         raise ImportError(f"training needs the module '{error.name}', which is missing; {cure}") from error
-    cpu = options.cpu or utils.parse_flag_from_env("ACCELERATE_USE_CPU")
-    cpu = cpu or not torch.accelerator.is_available()  # unless told so, accelerate would leave CPUs alone each
+    cpu = options.cpu or _on_the_cpu()  # unless told so, accelerate would leave each CPU alone
     with _set_aside(state.PartialState, state.AcceleratorState, state.GradientState), _tuned_convolutions():
         partial = state.PartialState(cpu=cpu)
         if options.mixed_precision == "fp16" and partial.device.type == "cpu":
@@ -47,11 +46,40 @@ def accelerated(options: Options) -> Iterator[Accelerator]:
         )
 
 
+def _on_the_cpu() -> bool:
+    from accelerate.utils import parse_flag_from_env
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+
+
 def _check_together(processes: int) -> None:
     """Processes that each train alone would write over each other."""
     if (started := int(os.environ.get("WORLD_SIZE", 1))) > 1 and processes == 1:
         rule = f"expected a device on which {started} processes can train together, got one without"
         raise ValueError(f"{rule}; start one process, or set ACCELERATE_USE_CPU=true to train on the CPU")
+
+
+def place_of(size: int, *, share: float = 0.25) -> torch.device:
+    """Where a training keeps its data: on the device that it will train on if they fit, else on the CPU.
+
+    Data that are there need no copy in each step, for which the host would wait.
+
+    Args:
+        size: of the data, in bytes.
+        share: of the free memory that they may fill; the rest is for networks and their features.
+    """
+    device = _device()
+    free = getattr(torch.get_device_module(device), "mem_get_info", None) if device.type != "cpu" else None
+    return device if free is not None and size <= share * free(device)[0] else torch.device("cpu")
+
+
+def _device() -> torch.device:
+    """Of this process, as accelerate will choose it."""
+    if _on_the_cpu():
+        return torch.device("cpu")
+    current = torch.accelerator.current_device_index()
+    kind = torch.accelerator.current_accelerator().type
+    return torch.device(kind, int(os.environ.get("LOCAL_RANK", current)))
 
 
 @contextlib.contextmanager

@@ -343,7 +343,8 @@ def test_a_folder_that_cannot_be_written_is_named(
             raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: Full())
-    with pytest.raises(OSError, match=f"expected a folder that can be written, got one with '{os.strerror(number)}"):
+    message = f"expected a folder that can be written, got one with '{os.strerror(number)}"
+    with pytest.raises(OSError, match=message):
         check_writable(tmp_path / "store")
 
 

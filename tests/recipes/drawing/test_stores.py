@@ -36,7 +36,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = (
         str(pipeline),
         1,
@@ -73,20 +73,20 @@ def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
         original = own[f"{name}.jpg"]
         seen = (original != -1).all(axis=1)
         assert np.allclose(pose[seen], (original[seen] + 0.5) / 2 - 0.5) and (pose[~seen] == -1).all()
-    cfg.genext.ipg.sampling.seed = 1
+    cfg.genext.sampling.seed = 1
     assert found.keys() != stores.joints(cfg, "synthreid_tiny", (64, 32)).keys()
 
 
 def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard 5 1"
+    cfg.genext.sampling.poses = "standard 5 1"
     some = stores.joints(cfg, "", (64, 32))
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     everything = stores.joints(cfg, "", (64, 32))
     assert [*some] == ["5", "1"] and np.array_equal(some["1"], everything["1"])
 
 
 def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     poses = stores.joints(cfg, "", (512, 256))
     bold, official = (stores.draw_poses(poses, (512, 256), style)["1"] for style in ("bold", "official"))
     assert (bold.size, official.size) == ((256, 512), (64, 128))
@@ -107,7 +107,7 @@ def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
 def test_what_cannot_be_drawn_is_said(
     cfg: CfgNode, reid_data: Path, key: str, value: str, message: str
 ) -> None:
-    cfg.genext.ipg.sampling[key] = value
+    cfg.genext.sampling[key] = value
     with pytest.raises(ValueError, match=message):
         stores.complete(cfg, {"query": paths(reid_data, "query")[:1]}, "synthreid_tiny")
 
@@ -140,9 +140,9 @@ def test_the_benchmark_draws_what_its_chains_use(cfg: CfgNode, tmp_path: Path) -
 def test_official_weights_fill_a_store_with_the_skeletons_that_they_know(
     cfg: CfgNode, reid_data: Path, tmp_path: Path
 ) -> None:
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     node.pipeline, node.precision, node.poses = str(release(tmp_path)), "bf16", "standard 1 5"
-    node.height, node.steps, node.batch_size = 64, 1, 4
+    node.image_size, node.steps, node.batch_size = [64, 32], 1, 4
     eighth = {"block_out_channels": (4,) * 4, "norm_num_groups": 2}
     for kind in ("down", "up"):
         eighth[f"{kind}_block_types"] = (f"{kind.title()}{'En' if kind == 'down' else 'De'}coderBlock2D",) * 4
@@ -167,7 +167,7 @@ def tiny_vae(channels: int, folder: Path) -> str:
 def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
     cfg: CfgNode, reid_data: Path, tmp_path: Path
 ) -> None:
-    some, node = paths(reid_data, "query")[:1], cfg.genext.ipg.sampling
+    some, node = paths(reid_data, "query")[:1], cfg.genext.sampling
     own = stores.Drawing(cfg, "synthreid_tiny")
     node.tiny_vae = tiny_vae(embedded().denoising_unet.config.in_channels, tmp_path / "tiny")
     drawing = stores.Drawing(cfg, "synthreid_tiny")
@@ -180,12 +180,12 @@ def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
 
 
 def test_the_seed_of_the_configuration_decides_on_every_picture(cfg: CfgNode, reid_data: Path) -> None:
-    cfg.genext.ipg.sampling.poses = "standard 1 5"
+    cfg.genext.sampling.poses = "standard 1 5"
     some = paths(reid_data, "query")[:2]
     drawing = stores.Drawing(cfg)
     first = drawing.works("query", some)
     assert [work.seed for work in first] == [picture_seed(0, Path(w.reference).name, w.pose) for w in first]
-    cfg.genext.ipg.sampling.seed = 77
+    cfg.genext.sampling.seed = 77
     other = drawing.works("query", some)
     assert all(one.seed != two.seed for one, two in zip(first, other))
     assert not np.array_equal(drawing(first)[0], drawing(other)[0])
@@ -196,33 +196,33 @@ def test_how_it_is_compiled_is_not_how_it_is_made(cfg: CfgNode) -> None:
     assert "compile" not in how["sampling"] and how["sampling"]["steps"] == 1
 
 
-CHANGES = [("steps", 2), ("guidance", 2.0), ("seed", 5), ("height", 32), ("style", "official")]
+CHANGES = [("steps", 2), ("guidance", 2.0), ("seed", 5), ("image_size", [32, 16])]
 
 
 @pytest.mark.parametrize(("key", "value"), CHANGES)
 def test_a_complete_store_that_was_made_otherwise_is_told(
     cfg: CfgNode, reid_data: Path, key: str, value: object
 ) -> None:
-    cfg.genext.ipg.sampling.poses = "standard 1 5"
+    cfg.genext.sampling.poses = "standard 1 5"
     some = {"query": paths(reid_data, "query")[:2]}
     stores.complete(cfg, some, "synthreid_tiny")
-    cfg.genext.ipg.sampling[key] = value
-    word = {"style": "pose"}.get(key, key)
-    with pytest.raises(ValueError, match=f"expected a store whose query pictures have .*{word} .*, got .*{word} "):
+    cfg.genext.sampling[key] = value
+    word = {"image_size": "height"}.get(key, key)
+    with pytest.raises(ValueError, match=f"whose query pictures have .*{word} .*, got .*{word} "):
         stores.complete(cfg, some, "synthreid_tiny")
 
 
 def test_other_weights_in_the_same_place_are_noticed(
     cfg: CfgNode, reid_data: Path, pipeline: Path, tmp_path: Path
 ) -> None:
-    cfg.genext.ipg.sampling.pipeline = str(shutil.copytree(pipeline, tmp_path / "own"))
+    cfg.genext.sampling.pipeline = str(shutil.copytree(pipeline, tmp_path / "own"))
     some = {"query": paths(reid_data, "query")[:1]}
     stores.complete(cfg, some, "synthreid_tiny")
     changed = embedded()
     with torch.no_grad():
         next(changed.denoising_unet.parameters()).add_(1)
     changed.save_pretrained(tmp_path / "own")
-    with pytest.raises(ValueError, match="expected a store whose query pictures have weights .*, got weights"):
+    with pytest.raises(ValueError, match="whose query pictures have weights .*, got weights"):
         stores.complete(cfg, some, "synthreid_tiny")
 
 
@@ -239,7 +239,7 @@ def test_what_is_remembered_is_damaged_or_read_only_at_no_loss(cfg: CfgNode, rei
 
 
 def test_what_was_drawn_for_a_plan_is_not_drawn_again(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
-    cfg.genext.ipg.sampling.batch_size = 2
+    cfg.genext.sampling.batch_size = 2
     drawing, drawn = stores.Drawing(cfg, "synthreid_tiny"), []
     sampler = drawing._sampler
 
@@ -260,7 +260,7 @@ def test_what_was_drawn_for_a_plan_is_not_drawn_again(cfg: CfgNode, reid_data: P
         assert planned.path(entry).read_bytes() == plain.path(entry).read_bytes()
 
 
-def test_a_shard_is_that_of_all_works_whatever_is_there(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
+def test_a_shard_is_that_of_all_works(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
     drawing = stores.Drawing(cfg, "synthreid_tiny")
     wanted = drawing.works("query", paths(reid_data, "query")[:4])
     store = ImageStore.create(tmp_path / "shards")

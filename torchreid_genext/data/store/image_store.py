@@ -11,11 +11,11 @@ SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII). So all who are 
 write the same files, and stores are merged by copying ``images`` of one into the other; a copy that was cut
 off is to be repeated (`generation.merging` looks whether what is there is whole, too).
 
-The picture is written first, then the entry, both atomically, then its line in the index. A picture without its entry, as after a kill in
-between, or an entry without its picture counts as not there; so does an entry that is not what its name says.
+The picture is written first, then the entry, both atomically, then its line in the index. A picture without
+its entry, as after a kill in between, or an entry without its picture counts as not there; so does an entry
+that is not what its name says, unless the index knows better.
 A picture that was cut off, or that a judge could not read, is written again when it is added again. Pictures
-that were dropped by a judge are there, so that they are not made again, but are left out where nobody asks for
-them.
+that were dropped by a judge are there, so that they are not made again, but are left out unless asked for.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def is_store(root: str | Path) -> bool:
 
 
 def check_writable(root: str | Path) -> None:
-    """Refuse a folder, or the one in which it is to be made, where nothing can be written; nothing is left there.
+    """Refuse a folder, or the one in which it is to be made, where nothing can be written.
 
     Raises:
         OSError: if the folder is read-only, or its disk is full.
@@ -225,7 +225,7 @@ class ImageStore:
         raise ValueError(f"expected the key of a picture of {self.root}, got {key!r}")
 
     def answers(self) -> Answers:
-        """All pictures by what they show, also those that are dropped: one reference in one pose should have one."""
+        """All pictures by what they show, with those that are dropped; one that is not is as it should be."""
         found: Answers = {}
         for key, row, judged in self._listed():
             found.setdefault(row[:3], {})[key] = judged.reasons if judged else ()
@@ -256,7 +256,8 @@ class ImageStore:
             if first != path and not filecmp.cmp(first, path, shallow=False):
                 rule = f"expected one picture of {row.reference} in pose {row.pose}"
                 cure = f"torchreid-genext store list {self.root} tells more"
-                raise ValueError(f"{rule}, got {first} and {path}, made differently as their entries tell; {cure}")
+                told = f"got {first} and {path}, made differently as their entries tell"
+                raise ValueError(f"{rule}, {told}; {cure}")
         return {pose: found[pose] for pose in sorted(found, key=pose_order)}
 
     def _rows(self, split: str, dropped: bool) -> Iterator[tuple[str, Row]]:
@@ -293,7 +294,7 @@ class ImageStore:
             file.unlink(missing_ok=True)
 
     def sweep(self, older_than: float) -> int:
-        """Delete what was being written when processes were killed, if it is so many seconds old; how many."""
+        """Delete what killed processes were writing, if it is so many seconds old; returns how many files."""
         stray = [file for file in self.root.glob("images/??/.*") if _STRAY.fullmatch(file.name)]
         if not stray:
             return 0
@@ -390,7 +391,7 @@ class ImageStore:
 
 
 def _keys(names: set[str]) -> Iterator[str]:
-    """Of pictures that have their entries; what begins with a dot was being written when its process ended."""
+    """Of pictures that have their entries; what begins with a dot is, or was, being written."""
     images = (name[:-4] for name in names if name[-4:] == ".png" and name[0] != ".")
     return (key for key in images if key + ".json" in names)
 

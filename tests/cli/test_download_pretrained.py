@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Site, serving
-from tools import download_pretrained
+from torchreid_genext.cli import download_pretrained
 from torchreid_genext.download import HUB, KNOWN
 
 FILES = KNOWN["ipg"].files

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from tests.data.poses.test_detecting import tiny_keypoint_rcnn
-from tools import extract_poses
 from torchreid_genext import checkpoints
+from torchreid_genext.cli import extract_poses
 from torchreid_genext.data.poses import read_market_annotations
 
 pytestmark = pytest.mark.usefixtures("registered")

@@ -15,7 +15,7 @@ from tests.data.store.test_image_store import contents
 from tests.generation.conftest import draw_references
 from tests.generation.test_filling import fill_with
 from tests.generation.worker import MADE, POSES, draw
-from tools import store as tool
+from torchreid_genext.cli import store as tool
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.store.judgements import Mark
 from torchreid_genext.generation import Filled, Work, works
@@ -146,7 +146,8 @@ def spoilt(store: ImageStore) -> dict[str, Path]:
     lonely.unlink()
     other.with_suffix(".json").write_text("{}")
     return {
-        "damaged picture": damaged, "cut": cut, "no entry": alone, "no picture": lonely, "damaged entry": other,
+        "damaged picture": damaged, "cut": cut, "no entry": alone, "no picture": lonely,
+        "damaged entry": other,
     }  # fmt: skip
 
 

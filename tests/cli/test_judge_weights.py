@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tools import judge_generated
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.cli import judge_generated
 
 
 def features(folder: Path, leave_out: tuple[str, ...], more: dict[str, torch.Tensor]) -> torch.Tensor:
