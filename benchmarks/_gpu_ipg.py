@@ -24,17 +24,15 @@ from torchreid_genext.precision import DTYPES
 from torchreid_genext.recipes.training import ipg as recipe
 
 SIZE = {"height": 512, "width": 256}
-TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "attention": 1, "heads": 2, "batch": 2}
+TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "batch": 2}
 COMPILING = 100  # seconds that torch.compile has at most; it is not tried in less than 30
 COMPILED = Lever("", {"compile": True})
 LEVERS = [
     Lever("guidance in the first half", {"interval": (0.0, 0.5)}),
     Lever("no guidance", {"guidance": 1.0}),
-    Lever("deep features every 2nd step", {"cache_every": 2}),
-    Lever("deep features every 3rd step", {"cache_every": 3}),
     Lever("DPM-Solver++, half the steps", {"scheduler": "dpmsolver++", "halved": True}),
-    Lever("DPM-Solver++, half the steps, guidance in the first half, every 2nd",
-          {"scheduler": "dpmsolver++", "halved": True, "interval": (0.0, 0.5), "cache_every": 2}),
+    Lever("DPM-Solver++, half the steps, guidance in the first half",
+          {"scheduler": "dpmsolver++", "halved": True, "interval": (0.0, 0.5)}),
     Lever("tiny VAE", {}, tiny_vae=True),
 ]  # fmt: skip
 

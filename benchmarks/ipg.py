@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import torch
 from _measure import rate_of_product, seconds_of, table
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.attention_processor import Attention
 from PIL import Image
 from torch import Tensor
@@ -40,6 +40,7 @@ from torchreid_genext.data.synthetic.writing import draw_shot
 from torchreid_genext.evaluation import quality
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     IPGSampler,
     PoseGuider,
@@ -85,8 +86,6 @@ def levers(fast: str, *, compiled: bool, official: bool) -> list[Lever]:
         Lever(fast, {"precision": fast}),
         Lever("guidance in steps 1 to 10", {"interval": (0.0, 0.5)}),
         Lever("no guidance", {"guidance": 1.0}),
-        Lever("deep features every 2nd step", {"cache_every": 2}),
-        Lever("deep features every 3rd step", {"cache_every": 3}),
         Lever("DDIM, 10 steps", {"steps": 10}),
         Lever("UniPC, 10 steps", {"scheduler": "unipc", "steps": 10}),
         Lever("DPM-Solver++, 10 steps", {"scheduler": "dpmsolver++", "steps": 10}),
@@ -164,7 +163,7 @@ class Official:
         drawn = pipe.preprocess_poses(poses, *size)
         looked_at = torch.cat([pipe.encoder_input(person)] * len(poses))
         tokens = pipe.identity_tokens(torch.cat([torch.zeros_like(looked_at), looked_at]))
-        pictures = torch.cat([pipe.images.preprocess(person, *size)] * len(poses))
+        pictures = torch.cat([pipe.image_processor.preprocess(person, *size)] * len(poses))
         self.look_at(torch.cat([pipe.encode(pictures)] * 2), tokens)
         pose = torch.cat([pipe.pose_guider(drawn)] * 2)
         noise = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -221,8 +220,7 @@ def official_size(device: torch.device) -> IPGPipeline:
     """Random weights, made where they are used."""
     with device:
         networks = (
-            AutoencoderKL(**VAE), UNet2DConditionModel(**UNET), UNet2DConditionModel(**UNET), PoseGuider(),
-            IdentityProjector(), TransReID(),
+            AutoencoderKL(**VAE), IPGDenoiser(UNET), PoseGuider(), IdentityProjector(), TransReID(),
         )  # fmt: skip
     return IPGPipeline(*(network.eval() for network in networks), scheduler=official_scheduler())
 
@@ -243,7 +241,7 @@ def main() -> None:
     pipe = official_size(device) if arguments.official else IPGPipeline.from_pretrained(arguments.pipeline)
     pipe = pipe.to(device)
     pipe.set_progress_bar_config(disable=True)
-    height = 512 if arguments.official else pipe.denoising_unet.config.sample_size * pipe.shrink
+    height = 512 if arguments.official else pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
     size = {"height": height, "width": height // 2}
     task = people_and_poses(arguments.people, arguments.poses, size)
     fast = resolve(arguments.fast, device)

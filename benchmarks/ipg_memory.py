@@ -32,8 +32,8 @@ from torchreid_genext.benchmark.memory import PeakMemory
 from torchreid_genext.config import get_default_config
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.generators.ipg import (
-    Denoiser,
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PoseGuider,
     TransReID,
@@ -122,8 +122,9 @@ def measured(size: str, mode: str) -> tuple[int, int]:
 
 def configuration(size: Mapping[str, Any]) -> Any:
     cfg = get_default_config()
-    keys = {name: value for name, value in size.items() if name != "batch"}
-    cfg.genext.ipg.generator.update({**keys, "encoder_weights": ""})
+    cfg.genext.training.image_size = [size["height"], size["width"]]
+    keys = {name: value for name, value in size.items() if name in cfg.genext.ipg.generator}
+    cfg.genext.ipg.generator.update({"encoder": "osnet_x0_25", **keys})
     return cfg
 
 
@@ -242,7 +243,7 @@ def prepare(networks: Mapping[str, nn.Module], changes: Mapping[str, LowRank], m
 
 def denoise(networks: Mapping[str, nn.Module]) -> Tensor:
     """What one image goes through, 512x256."""
-    denoiser = Denoiser(networks["reference_unet"], networks["denoising_unet"])
+    denoiser = IPGDenoiser.from_unets(networks["reference_unet"], networks["denoising_unet"])
     latents, tokens = torch.randn(1, 4, 64, 32), networks["identity_projector"](torch.randn(1, 3840))
     pose = networks["pose_guider"](torch.randn(1, 3, 512, 256))
     return denoiser(latents, 0, tokens, pose=pose, seen=denoiser.see([latents], tokens))

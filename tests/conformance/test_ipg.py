@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tests.conformance.conftest import case, cases, tolerance, vectors
 from torchreid_genext.generators.ipg import (
-    Denoiser,
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PoseGuider,
     TransReID,
@@ -36,14 +36,14 @@ def filled(network: nn.Module, name: str) -> nn.Module:
     return network.eval()
 
 
-def denoiser() -> Denoiser:
+def denoiser() -> IPGDenoiser:
     if not (vectors("ipg") / "weights_denoising_unet.safetensors").is_file():
         pytest.skip(
             "needs the recorded U-Nets (11 MB, no copies here); tests/generators/ipg checks the formulas"
         )
     config = configuration()["unet"]
     reference = filled(without_head(UNet2DConditionModel(**config)), "reference_unet")
-    return Denoiser(reference, filled(UNet2DConditionModel(**config), "denoising_unet"))
+    return IPGDenoiser.from_unets(reference, filled(UNet2DConditionModel(**config), "denoising_unet"))
 
 
 def worst(found: Tensor, recorded: Tensor) -> float:
@@ -161,8 +161,7 @@ def whole_pipeline() -> IPGPipeline:
     projector = IdentityProjector(*official.projector_sizes(vectors("ipg") / "weights_IFR.safetensors"))
     pipe = IPGPipeline(
         filled(AutoencoderKL(**config["vae"]), "vae"),
-        networks.reference_unet,
-        networks.denoising_unet,
+        networks,
         filled(guider, "pose_guider"),
         filled(projector, "IFR"),
         encoder_of("transreid_even"),
@@ -205,7 +204,7 @@ def test_inputs_of_the_networks() -> None:
     inputs, outputs = case_of_inputs("pipeline"), case_of_outputs("pipeline_fp32bank")
     *_, height, width = outputs["ref_image_tensor"].shape
     poses = pipe.preprocess_poses(pictures(inputs["pose_images_rgb_u8"]), height, width, swap=True)
-    reference = pipe.images.preprocess(pictures(inputs["ref_image_rgb_u8"][None]), height, width)
+    reference = pipe.image_processor.preprocess(pictures(inputs["ref_image_rgb_u8"][None]), height, width)
     reid = torch.cat([torch.zeros_like(inputs["reid_input"]), inputs["reid_input"]])
     tokens, recorded = pipe.identity_tokens(reid), outputs["encoder_hidden_states"]
     assert worst(poses, outputs["pose_cond_tensor"]) <= tolerance("reid_preprocess")

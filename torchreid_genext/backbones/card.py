@@ -69,7 +69,8 @@ class Card:
     Attributes:
         architecture: as in a configuration, such as ``osnet_x1_0`` or ``timm:vit_base_patch16_224``.
         options: of its constructor.
-        weights: file, seen from the card's folder; for a card that is named in place of weights.
+        weights: file, seen from the card's folder or the working folder; for a card that is named in place of
+            weights.
         preprocessing: keys of `Preprocessing`; others are those of the configuration.
         feature: one of `FEATURES`; empty: what the network gives by itself.
         camera: one of `CAMERAS`.

@@ -106,10 +106,11 @@ def _named_by(card: Card, path: str) -> str:
     """The file of weights that a card names."""
     if not card.weights:
         raise ValueError(f"expected a card that names its weights, got {path} without")
-    weights = Path(os.path.expanduser(path)).parent / card.weights
-    if not weights.is_file():
+    places = [Path(os.path.expanduser(path)).parent / card.weights, Path(os.path.expanduser(card.weights))]
+    weights = next((place for place in places if place.is_file()), None)
+    if weights is None:
         cure = f"; {card.source}" if card.source else ""
-        raise FileNotFoundError(f"expected the weights {weights} of {path}, got no such file{cure}")
+        raise FileNotFoundError(f"expected the weights {card.weights} of {path}, got no such file{cure}")
     return str(weights)
 
 

@@ -8,15 +8,14 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from torchreid_genext.generators.ipg import (
-    Denoiser,
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
     TorchreidEncoder,
     TransReID,
     official_scheduler,
-    without_head,
 )
 
 CHANNELS, TOKENS, WIDTH, SIZE = (8, 16), 3, 12, (8, 4)
@@ -32,9 +31,9 @@ def unet(channels: int = 4) -> UNet2DConditionModel:
     ).eval()  # fmt: skip
 
 
-def denoiser(seed: int = 0) -> Denoiser:
+def denoiser(seed: int = 0) -> IPGDenoiser:
     torch.manual_seed(seed)
-    return Denoiser(without_head(unet()), unet())
+    return IPGDenoiser.from_unets(unet(), unet())
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,7 +66,8 @@ def assembled(
 ) -> IPGPipeline:
     torch.nn.init.normal_(guider.conv_out.weight)
     channels = vars(autoencoder).get("latent_channels", 4)
-    networks = (autoencoder, unet(channels), unet(channels), guider, projector, encoder)
+    both = IPGDenoiser.from_unets(unet(channels), unet(channels))
+    networks = (autoencoder, both, guider, projector, encoder)
     made = IPGPipeline(*(network.eval() for network in networks), scheduler=official_scheduler())
     made.set_progress_bar_config(disable=True)
     return made

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.generators.ipg.networks import TOKENS, WIDTH, embedded, random, unet
 from torchreid_genext import checkpoints
-from torchreid_genext.generators.ipg import lora
+from torchreid_genext.generators.ipg import IPGPipeline, lora
 from torchreid_genext.generators.ipg.lora import LowRank
 
 
@@ -71,7 +71,7 @@ def test_changes_are_drawn_by_their_own_generator() -> None:
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
 
 
-def learnt(folder: Path) -> tuple[dict[str, nn.Module], Path]:
+def learnt(folder: Path) -> tuple[IPGPipeline, Path]:
     """The same pipeline after training, and the file of what it learnt."""
     pipe = embedded()
     changes = changed(LowRank(pipe.denoising_unet, 2))
@@ -80,7 +80,7 @@ def learnt(folder: Path) -> tuple[dict[str, nn.Module], Path]:
         folder / "lora.safetensors", {"denoising_unet": changes, "pose_guider": pipe.pose_guider}
     )
     changes.merge()
-    return pipe.components, path
+    return pipe, path
 
 
 def test_a_file_makes_of_the_first_pipeline_exactly_the_trained_one(tmp_path: Path) -> None:
@@ -88,7 +88,8 @@ def test_a_file_makes_of_the_first_pipeline_exactly_the_trained_one(tmp_path: Pa
     pipe = lora.load(embedded(), path)
     for name in ("denoising_unet", "reference_unet", "pose_guider"):
         found = getattr(pipe, name).state_dict()
-        assert all(torch.equal(tensor, found[key]) for key, tensor in wanted[name].state_dict().items()), name
+        trained = getattr(wanted, name).state_dict()
+        assert all(torch.equal(tensor, found[key]) for key, tensor in trained.items()), name
     layer = "denoising_unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoints.safe_load(path).items()}
     assert shapes[f"{layer}.lora_A.weight"] == (2, WIDTH) and shapes[f"{layer}.lora_B.weight"] == (8, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from torchreid_genext.generators.ipg import (
     IPGPipeline,
     PoseGuider,
     TransReID,
+    load_any,
     official,
     without_head,
 )
+from torchreid_genext.generators.ipg.sampler import weights_digest
 
 FILES = "reference_unet.pth, denoising_unet.pth, pose_guider.pth, IFR.pth, transformer_20.pth"
 
@@ -54,6 +57,10 @@ def under_official_names(network: nn.Module) -> dict[str, Tensor]:
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     """A folder of weights, and beside it base model and autoencoder."""
+    return release(tmp_path)
+
+
+def release(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     base = unet()
     networks = (
@@ -92,6 +99,29 @@ def test_the_five_files_become_a_pipeline(released: Path) -> None:
         ]
         assert same and all(same), file
     assert not any(network.training for network in pipe.components.values() if isinstance(network, nn.Module))
+
+
+def test_one_loader_reads_saved_pipelines_and_official_files(released: Path, tmp_path: Path) -> None:
+    read(released).save_pretrained(tmp_path / "saved")
+    beside = {"base_model": tmp_path / "base", "vae": tmp_path / "vae"}
+    deeper = tmp_path / "clone" / "pretrained"
+    shutil.copytree(released, deeper)
+    for name, source in (("stable-diffusion-v1-5", "base"), ("sd-vae-ft-mse", "vae")):
+        shutil.copytree(tmp_path / source, deeper.parent / name)
+    made = [
+        load_any(tmp_path / "saved"),
+        load_any(released, **beside, reid_encoder=encoder()),
+        load_any(deeper.parent, reid_encoder=encoder()),  # which finds the others beside
+    ]
+    digests = {weights_digest(pipe) for pipe in made}
+    assert len(digests) == 1 and {pipe.config.pose_style for pipe in made} == {"official"}
+
+
+def test_what_is_no_pipeline_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a folder of a saved pipeline or .*got '/no/such'"):
+        load_any("/no/such")
+    with pytest.raises(FileNotFoundError, match=f"expected {FILES} in .*, got no reference_unet.pth"):
+        load_any(tmp_path)
 
 
 def test_missing_files_are_all_named(released: Path) -> None:

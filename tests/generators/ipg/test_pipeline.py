@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from PIL import Image
 
 import torchreid_genext as genext
@@ -77,13 +77,23 @@ def test_references_may_have_any_mode_and_size() -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("scheduler", (DPMSolverMultistepScheduler, UniPCMultistepScheduler))
-def test_schedulers_are_swapped_as_everywhere(scheduler: Any) -> None:
-    pipe = pipeline()
-    official = pipe(picture(1), picture(3), generator=seeded(6), **SMALL).images
-    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
-    images = pipe(picture(1), picture(3), generator=seeded(6), **SMALL).images
+@pytest.mark.parametrize("kind", ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep",
+                                  "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "LMSDiscrete",
+                                  "KDPM2Discrete", "PNDM", "DDPM", "LCM", "TCD"))  # fmt: skip
+def test_schedulers_are_swapped_as_everywhere(kind: str) -> None:
+    pipe, options = pipeline(), SMALL | {"num_inference_steps": 8, "guidance_scale": 2.5}
+    official = pipe(picture(1), picture(3), generator=seeded(6), **options).images
+    pipe.scheduler = getattr(diffusers, f"{kind}Scheduler").from_config(pipe.scheduler.config)
+    images = pipe(picture(1), picture(3), generator=seeded(6), **options).images
     assert images.isfinite().all() and not torch.equal(images, official)
+
+
+@pytest.mark.parametrize("kind", ("FlowMatchEulerDiscrete", "EDMEuler", "IPNDM"))
+def test_schedulers_of_other_noise_are_refused(kind: str) -> None:
+    pipe = pipeline()
+    pipe.scheduler = getattr(diffusers, f"{kind}Scheduler")()
+    with pytest.raises(ValueError, match=f"expected a scheduler with alphas_cumprod, .*, got {kind}Scheduler"):
+        pipe(picture(1), picture(3), **SMALL)
 
 
 @pytest.mark.parametrize("made", (pipeline, embedded))
@@ -159,7 +169,10 @@ def test_swapped_poses_are_those_of_the_authors_files() -> None:
         ({"latents": torch.zeros(1, 4, 4, 4)}, r"expected latents \(2, 4, 8, 4\), got \(1, 4, 4, 4\)"),
         ({"reference": [picture(1)] * 3}, "expected one reference, or one for each of 2 poses, got 3"),
         ({"pose": torch.zeros(2, 3, 8, 8)}, r"expected poses \(B, 3, 16, 8\), got \(2, 3, 8, 8\)"),
-        ({"callback_on_step_end_tensor_inputs": ("noise",)}, "expected callbacks for latents, got noise"),
+        (
+            {"callback_on_step_end_tensor_inputs": ("noise",)},
+            "expected callbacks for latents, prompt_embeds, got noise",
+        ),
     ),
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(change: dict[str, Any], message: str) -> None:

@@ -52,6 +52,29 @@ def test_references_are_looked_at_once_while_they_are_remembered(keep: int, look
     assert rows == looks
 
 
+def test_a_batch_is_split_where_memory_is_short(caplog: pytest.LogCaptureFixture) -> None:
+    pipe, rows = embedded(), []
+    call = (["a.jpg", "b.jpg", "a.jpg", "c.jpg", "c.jpg"], ["1", "2", "2", "1", "2"], [1, 2, 3, 4, 5])
+    wanted = pixels(sampler()(*call))
+
+    def too_much(_: Any, inputs: tuple) -> None:
+        rows.append(len(inputs[0]))
+        if len(inputs[0]) > 4:  # of two images under guidance
+            raise torch.OutOfMemoryError
+
+    pipe.denoising_unet.register_forward_pre_hook(too_much)
+    draw = sampler(pipe)
+    assert np.abs(pixels(draw(*call)) - wanted).max() <= 1
+    assert rows == [10, 6, 4, 4, 4, 4, 2, 2]
+    assert "memory is short for 3 images at a time; now 2 are drawn" in caplog.text
+    draw(*call)
+    assert max(rows[8:]) == 4, "it is remembered"
+    draw._most = 1
+    pipe.denoising_unet.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        draw(*call)
+
+
 def test_poses_are_looked_at_once_a_run() -> None:
     pipe, rows = embedded(), []
     pipe.pose_guider.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
@@ -102,38 +125,6 @@ def test_guidance_in_part_of_the_steps_is_the_sum_of_both_kinds() -> None:
         pipe(picture(1), picture(4), guidance_interval=(0.5, 0.2), **options)
 
 
-def runs_of_deep_blocks(pipe: IPGPipeline, **options: Any) -> tuple[int, torch.Tensor]:
-    runs = []
-    hook = pipe.denoising_unet.mid_block.attentions[0].register_forward_pre_hook(
-        lambda *_: runs.append(1)
-    )
-    settings = SMALL | {"output_type": "latent", "num_inference_steps": 4, "generator": seeded(1)} | options
-    images = pipe(picture(1), picture(4), **settings).images
-    hook.remove()
-    return len(runs), images
-
-
-def test_deep_blocks_run_in_some_steps_only_and_leave_no_trace() -> None:
-    pipe = pipeline()
-    everything, exact = runs_of_deep_blocks(pipe)
-    half, near = runs_of_deep_blocks(pipe, cache_every=2)
-    assert (everything, half) == (4, 2)
-    assert not torch.equal(exact, near) and (exact - near).abs().mean() < exact.abs().mean()
-    assert torch.equal(runs_of_deep_blocks(pipe)[1], exact)
-
-
-def test_first_step_of_a_cached_run_is_that_of_a_whole_one() -> None:
-    pipe = pipeline()
-    one = {"num_inference_steps": 1}
-    assert torch.equal(
-        runs_of_deep_blocks(pipe, **one)[1], runs_of_deep_blocks(pipe, cache_every=3, **one)[1]
-    )
-
-
-def test_features_are_not_reused_where_guidance_begins_or_ends() -> None:
-    assert runs_of_deep_blocks(pipeline(), cache_every=4, guidance_interval=(0.0, 0.4))[0] == 2
-
-
 def test_a_tiny_autoencoder_will_do() -> None:
     pipe = pipeline()
     tiny = AutoencoderTiny(
@@ -153,7 +144,6 @@ def test_a_tiny_autoencoder_will_do() -> None:
         ({"scheduler": "euler"}, "unknown scheduler 'euler'; choose from ddim, unipc, dpmsolver"),
         ({"precision": "int8"}, "unknown precision 'int8'; choose from fp32, bf16, fp16"),
         ({"steps": 0}, "expected steps >= 1, got 0"),
-        ({"cache_every": 0}, "expected cache_every >= 1, got 0"),
     ),
 )
 def test_what_cannot_be_done_is_said(change: dict[str, Any], message: str) -> None:

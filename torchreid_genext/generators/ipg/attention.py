@@ -8,21 +8,29 @@ no state is left behind, and recomputing a block for its gradient finds the same
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Denoiser", "Seen", "without_head"]
+__all__ = ["Bank", "Seen", "keys_and_values", "processor", "self_attentions", "strangers"]
 
-Bank = dict[str, Tensor]  # block -> what its self-attention was given, (references, tokens, width)
-HEAD = ("conv_norm_out", "conv_act", "conv_out")
 _PROCESSOR = ".attn1.processor"
+
+
+class Bank:
+    """What self-attentions were given; no dict, of which hooks of accelerate would fill a copy.
+
+    Attributes:
+        features: block -> (references, tokens, width).
+    """
+
+    def __init__(self) -> None:
+        self.features: dict[str, Tensor] = {}
 
 
 class Seen:
@@ -52,84 +60,20 @@ class Seen:
         )
 
 
-class Denoiser:
-    """Two U-Nets of one shape as one denoiser that is told pose, identity and reference.
-
-    Args:
-        reference_unet: sees references; `without_head`, for what it predicts is not used.
-        denoising_unet: predicts.
-    """
-
-    def __init__(self, reference_unet: UNet2DConditionModel, denoising_unet: UNet2DConditionModel) -> None:
-        self.reference_unet, self.denoising_unet = reference_unet, denoising_unet
-        for unet in (reference_unet, denoising_unet):
-            unet.set_attn_processor({name: _processor(name) for name in unet.attn_processors})
-
-    def __call__(
-        self,
-        noisy: Tensor,
-        times: Tensor | int,
-        tokens: Tensor,
-        *,
-        pose: Tensor | None = None,
-        seen: Seen | None = None,
-    ) -> Tensor:
-        """The prediction for noisy latents.
-
-        Args:
-            noisy: (B, C, h, w).
-            times: steps of the diffusion, (B,) or one for all.
-            tokens: of identities, (B, N, width).
-            pose: features (B, channels, h, w) that join the first convolution's; None for none.
-            seen: references of the last rows, as many as they are; rows before them see none.
-
-        Returns:
-            (B, C, h, w).
-        """
-        with _added(self.denoising_unet.conv_in, pose):
-            return self.denoising_unet(
-                noisy, times, tokens, cross_attention_kwargs={"seen": seen}, return_dict=False
-            )[0]
-
-    def see(self, latents: Sequence[Tensor], tokens: Tensor, *, dtype: torch.dtype | None = None) -> Seen:
-        """What the denoiser will see of references.
-
-        Args:
-            latents: of one reference a row, (R, C, h, w); several where a row has several.
-            tokens: of their identities, (R, N, width).
-            dtype: to which features are rounded in between; officially torch.float16. None: not.
-        """
-        banks = [self.write(each, tokens)[0] for each in latents]
-        projected = {}
-        for name, attention in self._self_attentions():
-            features = [_rounded(bank[name], dtype) for bank in banks]
-            projected[name] = _keys_and_values(attention, torch.cat(features, dim=1))
-        return Seen(projected)
-
-    def write(self, latents: Tensor, tokens: Tensor) -> tuple[Bank, Tensor]:
-        """One pass of the reference U-Net: what each self-attention was given, and what comes out."""
-        bank: Bank = {}
-        end = self.reference_unet(
-            latents, 0, tokens, cross_attention_kwargs={"bank": bank}, return_dict=False
-        )[0]
-        return bank, end
-
-    def _self_attentions(self) -> Iterator[tuple[str, Attention]]:
-        for name in self.denoising_unet.attn_processors:
-            if name.endswith(_PROCESSOR):
-                block = name.removesuffix(_PROCESSOR)
-                yield block, self.denoising_unet.get_submodule(block).attn1
-
-
-def without_head(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """The same U-Net, in place, without its last normalisation, activation and convolution."""
-    for name in HEAD:
-        setattr(unet, name, None if name != "conv_out" else nn.Identity())
-    return unet
-
-
-def _processor(name: str) -> Any:
+def processor(name: str) -> Any:
+    """Of the attention at this place, a key of a U-Net's `attn_processors`."""
     return _SelfAttention(name.removesuffix(_PROCESSOR)) if name.endswith(_PROCESSOR) else _CrossAttention()
+
+
+def self_attentions(unet: UNet2DConditionModel) -> list[str]:
+    """The blocks of a U-Net that look at references."""
+    return [name.removesuffix(_PROCESSOR) for name in unet.attn_processors if name.endswith(_PROCESSOR)]
+
+
+def strangers(unet: UNet2DConditionModel) -> list[str]:
+    """The kinds of its processors that are not ours."""
+    found = unet.attn_processors.values()
+    return [type(each).__name__ for each in found if not isinstance(each, (_SelfAttention, _CrossAttention))]
 
 
 class _SelfAttention:
@@ -150,8 +94,8 @@ class _SelfAttention:
         seen: Seen | None = None,
     ) -> Tensor:
         if bank is not None:
-            bank[self.block] = hidden_states
-        own = _Own(_heads(attn, attn.to_q(hidden_states)), *_keys_and_values(attn, hidden_states))
+            bank.features[self.block] = hidden_states
+        own = _Own(_heads(attn, attn.to_q(hidden_states)), *keys_and_values(attn, hidden_states))
         x = (
             F.scaled_dot_product_attention(*own)
             if seen is None
@@ -185,26 +129,10 @@ def _beside(own: _Own, keys: Tensor, values: Tensor) -> Tensor:
     return torch.cat([F.scaled_dot_product_attention(*alone), x]) if plain else x
 
 
-def _keys_and_values(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
+def keys_and_values(attention: Attention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of features (B, tokens, width), (B, heads, tokens, width of a head) each."""
     return _heads(attention, attention.to_k(x)), _heads(attention, attention.to_v(x))
 
 
 def _heads(attention: Attention, x: Tensor) -> Tensor:
     return x.unflatten(2, (attention.heads, -1)).transpose(1, 2)
-
-
-def _rounded(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return x if dtype is None else x.to(dtype).to(x.dtype)
-
-
-@contextlib.contextmanager
-def _added(layer: nn.Module, pose: Tensor | None) -> Iterator[None]:
-    """Let the output of a layer grow by a pose."""
-    if pose is None:
-        yield
-        return
-    hook = layer.register_forward_hook(lambda _, __, output: output + pose.to(output.dtype))
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,11 +34,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.shrink, self.latent_channels = patch, 3 * patch**2
         self.unused = nn.Parameter(torch.zeros(()), requires_grad=False)  # tells device and dtype
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> SimpleNamespace:
         """Images (B, 3, H, W) to ``latent_dist.mode()``, which is (B, 3 patch^2, H / patch, W / patch)."""
         latents = F.pixel_unshuffle(images, self.config.patch)
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
 
+    @apply_forward_hook
     def decode(self, latents: Tensor, return_dict: bool = True) -> SimpleNamespace | tuple[Tensor]:
         """The inverse."""
         images = F.pixel_shuffle(latents, self.config.patch)
@@ -96,11 +99,13 @@ class PrincipalAutoencoder(ModelMixin, ConfigMixin):
         """How much each channel changes an image, (latent_channels,)."""
         return self.decoder.weight.flatten(1).norm(dim=1)
 
+    @apply_forward_hook
     def encode(self, images: Tensor) -> SimpleNamespace:
         """Images (B, 3, H, W) to ``latent_dist.mode()``, (B, latent_channels, H / patch, W / patch)."""
         latents = self.encoder(images)
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: latents))
 
+    @apply_forward_hook
     def decode(self, latents: Tensor, return_dict: bool = True) -> SimpleNamespace | tuple[Tensor]:
         """Back to images, but for the components that were left out."""
         images = self.decoder(latents)
@@ -127,6 +132,8 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.network = compat.build_model(name, 1).eval()
         self.image_size = tuple(image_size)
+        for name, values in (("shift", mean), ("spread", std)):  # else each call would copy them to the device
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> TorchreidEncoder:
         """Stay as it is: torchreid's models give logits when they are trained."""
@@ -134,8 +141,7 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to features (B, F)."""
-        mean, std = (images.new_tensor(self.config[name])[:, None, None] for name in ("mean", "std"))
-        return self.network((images / 2 + 0.5 - mean) / std)
+        return self.network((images / 2 + 0.5 - self.shift) / self.spread)
 
 
 def _check_patch(patch: int) -> None:

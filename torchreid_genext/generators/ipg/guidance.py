@@ -66,36 +66,66 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Guidance:
-    """When predictions are guided, and how far; up to a scale of 1 they are not."""
+    """In which steps predictions are guided, and what is made of them; up to a scale of 1 they are not.
 
-    scale: float
+    Attributes:
+        interval: share of the steps, from the first at 0 to the last at 1.
+        rescale: how far the spread of a guided prediction goes back to that of the person's, 0 .. 1.
+
+    Raises:
+        ValueError: if one is out of its range.
+    """
+
     interval: tuple[float, float]
-    official: bool
+    rescale: float
 
     def __post_init__(self) -> None:
         start, end = self.interval
         if not 0 <= start <= end <= 1:
             raise ValueError(f"expected a guidance interval in 0..1, got {self.interval}")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"expected guidance_rescale in 0..1, got {self.rescale}")
 
-    def of_step(self, step: int, steps: int) -> float | None:
-        """The scale, or None."""
+    def holds(self, scale: float, step: int, steps: int) -> bool:
+        """Whether a step is guided."""
         start, end = self.interval
-        inside = start <= step / max(steps - 1, 1) <= end
-        return self.scale if self.scale > 1 and inside else None
+        return scale > 1 and start <= step / max(steps - 1, 1) <= end
+
+    def of(self, predicted: Tensor, scale: float) -> Tensor:
+        """From predictions (2 B, C, h, w), for nobody and then for the person, the guided (B, C, h, w)."""
+        nobody, person = predicted.chunk(2)
+        guided = nobody + scale * (person - nobody)
+        if not self.rescale:
+            return guided
+        spread, wanted = (each.std(dim=(1, 2, 3), keepdim=True) for each in (guided, person))
+        return self.rescale * (guided * wanted / spread) + (1 - self.rescale) * guided
 
 
 class Conditions:
-    """The conditions of steps with guidance and of those without."""
+    """The conditions of steps with guidance and of those without.
 
-    def __init__(self, references: References, pose: Tensor, guidance: Guidance) -> None:
-        nobody, people = references.nobody.expand(len(references), -1, -1), references.tokens
-        self._guidance = guidance
-        self._guided = Condition(torch.cat([nobody, people]), torch.cat([pose, pose]), references.seen)
-        self._plain = Condition(people, pose, references.seen)
-        if guidance.official and guidance.scale <= 1:
-            self._plain = Condition(nobody, pose, None)
+    Args:
+        references: one for each image.
+        pose: features (B, channels, h, w).
+        unseen: without guidance, tell of nobody and not of the person.
 
-    def of_step(self, step: int, steps: int) -> tuple[Condition, float | None]:
-        """What holds, and the scale of guidance if there is any."""
-        scale = self._guidance.of_step(step, steps)
-        return (self._plain if scale is None else self._guided), scale
+    Attributes:
+        tokens: of nobody and of the people, (2, B, N, width); a callback may leave the people's alone.
+    """
+
+    def __init__(self, references: References, pose: Tensor, *, unseen: bool) -> None:
+        people = references.tokens
+        self.tokens = torch.stack([references.nobody.expand_as(people), people])
+        self._pose, self._twice, self._seen = pose, torch.cat([pose, pose]), references.seen
+        self._unseen = unseen
+
+    def guided(self) -> Condition:
+        """Of nobody, and then of the people."""
+        nobody, people = self.tokens[0], self.tokens[-1]
+        return Condition(torch.cat([nobody, people]), self._twice, self._seen)
+
+    def plain(self) -> Condition:
+        """Of the people alone."""
+        if self._unseen:
+            return Condition(self.tokens[0], self._pose, None)
+        return Condition(self.tokens[-1], self._pose, self._seen)

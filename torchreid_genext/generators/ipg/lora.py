@@ -125,7 +125,7 @@ def load(pipe: DiffusionPipeline, path: str | Path) -> DiffusionPipeline:
         ValueError: if it cannot be read, or is not of such a pipeline; says what does not fit.
     """
     for part, state in _by_part(checkpoints.safe_load(path)).items():
-        network = pipe.components.get(part)
+        network = getattr(pipe, part, None)
         if not isinstance(network, nn.Module):
             raise ValueError(f"expected changes to networks of {type(pipe).__name__}, got {part} in {path}")
         _change(network, state, path)

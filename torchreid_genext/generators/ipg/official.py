@@ -29,11 +29,13 @@ _UNUSED = ("base.norm.", "base.fc.", "classifier", "bottleneck")  # by features 
 
 
 def find_files(folder: str | Path) -> dict[str, Path]:
-    """The authors' five files, by network.
+    """The authors' five files, by network; also from a clone of their hub, which has them one folder deeper.
 
     Raises:
         FileNotFoundError: if some are missing; names them all.
     """
+    deeper = Path(folder, "pretrained")
+    folder = deeper if deeper.is_dir() else folder
     files = {network: Path(folder, name) for network, name in FILES.items()}
     if missing := [file.name for file in files.values() if not file.is_file()]:
         raise FileNotFoundError(

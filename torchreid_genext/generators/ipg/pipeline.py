@@ -10,8 +10,6 @@ references and poses of a batch may all be different.
 from __future__ import annotations
 
 import inspect
-import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +19,34 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTinyOutput
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
-from torchreid_genext.generators.ipg import official
-from torchreid_genext.generators.ipg.attention import HEAD, Denoiser, without_head
-from torchreid_genext.generators.ipg.caching import StepCache
+from torchreid_genext.generators.ipg import adapting, autoencoding, official
+from torchreid_genext.generators.ipg.callbacks import Callback
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
+from torchreid_genext.generators.ipg.denoiser import IPGDenoiser, without_private
 from torchreid_genext.generators.ipg.guidance import Condition, Conditions, Guidance, Poses, References
+from torchreid_genext.generators.ipg.inputs import Pictures, check_range, pictures
 from torchreid_genext.generators.ipg.transreid import TransReID
 
 __all__ = ["IPGPipeline", "IPGPipelineOutput", "official_scheduler"]
 
-Images = Image.Image | Sequence[Image.Image]
 _OUTPUTS = ("pil", "np", "pt", "latent")
+_APART = ("reference_unet", "denoising_unet")
+_CARD = """---
+library_name: torchreid_genext
+---
+An IPG pipeline: the person of an image in other poses. The loader of diffusers' own pipelines cannot read it:
+
+```python
+from torchreid_genext.generators.ipg import IPGPipeline
+
+pipe = IPGPipeline.from_pretrained("this folder or hub name")
+```
+"""
 
 
 @dataclass
@@ -63,57 +72,136 @@ class IPGPipeline(DiffusionPipeline):
     """Reference images and poses to images of the same people in these poses.
 
     Args:
-        vae: images to latents and back; an AutoencoderTiny will do.
-        reference_unet: sees references; has no head.
-        denoising_unet: predicts, with the same attention blocks.
+        vae: images to latents and back; an AutoencoderTiny will do, or any module that says as much as
+            `PatchAutoencoder` does.
+        denoiser: predicts; its two U-Nets are `reference_unet` and `denoising_unet` here, too.
         pose_guider: skeletons to features.
         identity_projector: features of identity to tokens.
-        reid_encoder: images in [-1, 1] of its own ``image_size`` to features of identity.
-        scheduler: of the sampler; any of diffusers'.
+        reid_encoder: images in [-1, 1] of its own ``image_size`` to features of identity; any module.
+        scheduler: of the sampler; any of diffusers' that knows ``alphas_cumprod``.
+        pose_style: how the skeletons look with which it was trained, bold or official.
+
+    Raises:
+        ValueError: if a part lacks what is asked of it, here or where another is put in its place.
     """
 
-    model_cpu_offload_seq = (
-        "reid_encoder->identity_projector->pose_guider->reference_unet->denoising_unet->vae"
-    )
-    _callback_tensor_inputs = ["latents"]
+    model_cpu_offload_seq = "pose_guider->reid_encoder->identity_projector->denoiser->vae"
+    _callback_tensor_inputs = ["latents", "prompt_embeds"]
 
     def __init__(
         self,
         vae: nn.Module,
-        reference_unet: UNet2DConditionModel,
-        denoising_unet: UNet2DConditionModel,
+        denoiser: IPGDenoiser,
         pose_guider: PoseGuider,
         identity_projector: IdentityProjector,
         reid_encoder: nn.Module,
         scheduler: Any,
+        pose_style: str = "bold",
     ) -> None:
         super().__init__()
         self.register_modules(
             vae=vae,
-            reference_unet=without_head(reference_unet),
-            denoising_unet=denoising_unet,
+            denoiser=denoiser,
             pose_guider=pose_guider,
             identity_projector=identity_projector,
             reid_encoder=reid_encoder,
             scheduler=scheduler,
         )
-        self.denoiser = Denoiser(reference_unet, denoising_unet)
-        self.shrink = getattr(vae, "shrink", None) or 2 ** (len(vae.config.block_out_channels) - 1)
-        self.images = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
-        self.poses = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True, do_normalize=False)
+        self.register_to_config(pose_style=pose_style)
+        self.image_processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True)
+        self.pose_processor = VaeImageProcessor(vae_scale_factor=1, do_convert_rgb=True, do_normalize=False)
+        self._guidance_scale, self._num_timesteps, self._interrupt = 1.0, 0, False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        doors = {
+            "vae": adapting.autoencoder, "reid_encoder": adapting.identity_encoder, "denoiser": _a_denoiser
+        }  # fmt: skip
+        if name in _APART:
+            setattr(self.denoiser, name, value)
+        else:
+            super().__setattr__(name, doors[name](value) if name in doors else value)
+
+    @property
+    def reference_unet(self) -> UNet2DConditionModel:
+        """Sees references."""
+        return self.denoiser.reference_unet
+
+    @property
+    def denoising_unet(self) -> UNet2DConditionModel:
+        """Predicts."""
+        return self.denoiser.denoising_unet
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Height of an image by that of its latents."""
+        return autoencoding.shrink(self.vae)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser is."""
+        return self.denoiser.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the denoiser."""
+        return self.denoiser.dtype
+
+    @property
+    def guidance_scale(self) -> float:
+        """Of this step; callbacks set ``_guidance_scale``."""
+        return self._guidance_scale
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of this call."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the remaining steps are left out; callbacks set ``_interrupt``."""
+        return self._interrupt
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> IPGPipeline:
-        """As of every pipeline of diffusers; only, that a head is missing, as it should, is no warning."""
-        logger, known = logging.getLogger("diffusers.models.modeling_utils"), _HeadMissing()
-        logger.addFilter(known)
-        try:
-            # older versions refuse to make up a head where they save memory
-            pipe = super().from_pretrained(*args, **{"low_cpu_mem_usage": False} | kwargs)
-        finally:
-            logger.removeFilter(known)
+        """As of every pipeline of diffusers."""
+        pipe = super().from_pretrained(*args, **kwargs)
         _own_memory(pipe)
         return pipe
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As of every pipeline of diffusers; one that was saved with U-Nets side by side has a denoiser."""
+        found = super().load_config(*args, **kwargs)
+        config = found[0] if isinstance(found, tuple) else found
+        if all(config.pop(part, None) for part in _APART):
+            config["denoiser"] = [IPGDenoiser.__module__, IPGDenoiser.__name__]
+        return found
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As of every pipeline of diffusers; beside it a card, which says how to read it.
+
+        Raises:
+            ValueError: if a network is of a kind that cannot be saved.
+        """
+        for name, network in self.components.items():
+            if isinstance(network, adapting.Adapted):
+                rule = f"expected a {name} of diffusers' ModelMixin and ConfigMixin, which can be saved"
+                raise ValueError(f"{rule}, got {type(network.network).__name__}")
+        card = Path(save_directory, "README.md")
+        card.parent.mkdir(parents=True, exist_ok=True)
+        if not card.exists():
+            card.write_text(_CARD)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def set_attention_slice(self, slice_size: str | int | None) -> None:
+        """Refuse slices, which are not needed: attention keeps no matrices.
+
+        Raises:
+            ValueError: for each but None.
+        """
+        if slice_size is not None:
+            rule = "expected attention without slices, since it looks at references and keeps no matrices"
+            raise ValueError(f"{rule}, got {slice_size}; for less memory take fewer images at a time")
 
     @classmethod
     def from_official(
@@ -140,30 +228,32 @@ class IPGPipeline(DiffusionPipeline):
         config = UNet2DConditionModel.load_config(base_model, subfolder="unet")
         sizes = official.projector_sizes(files["identity_projector"])
         with torch.device("meta"):  # their memory will be that of the files
+            denoiser = IPGDenoiser(without_private(config))
             networks = {
-                "reference_unet": without_head(UNet2DConditionModel.from_config(config)),
-                "denoising_unet": UNet2DConditionModel.from_config(config),
                 "pose_guider": PoseGuider(config["block_out_channels"][0]),
                 "identity_projector": IdentityProjector(*sizes),
                 "reid_encoder": reid_encoder or TransReID(),
             }
-        for name, network in networks.items():
+        filled = networks | {part: getattr(denoiser, part) for part in _APART}
+        for name, network in filled.items():
             official.fill(network, files[name])
+        for network in (denoiser, *networks.values()):
             network.eval()
-        return cls(AutoencoderKL.from_pretrained(vae), **networks, scheduler=official_scheduler())
+        parts = networks | {"denoiser": denoiser, "scheduler": official_scheduler()}
+        return cls(AutoencoderKL.from_pretrained(vae), **parts, pose_style="official")
 
     @torch.no_grad()
     def __call__(
         self,
-        reference: Images | References,
-        pose: Images | Tensor | Poses,
+        reference: Pictures | References,
+        pose: Pictures | Poses,
         *,
         height: int = 512,
         width: int = 256,
         num_inference_steps: int = 20,
         guidance_scale: float = 3.5,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
-        cache_every: int = 1,
+        guidance_rescale: float = 0.0,
         official_guidance: bool = False,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -178,8 +268,8 @@ class IPGPipeline(DiffusionPipeline):
         """Generate an image for each pose.
 
         Args:
-            reference: one image for all poses, or one for each; or what `look_at` made of them.
-            pose: drawn skeletons, or their pictures as a tensor (B, 3, H, W) in [0, 1]; or what
+            reference: one for all poses, or one for each, see `pictures`; or what `look_at` made of them.
+            pose: drawn skeletons, likewise, a tensor (B, 3, H, W) of the size of the result; or what
                 `look_at_poses` made of them, for this size.
             height, width: of the result, in pixels.
             num_inference_steps: of the sampler. eta: of DDIM.
@@ -187,36 +277,35 @@ class IPGPipeline(DiffusionPipeline):
                 no guidance, and only the latter is made.
             guidance_interval: share of the steps, from the first at 0 to the last at 1, in which there is
                 guidance; the others take half the time (Kynkaanniemi et al., NeurIPS 2024).
-            cache_every: of so many steps one runs the whole denoiser; those between only its outermost blocks
-                (Ma et al., "DeepCache", CVPR 2024). 1: all are whole.
+            guidance_rescale: how far guided predictions get the spread of plain ones, 0..1 (Lin et al.).
             official_guidance: without guidance use the prediction for *nobody*, as the authors' code does.
             generator: of the noise; a list has one for each image, which makes it independent of the batch.
             latents: noise to start from, (B, C, h, w).
             bank_dtype: to which features of references are rounded; officially torch.float16. None: not.
             swap_pose_channels: if pictures of poses have red and blue swapped, as the authors' files do.
             output_type: pil, np, pt or latent. return_dict: False returns a tuple.
-            callback_on_step_end: ``(pipeline, step, time, {"latents": ...})``, as of diffusers' pipelines.
+            callback_on_step_end: ``(pipeline, step, time, tensors)``, as of diffusers; or an official one.
+            callback_on_step_end_tensor_inputs: which it gets of ``latents`` and ``prompt_embeds``, the tokens
+                (2, B, N, width) of nobody and of the people.
 
         Raises:
-            ValueError: if there are neither one reference nor one for each pose, or the size does not halve.
+            ValueError: if there are neither one reference nor one for each pose, or an option is none.
         """
-        self.check_inputs(height, width, output_type, callback_on_step_end_tensor_inputs)
+        callback = Callback.of(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        self.check_inputs(height, width, output_type, callback.names)
+        guidance = Guidance(guidance_interval, guidance_rescale)
         pose = self._poses(pose, height, width, swap_pose_channels)
         references = self._references(reference, height, width, bank_dtype, len(pose))
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        self._begin(num_inference_steps, guidance_scale)
         latents = self.prepare_latents(len(pose), height, width, generator, latents)
-        guidance = Guidance(guidance_scale, guidance_interval, official_guidance)
-        conditions = Conditions(references, pose.features, guidance)
-        options = self._step_options(eta, generator)
-        with StepCache(self.denoising_unet, cache_every) as cache:
-            latents = self._sample(latents, conditions, cache, options, callback_on_step_end)
+        told = Conditions(references, pose.features, unseen=official_guidance and guidance_scale <= 1)
+        latents = self._sample(latents, told, guidance, self._step_options(eta, generator), callback)
         images = self.decode(latents, output_type)
         self.maybe_free_model_hooks()
         return IPGPipelineOutput(images) if return_dict else (images,)
-
     @torch.no_grad()
     def look_at(
-        self, images: Images, height: int = 512, width: int = 256, *, bank_dtype: torch.dtype | None = None
+        self, images: Pictures, height: int = 512, width: int = 256, *, bank_dtype: torch.dtype | None = None
     ) -> References:
         """Take in reference images, each once even if it comes several times.
 
@@ -225,26 +314,25 @@ class IPGPipeline(DiffusionPipeline):
             height, width: at which the reference U-Net sees them.
             bank_dtype: as of a call.
         """
-        images = _listed(images)
+        images = pictures(images)
         distinct = {id(image): image for image in images}
-        pictures = [image.convert("RGB") for image in distinct.values()]
-        people = self.identity_tokens(torch.cat([self.encoder_input(picture) for picture in pictures]))
-        latents = self.encode(self.images.preprocess(pictures, height, width))
+        people = self.identity_tokens(torch.cat([self.encoder_input(image) for image in distinct.values()]))
+        nobody = self.identity_tokens(torch.zeros_like(self.encoder_input(images[0])))
+        latents = self.encode(self.image_processor.preprocess([*distinct.values()], height, width))
         seen = self.denoiser.see([latents], people, dtype=bank_dtype)
-        nobody = self.identity_tokens(torch.zeros_like(self.encoder_input(pictures[0])))
         rows = torch.tensor([[*distinct].index(id(image)) for image in images], device=latents.device)
         return References(people, nobody, seen)[rows]
 
     @torch.no_grad()
     def look_at_poses(
-        self, pose: Images | Tensor, height: int = 512, width: int = 256, *, swap: bool = False
+        self, pose: Pictures, height: int = 512, width: int = 256, *, swap: bool = False
     ) -> Poses:
         """Take in poses; arguments as of a call."""
         return Poses(self.pose_guider(self.preprocess_poses(pose, height, width, swap=swap)), height, width)
 
     def encoder_input(self, image: Image.Image) -> Tensor:
         """An image as the identity encoder wants it, (1, 3, H, W) in [-1, 1]."""
-        return self.images.preprocess(image, *self.reid_encoder.image_size)
+        return self.image_processor.preprocess(image, *self.reid_encoder.image_size)
 
     def identity_tokens(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], of the encoder's size, to tokens (B, N, width)."""
@@ -252,25 +340,24 @@ class IPGPipeline(DiffusionPipeline):
         return self.identity_projector(self._placed(features, self.identity_projector))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to latents, the mean of their distribution."""
-        found = self.vae.encode(self._placed(images, self.vae))
-        latents = found.latents if isinstance(found, AutoencoderTinyOutput) else found.latent_dist.mode()
-        return self._placed(latents * self.vae.config.scaling_factor, self.reference_unet)
+        """Images (B, 3, H, W) in [-1, 1] to latents, the mean of their distribution; some at a time."""
+        return self._placed(autoencoding.encode(self.vae, self._placed(images, self.vae)), self.denoiser)
 
     def decode(self, latents: Tensor, output_type: str = "pt") -> Any:
-        """Latents to images, see `IPGPipelineOutput`."""
+        """Latents to images, see `IPGPipelineOutput`; some at a time."""
         if output_type == "latent":
             return latents
-        latents = self._placed(latents / self.vae.config.scaling_factor, self.vae)
-        images = self.vae.decode(latents, return_dict=False)[0].float()
-        return self.images.postprocess(images, output_type=output_type)
+        images = autoencoding.decode(self.vae, latents.to(self._execution_device))
+        return self.image_processor.postprocess(images, output_type=output_type)
 
-    def preprocess_poses(
-        self, pose: Images | Tensor, height: int, width: int, *, swap: bool = False
-    ) -> Tensor:
+    def preprocess_poses(self, pose: Pictures, height: int, width: int, *, swap: bool = False) -> Tensor:
         """Pictures of skeletons, (B, 3, H, W) in [0, 1]."""
-        if not isinstance(pose, Tensor):
-            pose = self.poses.preprocess([picture.convert("RGB") for picture in _listed(pose)], height, width)
+        if not (isinstance(pose, Tensor) and pose.ndim == 4):
+            pose = self.pose_processor.preprocess(pictures(pose), height, width)
+        elif pose.is_floating_point():
+            check_range(pose)
+        else:
+            pose = pose.float() / 255
         if tuple(pose.shape[1:]) != (3, height, width):
             raise ValueError(f"expected poses (B, 3, {height}, {width}), got {tuple(pose.shape)}")
         return self._placed(pose.flip(1) if swap else pose, self.pose_guider)
@@ -283,9 +370,16 @@ class IPGPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None,
         latents: Tensor | None = None,
     ) -> Tensor:
-        """Noise to start from."""
-        unet = self.denoising_unet
-        shape = (count, unet.config.in_channels, height // self.shrink, width // self.shrink)
+        """Noise to start from.
+
+        Raises:
+            ValueError: if there are other generators or latents than images.
+        """
+        if isinstance(generator, (list, tuple)) and len(generator) != count:
+            rule = f"expected one generator, or one for each of {count} images"
+            raise ValueError(f"{rule}, got {len(generator)}")
+        unet, shrink = self.denoising_unet, self.vae_scale_factor
+        shape = (count, unet.config.in_channels, height // shrink, width // shrink)
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=self._execution_device)
         if tuple(latents.shape) != shape:
@@ -293,7 +387,7 @@ class IPGPipeline(DiffusionPipeline):
         # in float32 even where networks are not: rounding would add up over the steps
         return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
 
-    def _poses(self, pose: Images | Tensor | Poses, height: int, width: int, swap: bool) -> Poses:
+    def _poses(self, pose: Pictures | Poses, height: int, width: int, swap: bool) -> Poses:
         if not isinstance(pose, Poses):
             return self.look_at_poses(pose, height, width, swap=swap)
         if (pose.height, pose.width) != (height, width):
@@ -301,7 +395,7 @@ class IPGPipeline(DiffusionPipeline):
         return pose
 
     def _references(
-        self, found: Images | References, height: int, width: int, dtype: torch.dtype | None, count: int
+        self, found: Pictures | References, height: int, width: int, dtype: torch.dtype | None, count: int
     ) -> References:
         """As many as there are poses."""
         if not isinstance(found, References):
@@ -312,46 +406,56 @@ class IPGPipeline(DiffusionPipeline):
             raise ValueError(f"expected one reference, or one for each of {count} poses, got {len(found)}")
         return found
 
+    def _begin(self, steps: int, scale: float) -> None:
+        self.scheduler.set_timesteps(steps)  # on the CPU, where schedulers look times up
+        self._guidance_scale, self._interrupt = scale, False
+        self._num_timesteps = len(self.scheduler.timesteps)
+
     def _sample(
         self,
         latents: Tensor,
         conditions: Conditions,
-        cache: StepCache,
+        guidance: Guidance,
         options: dict[str, Any],
-        callback: Callable[..., dict[str, Tensor]] | None,
+        callback: Callback,
     ) -> Tensor:
         times = self.scheduler.timesteps
+        placed = times.to(latents.device)  # all at once: a time that is looked up there would be waited for
         for step, time in enumerate(self.progress_bar(times)):
-            condition, scale = conditions.of_step(step, len(times))
-            with cache.step(step, len(condition.tokens)):
-                predicted = self._predict(latents, time, condition, scale)
+            if self.interrupt:
+                continue
+            noisy = self.scheduler.scale_model_input(latents, time)
+            predicted = self._predict(noisy, placed[step], conditions, guidance, step)
             latents = self.scheduler.step(predicted, time, latents, **options, return_dict=False)[0]
-            if callback is not None:
-                latents = callback(self, step, time, {"latents": latents}).get("latents", latents)
+            latents = callback(self, step, time, latents, conditions)
         return latents
 
-    def _predict(self, latents: Tensor, time: Tensor, condition: Condition, guidance: float | None) -> Tensor:
-        """The denoiser's prediction, guided from that of nobody if there is a scale."""
-        noisy = self.scheduler.scale_model_input(
-            latents if guidance is None else torch.cat([latents] * 2), time
-        )
-        noisy = self._placed(noisy, self.denoising_unet)
-        found = self.denoiser(noisy, time, condition.tokens, pose=condition.pose, seen=condition.seen).float()
-        if guidance is None:
-            return found
-        nobody, person = found.chunk(2)
-        return nobody + guidance * (person - nobody)
+    def _predict(
+        self, noisy: Tensor, time: Tensor, conditions: Conditions, guidance: Guidance, step: int
+    ) -> Tensor:
+        """The denoiser's prediction, guided from that of nobody if this step is."""
+        scale = self.guidance_scale
+        if not guidance.holds(scale, step, self.num_timesteps):
+            return self._denoised(noisy, time, conditions.plain())
+        return guidance.of(self._denoised(torch.cat([noisy] * 2), time, conditions.guided()), scale)
+
+    def _denoised(self, noisy: Tensor, time: Tensor, told: Condition) -> Tensor:
+        noisy = self._placed(noisy, self.denoiser)
+        return self.denoiser(noisy, time, told.tokens, pose=told.pose, seen=told.seen).float()
 
     def check_inputs(self, height: int, width: int, output_type: str, tensors: Sequence[str]) -> None:
         """Raises ValueError for what cannot be done."""
-        if height % self.shrink or width % self.shrink:
-            raise ValueError(
-                f"expected height and width in multiples of {self.shrink}, got {height} and {width}"
-            )
+        self.denoiser.check()
+        if not hasattr(self.scheduler, "alphas_cumprod"):
+            rule = "expected a scheduler with alphas_cumprod, such as DDIM, DPM-Solver++, UniPC or Euler"
+            raise ValueError(f"{rule}, got {type(self.scheduler).__name__}")
+        if height % (shrink := self.vae_scale_factor) or width % shrink:
+            raise ValueError(f"expected height and width in multiples of {shrink}, got {height} and {width}")
         if output_type not in _OUTPUTS:
             raise ValueError(f"unknown output type {output_type!r}; choose from {', '.join(_OUTPUTS)}")
         if unknown := set(tensors) - set(self._callback_tensor_inputs):
-            raise ValueError(f"expected callbacks for latents, got {', '.join(sorted(unknown))}")
+            known, got = ", ".join(self._callback_tensor_inputs), ", ".join(sorted(unknown))
+            raise ValueError(f"expected callbacks for {known}, got {got}")
 
     def _step_options(self, eta: float, generator: Any) -> dict[str, Any]:
         """What this scheduler takes of what only some do."""
@@ -359,16 +463,15 @@ class IPGPipeline(DiffusionPipeline):
         return {name: value for name, value in (("eta", eta), ("generator", generator)) if name in known}
 
     def _placed(self, x: Tensor, network: nn.Module) -> Tensor:
-        return x.to(self._execution_device, next(network.parameters()).dtype)
+        return x.to(self._execution_device, network.dtype)
 
 
-class _HeadMissing(logging.Filter):
-    """Passes over the warning that the reference U-Net was saved without a head."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        missing = re.findall(r"'([\w.]+)'", message) if "newly initialized" in message else []
-        return not (missing and all(name.startswith(HEAD) for name in missing))
+def _a_denoiser(network: Any) -> nn.Module:
+    """It, or what torch.compile made of it."""
+    if not isinstance(getattr(network, "_orig_mod", network), IPGDenoiser):
+        cure = "IPGDenoiser.from_unets(reference_unet, denoising_unet) makes one"
+        raise ValueError(f"expected an IPGDenoiser, got {type(network).__name__}; {cure}")
+    return network
 
 
 def _own_memory(pipe: IPGPipeline) -> None:
@@ -380,7 +483,3 @@ def _own_memory(pipe: IPGPipeline) -> None:
         if isinstance(network, nn.Module):
             for tensor in (*network.parameters(), *network.buffers()):
                 tensor.data = tensor.data.clone()
-
-
-def _listed(images: Images) -> list[Image.Image]:
-    return [images] if isinstance(images, Image.Image) else list(images)

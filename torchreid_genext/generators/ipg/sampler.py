@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +28,8 @@ SCHEDULERS = {
     "dpmsolver++": DPMSolverMultistepScheduler,
 }
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -35,7 +39,7 @@ class Sampling:
         height, width: in pixels.
         scheduler: a name in `SCHEDULERS`.
         steps: of the scheduler.
-        guidance: as `guidance_scale` of the pipeline, likewise the next three.
+        guidance: as `guidance_scale` of the pipeline, likewise the next two.
         official_bank: round features of references to float16 in between.
         precision: of the networks, a name in `precision.DTYPES`; latents are float32.
         compile: the denoiser, with torch.compile; takes minutes before the first batch of each size.
@@ -50,7 +54,6 @@ class Sampling:
     steps: int = 20
     guidance: float = 3.5
     interval: tuple[float, float] = (0.0, 1.0)
-    cache_every: int = 1
     official_guidance: bool = False
     official_bank: bool = False
     precision: str = "fp32"
@@ -70,12 +73,12 @@ def prepare(pipe: IPGPipeline, sampling: Sampling) -> dict[str, Any]:
         if isinstance(network, nn.Module):  # not by diffusers' own ``to``, which warns of nothing
             nn.Module.to(network, DTYPES[sampling.precision], memory_format=torch.channels_last)
     if sampling.compile:
-        pipe.denoising_unet.compile(dynamic=False)  # a size of its own is faster than any size
+        pipe.denoiser.compile(dynamic=False)  # a size of its own is faster than any size
     pipe.scheduler = SCHEDULERS[sampling.scheduler].from_config(pipe.scheduler.config)
     return {
         "height": sampling.height, "width": sampling.width, "num_inference_steps": sampling.steps,
         "guidance_scale": sampling.guidance, "guidance_interval": sampling.interval,
-        "cache_every": sampling.cache_every, "official_guidance": sampling.official_guidance,
+        "official_guidance": sampling.official_guidance,
     }  # fmt: skip
 
 
@@ -106,6 +109,7 @@ class IPGSampler:
         self.pipe, self.sampling, self.open_image, self._keep = pipe, sampling, open_image, keep
         self._weights = weights_digest(pipe)  # before they are rounded
         self._options = prepare(pipe, sampling)
+        self._most = sys.maxsize  # images at a time
         self._rows = {name: row for row, name in enumerate(poses)}
         pictures, size = [*poses.values()], (sampling.height, sampling.width)
         self._poses = pipe.look_at_poses(pictures, *size, swap=swap_pose_channels)
@@ -116,13 +120,28 @@ class IPGSampler:
     ) -> list[Image.Image]:
         """An image for each reference, pose and seed; it depends on these three alone.
 
+        Where a device has no memory for all at a time, they are drawn in parts, from then on.
+
         Raises:
             ValueError: if a pose is unknown.
         """
-        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return self.pipe(
-            self._look_at(references), self._pose(poses), generator=noise, **self._options
-        ).images
+        made: list[Image.Image] = []
+        while len(made) < len(seeds):
+            part = slice(len(made), len(made) + self._most)
+            try:
+                made += self._draw(references[part], poses[part], seeds[part])
+            except torch.OutOfMemoryError:
+                if (count := len(seeds[part])) == 1:
+                    raise
+                self._most = (count + 1) // 2
+                _log.warning("memory is short for %d images at a time; now %d are drawn", count, self._most)
+        return made
+
+    def _draw(
+        self, references: Sequence[str], poses: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        pose, noise = self._pose(poses), [torch.Generator().manual_seed(seed) for seed in seeds]
+        return self.pipe(self._look_at(references), pose, generator=noise, **self._options).images
 
     def _pose(self, names: Sequence[str]) -> Poses:
         if unknown := [name for name in names if name not in self._rows]:
@@ -154,7 +173,8 @@ class IPGSampler:
         """What beside reference, pose and seed decides on an image."""
         sampling = asdict(self.sampling) | {"interval": list(self.sampling.interval)}
         del sampling["compile"]  # rounds differently, as another machine would
-        return {"generator": "ipg", "weights": self._weights, "sampling": sampling}
+        style = self.pipe.config.pose_style
+        return {"generator": "ipg", "weights": self._weights, "pose_style": style, "sampling": sampling}
 
 
 def _joined(parts: Sequence[References]) -> References:
@@ -165,12 +185,20 @@ def _joined(parts: Sequence[References]) -> References:
 def weights_digest(pipe: IPGPipeline) -> str:
     """16 hexadecimal digits of SHA-256 over all weights, as float32."""
     digest = hashlib.sha256()
-    for name, network in sorted(pipe.components.items()):
-        if isinstance(network, nn.Module):
-            for key, tensor in sorted(network.state_dict().items()):
-                digest.update(f"{name}.{key}".encode())
-                digest.update(_bytes(tensor))
+    for key, tensor in sorted(_weights(pipe).items()):
+        digest.update(key.encode())
+        digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def _weights(pipe: IPGPipeline) -> dict[str, Tensor]:
+    """Under names that say nothing of who holds both U-Nets, and whether one is compiled."""
+    found = {}
+    for name, network in pipe.components.items():
+        if isinstance(network, nn.Module):
+            state = getattr(network, "_orig_mod", network).state_dict()
+            found |= {f"{name}.{key}".removeprefix("denoiser."): tensor for key, tensor in state.items()}
+    return found
 
 
 def _bytes(tensor: Tensor) -> memoryview:
