@@ -27,8 +27,8 @@ MAY_IMPORT = {
     },  # fmt: skip
     "checkpoints": set(),
     "cli": {
-        "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation", "extraction",
-        "generation", "generators", "precision", "processes", "recipes", "retrieval", "visualization",
+        "backbones", "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation",
+        "extraction", "generation", "generators", "precision", "processes", "recipes", "retrieval", "visualization",
     },  # fmt: skip
     "compat": set(),
     "config": {"checkpoints", "retrieval"},

@@ -54,7 +54,9 @@ def reports(result: benchmark.Result) -> list[str]:
 
 def test_what_a_card_expects_stands_beside_what_is_measured(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     expected = {"synthreid_tiny": {"base": {"mAP": 79.88, "rank1": 91.48}, "l2": {"mAP": 1}}}
-    card = Card(expected=expected, trained_on=["market1501", "synthreid_tiny"], licence="MIT", source="a shelf")
+    card = Card(
+        expected=expected, trained_on=["market1501", "synthreid_tiny"], licence="MIT", source="a shelf"
+    )
     cfg.genext.benchmark.models = [f"a=osnet_x0_25@{osnet(tmp_path, card)}", "b=osnet_x0_25"]
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]
     result = benchmark.run(cfg)
@@ -79,7 +81,14 @@ def test_without_a_card_nothing_is_said(cfg: CfgNode, tmp_path: Path) -> None:  
 
 
 def test_images_are_seen_as_the_card_says(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    seen = {"height": 48, "width": 24, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize": "letterbox"}
+    seen = {
+        "height": 48,
+        "width": 24,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "interpolation": "bicubic",
+        "resize": "letterbox",
+    }
     path = osnet(tmp_path, Card(preprocessing=seen))
     encoder = build_encoder(cfg, Backbone("x", "osnet_x0_25", str(path)).with_card())
     image = open_dataset(cfg)[0].paths[0]
@@ -111,7 +120,9 @@ def test_the_feature_is_the_one_of_the_card(cfg: CfgNode, tmp_path: Path) -> Non
         widths[feature] = encoder(torch.zeros(2, 32, 16, 3, dtype=torch.uint8)).shape[1]
     assert widths == {"before": 40, "concatenated": 80}
     path = osnet(tmp_path, Card(feature="after"))
-    with pytest.raises(ValueError, match="expected no feature in the card of x, since osnet_x0_25 gives but one, got 'after'"):
+    with pytest.raises(
+        ValueError, match="expected no feature in the card of x, since osnet_x0_25 gives but one, got 'after'"
+    ):
         build_encoder(cfg, Backbone("x", "osnet_x0_25", str(path)).with_card())
 
 
@@ -155,7 +166,9 @@ def test_cached_features_know_the_camera(cfg: CfgNode, tmp_path: Path) -> None: 
 
 
 def test_more_cameras_than_the_weights_know_are_refused(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    encoder = build_encoder(cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card())
+    encoder = build_encoder(
+        cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card()
+    )
     with pytest.raises(ValueError, match="expected one of 6 cameras, which transreid knows, got 6"):
         encoder.of_camera(6)
     path = osnet(tmp_path, Card(camera="image"))
@@ -164,7 +177,9 @@ def test_more_cameras_than_the_weights_know_are_refused(cfg: CfgNode, tmp_path: 
 
 
 def test_copies_for_cameras_share_their_weights(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    encoder = build_encoder(cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card())
+    encoder = build_encoder(
+        cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card()
+    )
     other = encoder.of_camera(3)
     assert {id(weight) for weight in other.parameters()} == {id(weight) for weight in encoder.parameters()}
     assert encoder.camera == -1 and other.camera == 3 and other.key != encoder.key
@@ -177,7 +192,11 @@ def test_features_of_a_file_give_the_same_table(cfg: CfgNode, tmp_path: Path) ->
     cfg.genext.benchmark.models = [f"a=osnet_x0_25@{osnet(tmp_path)}"]
     result = benchmark.run(cfg)
     (measured,) = result.measurements
-    names = [f"{split}/{Path(path).name}" for split, part in (("query", measured.query), ("bounding_box_test", measured.gallery)) for path in part.paths]
+    names = [
+        f"{split}/{Path(path).name}"
+        for split, part in (("query", measured.query), ("bounding_box_test", measured.gallery))
+        for path in part.paths
+    ]
     folders = {Path(path).parent.name for path in measured.query.paths + measured.gallery.paths}
     assert folders == {"query", "bounding_box_test"}
     rows = torch.cat([measured.query.features, measured.gallery.features]).numpy()
@@ -188,11 +207,20 @@ def test_features_of_a_file_give_the_same_table(cfg: CfgNode, tmp_path: Path) ->
     assert found.backbone.title == "mine" and found.backbone.origin == f"{tmp_path}/f.npz"
     assert "all" in benchmark.describe(cfg)
     cfg.genext.benchmark.chains = ["fuse(eta=2)"]
-    with pytest.raises(ValueError, match=r"expected a network for the images of fuse\(eta=2\), got features of mine"):
+    with pytest.raises(
+        ValueError, match=r"expected a network for the images of fuse\(eta=2\), got features of mine"
+    ):
         benchmark.run(cfg)
 
 
-@pytest.mark.parametrize("name, words", [("osnet_x9", "unknown model"), ("features:none.npz", "got none.npz"), ("onnx:none.onnx", "got none.onnx|onnxruntime")])
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("osnet_x9", "unknown model"),
+        ("features:none.npz", "got none.npz"),
+        ("onnx:none.onnx", "got none.onnx|onnxruntime"),
+    ],
+)
 def test_what_is_not_there_is_told_before_work(name: str, words: str, cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     cfg.genext.benchmark.models = [name]
     with pytest.raises((ValueError, FileNotFoundError, ImportError), match=words):
@@ -203,7 +231,9 @@ def test_what_is_not_there_is_told_before_work(name: str, words: str, cfg: CfgNo
 def test_timms_own_weights_see_images_as_timm_says(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     timm = pytest.importorskip("timm")
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **options: create(name, False, **options))
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, **options: create(name, False, **options)
+    )
     cfg.model.pretrained = True
     encoder = build_encoder(cfg, Backbone("x", "timm:test_vit", ""))
     assert encoder.mean.flatten().tolist() == [0.5] * 3 and encoder.reading == (32, 16, "bicubic", "stretch")

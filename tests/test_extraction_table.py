@@ -35,24 +35,32 @@ def test_the_longest_name_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/x/other/a.jpg", "/x/zzz.jpg", "/er/c.jpg"])
 def test_images_without_features_are_named(path: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others"):
+    with pytest.raises(
+        ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others"
+    ):
         extract(FeatureTable(table(tmp_path)), ["/y/b.jpg", path])
 
 
 @pytest.mark.parametrize(
     "arrays, words",
     [
-        ({"features": np.zeros((4, 3))}, r"expected features \(N, D\), numbers, and names \(N,\) in .*, got float64 \(4, 3\) and \(5,\)"),
+        (
+            {"features": np.zeros((4, 3))},
+            r"expected features \(N, D\), numbers, and names \(N,\) in .*, got float64 \(4, 3\) and \(5,\)",
+        ),
         ({"features": np.zeros(5)}, r"expected features \(N, D\)"),
         ({"features": np.array([["a"]] * 5)}, r"expected features \(N, D\), numbers"),
-        ({"features": np.full((5, 2), np.nan)}, "expected finite features, got NaN or infinity for query/a.jpg in"),
+        (
+            {"features": np.full((5, 2), np.nan)},
+            "expected finite features, got NaN or infinity for query/a.jpg in",
+        ),
         ({"names": np.arange(5)}, "expected names as texts, one at least, got int64"),
         ({"names": np.array(["a", "b", "c", "d", "a"])}, "expected each name once in .*, got 'a' again"),
         ({"names": np.array(["a", "b", "c", "d", ""])}, "expected names that are not empty"),
         ({"names": np.array(NAMES, dtype=object)}, r"names must be texts: numpy.array\(names, dtype=str\)"),
         ({"features": np.zeros((0, 3)), "names": np.array([], dtype=str)}, "one at least"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arrays_are_refused(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words) as error:
         FeatureTable(table(tmp_path, **arrays))

@@ -71,20 +71,35 @@ def test_what_a_card_leaves_out_is_the_configurations() -> None:
         ({"licence": None}, "expected licence as a text, got None"),
         ({"options": [1]}, r"expected options as names with values, got \[1\]"),
         ({"preprocessing": 3}, "expected preprocessing as names with values, got 3"),
-        ({"preprocessing": {"hight": 3}}, r"expected names that are known, got 'hight'; did you mean height\?"),
-        ({"preprocessing": {"height": 0}}, r"expected height and width in whole pixels, 1 at least, got \(0, 128\)"),
+        (
+            {"preprocessing": {"hight": 3}},
+            r"expected names that are known, got 'hight'; did you mean height\?",
+        ),
+        (
+            {"preprocessing": {"height": 0}},
+            r"expected height and width in whole pixels, 1 at least, got \(0, 128\)",
+        ),
         ({"preprocessing": {"height": 2.5}}, "expected height and width in whole pixels"),
         ({"preprocessing": {"mean": [1, 2]}}, r"expected mean as three numbers, one a channel, got \[1, 2\]"),
         ({"preprocessing": {"mean": "abc"}}, "expected mean as three numbers"),
         ({"preprocessing": {"std": [1, 0, 1]}}, "expected std other than 0"),
-        ({"preprocessing": {"interpolation": "cubic"}}, "unknown interpolation 'cubic'; choose from .*bicubic"),
+        (
+            {"preprocessing": {"interpolation": "cubic"}},
+            "unknown interpolation 'cubic'; choose from .*bicubic",
+        ),
         ({"preprocessing": {"resize": "crop"}}, "unknown resize 'crop'; choose from stretch, letterbox"),
-        ({"expected": {"market1501": {"base": [1, 2]}}}, "expected under a data set and a chain: mAP and rank1"),
+        (
+            {"expected": {"market1501": {"base": [1, 2]}}},
+            "expected under a data set and a chain: mAP and rank1",
+        ),
         ({"expected": {"market1501": {"base": {"map": 1}}}}, "expected under a data set and a chain"),
         ({"expected": {"market1501": {"base": {"mAP": 101}}}}, "in per cent, got {'mAP': 101}"),
-        ({"expected": {"market1501": 3}}, "expected what is expected on a data set as chains with rates, got 3"),
+        (
+            {"expected": {"market1501": 3}},
+            "expected what is expected on a data set as chains with rates, got 3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_card_is_refused_with_its_name(change: dict[str, Any], words: str, tmp_path: Path) -> None:
     (tmp_path / "w.json").write_text(json.dumps(change))
     with pytest.raises(ValueError, match=f"{words}.*, in the card .*w.json"):
@@ -113,13 +128,16 @@ def test_json_of_another_kind_is_refused(text: str, tmp_path: Path) -> None:
     [
         ("timm:vit@64x32", ("vit@64x32", "timm:vit", "", (64, 32), {})),
         ("a=timm:vit(pool=both)", ("a", "timm:vit", "", None, {"pool": "both"})),
-        ("transreid(cameras=6, jpm=False)@d/w.pth", ("transreid@w", "transreid", "d/w.pth", None, {"cameras": 6, "jpm": False})),
+        (
+            "transreid(cameras=6, jpm=False)@d/w.pth",
+            ("transreid@w", "transreid", "d/w.pth", None, {"cameras": 6, "jpm": False}),
+        ),
         ("transreid(stride=(16,16))", ("transreid", "transreid", "", None, {"stride": (16, 16)})),
         ("onnx:d/a=b@c(1).onnx@64x32", ("a=b@c(1)@64x32", "onnx:d/a=b@c(1).onnx", "", (64, 32), {})),
         ("x=features:d/m.npz", ("x", "features:d/m.npz", "", None, {})),
         ("module:a.b.net@w.pth", ("a.b.net@w", "module:a.b.net", "w.pth", None, {})),
     ],
-)  # fmt: skip
+)
 def test_backbones_are_read(text: str, wanted: tuple[Any, ...]) -> None:
     label, name, file, size, options = wanted
     assert Backbone.parse(text) == Backbone(label, name, file, size, options=options)
@@ -149,7 +167,9 @@ def test_a_card_of_another_architecture_is_refused(tmp_path: Path) -> None:
 def test_a_card_in_place_of_weights_names_them(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text(json.dumps({"weights": "deep/w.pth", "source": "fetch it there"}))
     backbone = Backbone("x", "osnet_x0_25", str(tmp_path / "card.json"))
-    with pytest.raises(FileNotFoundError, match="expected the weights deep/w.pth of .*card.json, .*; fetch it there"):
+    with pytest.raises(
+        FileNotFoundError, match="expected the weights deep/w.pth of .*card.json, .*; fetch it there"
+    ):
         backbone.with_card()
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "w.pth").touch()
@@ -162,11 +182,18 @@ def test_a_card_in_place_of_weights_names_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, pretrained, random",
     [
-        ("osnet_x0_25", True, False), ("osnet_x0_25", False, True), ("hacnn", True, True), ("genid", True, True),
-        ("transreid", True, True), ("timm:test_vit", True, False), ("timm:test_vit", False, True),
-        ("onnx:m.onnx", False, False), ("features:m.npz", False, False), ("module:a.b", False, False),
+        ("osnet_x0_25", True, False),
+        ("osnet_x0_25", False, True),
+        ("hacnn", True, True),
+        ("genid", True, True),
+        ("transreid", True, True),
+        ("timm:test_vit", True, False),
+        ("timm:test_vit", False, True),
+        ("onnx:m.onnx", False, False),
+        ("features:m.npz", False, False),
+        ("module:a.b", False, False),
     ],
-)  # fmt: skip
+)
 def test_whoever_has_no_weights_is_called_random(name: str, pretrained: bool, random: bool) -> None:
     backbone = Backbone("x", name, "", pretrained=pretrained)
     assert backbone.title == ("x (random weights)" if random else "x")

@@ -54,7 +54,9 @@ def test_features_are_those_of_the_file(batch: Any, tmp_path: Path) -> None:
 def test_a_file_may_fix_the_size_of_images(tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx", ("B", 3, 8, 4))
     assert OnnxModel(path).image_size == (8, 4)
-    with pytest.raises(ValueError, match="expected data.height 8 and data.width 4, for which OnnxModel was made"):
+    with pytest.raises(
+        ValueError, match="expected data.height 8 and data.width 4, for which OnnxModel was made"
+    ):
         Encoder(OnnxModel(path), height=16, width=4)
     assert not hasattr(OnnxModel(model(path)), "image_size")
 
@@ -88,10 +90,13 @@ def pictures(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"outputs": 2}, "expected one input, images, and one output, features; export it so; got images and features, flat"),
+        (
+            {"outputs": 2},
+            "expected one input, images, and one output, features; export it so; got images and features, flat",
+        ),
         ({"shape": ("B", 3, "W")}, r"expected an input \(B, 3, H, W\), got"),
     ],
-)  # fmt: skip
+)
 def test_files_of_other_networks_are_refused(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         OnnxModel(model(tmp_path / "m.onnx", **options))
@@ -101,7 +106,9 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("not a network")
     with pytest.raises(ValueError, match="expected an ONNX file, got .*m.onnx, which cannot be read"):
         sources.build(f"onnx:{tmp_path}/m.onnx", 1)
-    with pytest.raises(FileNotFoundError, match="expected an ONNX file, got .*none.onnx, which does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match="expected an ONNX file, got .*none.onnx, which does not exist"
+    ):
         sources.build(f"onnx:{tmp_path}/none.onnx", 1)
     with pytest.raises(ValueError, match="expected no options of an ONNX file, got {'a': 1}"):
         sources.build(f"onnx:{tmp_path}/m.onnx", 1, options={"a": 1})

@@ -42,23 +42,41 @@ def test_a_function_is_given_what_it_takes() -> None:
 @pytest.mark.parametrize(
     "name, kind, words",
     [
-        ("module:doors_of_test.nothing", ValueError, "expected a torch.nn.Module from doors_of_test.nothing, got a int"),
-        ("module:doors_of_test.value", ValueError, "expected a function that returns a network, got int doors"),
-        ("module:doors_of_test.zzz", ValueError, "expected a function of doors_of_test, got 'module:doors_of_test.zzz'"),
+        (
+            "module:doors_of_test.nothing",
+            ValueError,
+            "expected a torch.nn.Module from doors_of_test.nothing, got a int",
+        ),
+        (
+            "module:doors_of_test.value",
+            ValueError,
+            "expected a function that returns a network, got int doors",
+        ),
+        (
+            "module:doors_of_test.zzz",
+            ValueError,
+            "expected a function of doors_of_test, got 'module:doors_of_test.zzz'",
+        ),
         ("module:zzz_zzz.net", ImportError, r"needs the module 'zzz_zzz', which is missing; .*PYTHONPATH"),
         ("module:net", ValueError, "expected module:package.function, got 'module:net'"),
         ("features:a.npz", ValueError, "expected a network, got features:a.npz, which holds features only"),
-        ("osnet_x9", ValueError, "unknown model 'osnet_x9'; choose from .*osnet_x0_25.* or begin with timm:, onnx:"),
+        (
+            "osnet_x9",
+            ValueError,
+            "unknown model 'osnet_x9'; choose from .*osnet_x0_25.* or begin with timm:, onnx:",
+        ),
         ("hub:osnet", ValueError, "unknown model 'hub:osnet'"),
         ("onnx:", ValueError, "expected a name behind 'onnx:', got none"),
     ],
-)  # fmt: skip
+)
 def test_names_that_mean_nothing_are_refused(name: str, kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
         sources.build(name, 1)
 
 
-@pytest.mark.parametrize("name, options", [("osnet_x0_25", {"a": 1}), ("transreid", {"a": 1}), ("genid", {"a": 1})])
+@pytest.mark.parametrize(
+    "name, options", [("osnet_x0_25", {"a": 1}), ("transreid", {"a": 1}), ("genid", {"a": 1})]
+)
 def test_options_that_no_constructor_takes_are_refused(name: str, options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"expected options that {name} takes, got {{'a': 1}}"):
         sources.build(name, 1, options=options)
@@ -80,4 +98,3 @@ def test_whom_torchreid_fetches_weights_for_is_known() -> None:
     for name in sources._WITHOUT_WEIGHTS - {"mudeep", "hacnn"}:
         with pytest.warns(UserWarning, match="manually downloaded|unavailable"):
             compat.build_model(name, 1, pretrained=True)
-

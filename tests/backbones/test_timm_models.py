@@ -1,7 +1,7 @@
 """Models of timm as backbones, and files of others that its architectures take.
 
-The files are made here, under the names that the code of CLIP, CLIP-ReID, TransReID-SSL and SOLIDER gives and with
-random weights: no released file of theirs was ever seen.
+The files are made here, under the names that the code of CLIP, CLIP-ReID, TransReID-SSL and SOLIDER gives and
+with random weights: no released file of theirs was ever seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def backbone(name: str = "test_vit", **options: Any) -> TimmBackbone:
     network = TimmBackbone(name, 3, **options)
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
-            tensor.copy_(torch.rand_like(tensor) + 0.1 if tensor.ndim == 1 else 0.3 * torch.randn_like(tensor))
+            tensor.copy_(
+                torch.rand_like(tensor) + 0.1 if tensor.ndim == 1 else 0.3 * torch.randn_like(tensor)
+            )
     return network.eval()
 
 
@@ -38,7 +40,9 @@ def images(number: int = 3, height: int = 64) -> Tensor:
 # Features
 
 
-@pytest.mark.parametrize("name, width", [("test_vit", 8), ("test_convnext", 64), ("test_resnet", 96), ("test_vit4", 8)])
+@pytest.mark.parametrize(
+    "name, width", [("test_vit", 8), ("test_convnext", 64), ("test_resnet", 96), ("test_vit4", 8)]
+)
 def test_a_feature_is_what_timm_gives_without_classes(name: str, width: int) -> None:
     network = backbone(name)
     assert torch.equal(network(images()), network.body(images()))
@@ -71,13 +75,21 @@ def test_what_timm_says_of_images() -> None:
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("timm:vit_base_patch16", {}, "expected a model that timm .* knows, got 'vit_base_patch16'; near are "),
+        (
+            "timm:vit_base_patch16",
+            {},
+            "expected a model that timm .* knows, got 'vit_base_patch16'; near are ",
+        ),
         ("timm:", {}, "expected a name behind 'timm:', got none"),
         ("timm:test_vit", {"pool": "max"}, "unknown pool 'max'; choose from token, mean, both"),
-        ("timm:test_resnet", {"pool": "token"}, "expected a model with a class token for pool 'token', got timm:test_resnet"),
+        (
+            "timm:test_resnet",
+            {"pool": "token"},
+            "expected a model with a class token for pool 'token', got timm:test_resnet",
+        ),
         ("timm:test_resnet", {"zzz": 1}, "expected options that timm's test_resnet takes, got {'zzz': 1}"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         sources.build(name, 1, image_size=(64, 32), options=options)
@@ -85,7 +97,9 @@ def test_mistakes_are_told(name: str, options: dict[str, Any], words: str) -> No
 
 def test_weights_that_cannot_be_fetched_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match="expected timm's test_vit for .*; name a file, or set model.pretrained False"):
+    with pytest.raises(
+        ValueError, match="expected timm's test_vit for .*; name a file, or set model.pretrained False"
+    ):
         sources.build("timm:test_vit", 1, pretrained=True)
 
 
@@ -103,7 +117,9 @@ def read(network: TimmBackbone, state: dict[str, Tensor], folder: Path) -> None:
     checkpoints.load_weights(network, folder / "w.pth")
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "base.", "backbone.", "module.base.", "net.", "encoder.", "image_encoder."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "base.", "backbone.", "module.base.", "net.", "encoder.", "image_encoder."]
+)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_convnext"])
 def test_bare_networks_of_timm_are_read(name: str, prefix: str, tmp_path: Path) -> None:
     network, again = backbone(name), backbone(name)
@@ -133,7 +149,11 @@ def test_a_transformer_with_the_neck_of_transreid_is_read(tmp_path: Path) -> Non
     network, again = backbone(), backbone()
     state = {f"base.{key}": x for key, x in network.body.state_dict().items()}
     state |= {f"bottleneck.{key}": x for key, x in network.necks[0].state_dict().items()}
-    read(again, state | {"classifier.weight": torch.zeros(751, 8), "base.fc.weight": torch.zeros(9, 8)}, tmp_path)
+    read(
+        again,
+        state | {"classifier.weight": torch.zeros(751, 8), "base.fc.weight": torch.zeros(9, 8)},
+        tmp_path,
+    )
     network.feature = again.feature = "concatenated"
     assert torch.equal(again(images()), network(images()))
 
@@ -153,10 +173,14 @@ def as_clip_reid(network: TimmBackbone) -> dict[str, Tensor]:
             name = name.replace(ours, theirs)
         ours = next(each for each in outer if name.startswith(each))
         name = "image_encoder." + outer[ours] + name.removeprefix(ours)
-        named[name] = tensor.flatten() if "class_emb" in name else tensor[0] if "positional" in name else tensor
+        named[name] = (
+            tensor.flatten() if "class_emb" in name else tensor[0] if "positional" in name else tensor
+        )
     named |= {f"bottleneck.{key}": x for key, x in network.necks[0].state_dict().items()}
     unused = ("image_encoder.proj", "cv_embed", "text_encoder.ln_final.weight", "prompt_learner.cls_ctx")
-    return named | {name: torch.zeros(3) for name in (*unused, "classifier_proj.weight", "bottleneck_proj.bias")}
+    return named | {
+        name: torch.zeros(3) for name in (*unused, "classifier_proj.weight", "bottleneck_proj.bias")
+    }
 
 
 def test_clip_reids_image_encoder_is_read_into_that_of_timm(tmp_path: Path, caplog: Any) -> None:
@@ -166,7 +190,11 @@ def test_clip_reids_image_encoder_is_read_into_that_of_timm(tmp_path: Path, capl
         read(again, as_clip_reid(network), tmp_path)
     network.feature = again.feature = "concatenated"
     assert torch.equal(again(images()), network(images()))
-    assert "left out" in caplog.text and "text_encoder.ln_final.weight" in caplog.text and "cv_embed" in caplog.text
+    assert (
+        "left out" in caplog.text
+        and "text_encoder.ln_final.weight" in caplog.text
+        and "cv_embed" in caplog.text
+    )
 
 
 def test_clip_attends_and_normalises_as_its_authors_wrote(tmp_path: Path) -> None:
@@ -182,7 +210,9 @@ def test_clip_attends_and_normalises_as_its_authors_wrote(tmp_path: Path) -> Non
     attention.load_state_dict({key.removeprefix(start): x for key, x in s.items() if key.startswith(start)})
     y = norm(x, f"{block}ln_1")
     x = x + attention(y, y, y, need_weights=False)[0]
-    y = nn.functional.linear(norm(x, f"{block}ln_2"), s[f"{block}mlp.c_fc.weight"], s[f"{block}mlp.c_fc.bias"])
+    y = nn.functional.linear(
+        norm(x, f"{block}ln_2"), s[f"{block}mlp.c_fc.weight"], s[f"{block}mlp.c_fc.bias"]
+    )
     y = y * torch.sigmoid(1.702 * y)
     x = x + nn.functional.linear(y, s[f"{block}mlp.c_proj.weight"], s[f"{block}mlp.c_proj.bias"])
     assert torch.allclose(network(images()), norm(x, "ln_post")[:, 0], atol=1e-4)
@@ -198,8 +228,13 @@ def test_positions_of_a_usual_size_are_resized(tmp_path: Path, caplog: Any) -> N
 
 
 def test_solider_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    state = {"base.semantic_embed_w.0.weight": torch.zeros(2, 2), "base.patch_embed.projection.bias": torch.zeros(2)}
-    with pytest.raises(ValueError, match="expected weights of an architecture of timm, got SOLIDER's, .*semantic"):
+    state = {
+        "base.semantic_embed_w.0.weight": torch.zeros(2, 2),
+        "base.patch_embed.projection.bias": torch.zeros(2),
+    }
+    with pytest.raises(
+        ValueError, match="expected weights of an architecture of timm, got SOLIDER's, .*semantic"
+    ):
         read(backbone(), state, tmp_path)
 
 
@@ -207,7 +242,9 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
     state = backbone().body.state_dict()
     state["blocks.7.norm1.weight"] = torch.zeros(8)
     del state["norm.bias"]
-    with pytest.raises(ValueError, match=r"1 missing \(body.norm.bias\); 1 unexpected \(body.blocks.7.norm1.weight\)"):
+    with pytest.raises(
+        ValueError, match=r"1 missing \(body.norm.bias\); 1 unexpected \(body.blocks.7.norm1.weight\)"
+    ):
         read(backbone(), state, tmp_path)
 
 

@@ -33,7 +33,9 @@ def backbone(**options: Any) -> TransReIDBackbone:
     network = TransReIDBackbone(3, **{**SMALL, **options})
     for tensor in network.state_dict().values():
         if tensor.is_floating_point():
-            tensor.copy_(torch.rand_like(tensor) + 0.1 if tensor.ndim == 1 else 0.3 * torch.randn_like(tensor))
+            tensor.copy_(
+                torch.rand_like(tensor) + 0.1 if tensor.ndim == 1 else 0.3 * torch.randn_like(tensor)
+            )
     return network.eval()
 
 
@@ -56,7 +58,10 @@ def as_authors_save(network: TransReIDBackbone, prefix: str = "") -> dict[str, T
         ours = next(each for each in beginnings if name.startswith(each))
         named[prefix + beginnings[ours] + name.removeprefix(ours)] = tensor
     if network.body.part is not None:
-        named |= {f"{prefix}base.blocks.{depth}.norm1.bias": torch.zeros(8), f"{prefix}base.norm.bias": torch.zeros(8)}
+        named |= {
+            f"{prefix}base.blocks.{depth}.norm1.bias": torch.zeros(8),
+            f"{prefix}base.norm.bias": torch.zeros(8),
+        }
     return named | {f"{prefix}base.fc.weight": torch.zeros(1000, 8)}
 
 
@@ -181,7 +186,9 @@ def test_a_file_decides_on_the_size_and_the_run_on_that_of_images(tmp_path: Path
     network = backbone(width=16, heads=4)
     path = saved(as_authors_save(network), tmp_path / "w.pth")
     again = sources.build("transreid", 1, image_size=(96, 32), options={**SMALL, "heads": 4})
-    with pytest.raises(ValueError, match="expected position embeddings of images of a usual size, got 10 patches"):
+    with pytest.raises(
+        ValueError, match="expected position embeddings of images of a usual size, got 10 patches"
+    ):
         checkpoints.load_weights(again, path)
     usual = backbone(image_size=(256, 128))
     path = saved(as_authors_save(usual), tmp_path / "usual.pth")
@@ -195,7 +202,9 @@ def test_a_file_decides_on_the_size_and_the_run_on_that_of_images(tmp_path: Path
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     path = saved({"conv1.weight": torch.zeros(3), "conv2.weight": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="expected weights of TransReID or a vision transformer, got .*w.pth: conv1"):
+    with pytest.raises(
+        ValueError, match="expected weights of TransReID or a vision transformer, got .*w.pth: conv1"
+    ):
         checkpoints.load_weights(TransReIDBackbone(1, **SMALL), path)
 
 
@@ -231,7 +240,14 @@ def test_grids_are_told_by_their_number(number: int, size: Any, grid: Any, strid
 @pytest.mark.parametrize("jpm", [True, False])
 def test_torchreids_engines_train_it(loss: str, jpm: bool, tiny_datasets: None, tmp_path: Path) -> None:  # noqa: F811
     name = f"transreid(image_size=(32,16), width=8, depth=1, heads=2, jpm={jpm})"
-    sampler = ["sampler.train_sampler", "RandomIdentitySampler", "train.batch_size", "8", "loss.triplet.weight_x", "1."]
+    sampler = [
+        "sampler.train_sampler",
+        "RandomIdentitySampler",
+        "train.batch_size",
+        "8",
+        "loss.triplet.weight_x",
+        "1.",
+    ]
     cfg = tiny_config("model.name", name, *sampler, loss=loss)
     engine = build_engine(cfg)
     before = {key: x.clone() for key, x in engine.model.state_dict().items()}

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["from_clip", "grid_of", "grids", "peeled", "peeled_like", "renamed", "resized_positions", "without"]
+__all__ = [
+    "from_clip",
+    "grid_of",
+    "grids",
+    "peeled",
+    "peeled_like",
+    "renamed",
+    "resized_positions",
+    "without",
+]
 
 Grid = tuple[int, int]
 

@@ -77,7 +77,9 @@ def _neck(width: int) -> nn.BatchNorm1d:
     """A normalisation that learns no shift, so that classes are told by direction alone."""
     neck = nn.BatchNorm1d(width)
     del neck.bias
-    neck.register_buffer("bias", torch.zeros(width))  # a parameter would be trained: torchreid opens all layers
+    neck.register_buffer(
+        "bias", torch.zeros(width)
+    )  # a parameter would be trained: torchreid opens all layers
     return neck
 
 

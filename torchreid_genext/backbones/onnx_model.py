@@ -62,7 +62,9 @@ class OnnxModel(nn.Module):
             raise ValueError(f"expected a network that can be trained, got {self.path}; ONNX files only run")
         images, size = x.detach().cpu().numpy().astype(self.dtype), len(x)
         step = self.batch if isinstance(self.batch, int) else size
-        found = [self._run(images[start : start + step], step, x.device.type) for start in range(0, size, step)]
+        found = [
+            self._run(images[start : start + step], step, x.device.type) for start in range(0, size, step)
+        ]
         return torch.from_numpy(np.concatenate(found)).float().to(x.device)
 
     def _run(self, images: np.ndarray, size: int, device: str) -> np.ndarray:

@@ -132,7 +132,9 @@ def _of_module(name: str, host: dict[str, Any], size: Any, options: dict[str, An
     try:
         model = function(**given, **options)
     except TypeError as error:
-        raise ValueError(f"expected a function of {list(given) + list(options)}, got {name}: {error}") from error
+        raise ValueError(
+            f"expected a function of {list(given) + list(options)}, got {name}: {error}"
+        ) from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"expected a torch.nn.Module from {name}, got a {type(model).__name__}")
     return model
@@ -156,7 +158,9 @@ def _function(name: str) -> Any:
         found = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         cure = "see that Python finds it (PYTHONPATH), or install its package"
-        raise ImportError(f"module:{name} needs the module '{error.name}', which is missing; {cure}") from error
+        raise ImportError(
+            f"module:{name} needs the module '{error.name}', which is missing; {cure}"
+        ) from error
     except AttributeError as error:
         raise ValueError(f"expected a function of {module}, got 'module:{name}': {error}") from error
     if not callable(found):

@@ -35,8 +35,8 @@ class TimmBackbone(Necked):
         num_classes, loss, feature: as `Necked` takes them.
         pretrained: whether timm fetches its weights.
         image_size: height and width in pixels; position embeddings are made for it.
-        pool: the feature: ``""`` as timm pools, ``token`` (of the class), ``mean`` of the patches, or ``both``,
-            one behind the other.
+        pool: the feature: ``""`` as timm pools, ``token`` (of the class), ``mean`` of the patches, or
+            ``both``, one behind the other.
         options: of ``timm.create_model``.
 
     Raises:
@@ -138,7 +138,9 @@ def _created(name: str, pretrained: bool, size: tuple[int, ...], options: Mappin
         except TypeError:  # convolutions take images of any size, and know no such argument
             return _timm().create_model(name, pretrained, num_classes=0, **options)
     except TypeError as error:
-        raise ValueError(f"expected options that timm's {name} takes, got {dict(options)}: {error}") from error
+        raise ValueError(
+            f"expected options that timm's {name} takes, got {dict(options)}: {error}"
+        ) from error
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         cure = "name a file, or set model.pretrained False for random weights"

@@ -29,7 +29,8 @@ _HEADS = ("bottleneck", "classifier", "b1.", "b2.", *_CLASSES)  # beside a trans
 _NAMES = (
     ("base.patch_embed.proj.", "body.patches."), ("base.sie_embed", "sie"), ("base.", "body."),
     ("b1.", "body.whole."), ("b2.", "body.part."), ("bottleneck.", "necks.0."),
-    *((f"bottleneck_{i}.", f"necks.{i}.") for i in range(1, _PARTS + 1)), ("classifier.weight", "classifier.0.weight"),
+    *((f"bottleneck_{i}.", f"necks.{i}.") for i in range(1, _PARTS + 1)),
+    ("classifier.weight", "classifier.0.weight"),
     *((f"classifier_{i}.", f"classifier.{i}.") for i in range(1, _PARTS + 1)),
 )  # fmt: skip
 
@@ -141,7 +142,9 @@ class TransReIDBackbone(Necked):
         width, (number, *_) = state["body.cls_token"].shape[-1], state["body.pos_embed"].shape[1:]
         blocks = {name.split(".")[2] for name in state if name.startswith("body.blocks.")}
         ours = "body.whole.0.norm1.weight" in state
-        bare = ours and not any(name.startswith("body.norm.") for name in state)  # the authors keep the block that heads copy, too
+        bare = ours and not any(
+            name.startswith("body.norm.") for name in state
+        )  # the authors keep the block that heads copy, too
         _, stride = names.grid_of(number - 1, self.image_size)
         heads = self.body.config["heads"] if width == self._width else max(width // _HEAD_WIDTH, 1)
         found = {"width": width, "heads": heads, "stride": (stride, stride)}

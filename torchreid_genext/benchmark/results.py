@@ -91,8 +91,9 @@ class Measurement:
         """What is to be known of the backbone before its figures are believed."""
         card = self.backbone.card
         seen = f"seen: it was trained on {self.dataset}" if self.backbone.saw(self.dataset) else ""
-        told = [f"{name} {value}" for name, value in (("licence", card.licence), ("source", card.source)) if value]
-        return [note for note in (seen, "; ".join(told)) if note]
+        licence = f"licence {card.licence}" if card.licence else ""
+        source = f"source {card.source}" if card.source else ""
+        return [note for note in (seen, "; ".join(filter(None, (licence, source)))) if note]
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""

@@ -156,7 +156,7 @@ def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch
         )  # fmt: skip
         model = config.configure_model(model, cfg)
         if backbone.weights:
-            checkpoints.load_weights(model, backbone.weights)  # which may make the network anew, in another size
+            checkpoints.load_weights(model, backbone.weights)  # may make the network anew, in another size
     return _giving(model, backbone)
 
 
@@ -281,7 +281,8 @@ def check_backbones(backbones: Sequence[Backbone], chains: Sequence[Chain]) -> N
     tables = [each.label for each in backbones if sources.source_of(each.name)[0] == "features"]
     for chain in chains:
         if tables and any(need.startswith("generated") for need in chain.needs):
-            raise ValueError(f"expected a network for the images of {chain.name}, got features of {tables[0]}")
+            rule = f"expected a network for the images of {chain.name}"
+            raise ValueError(f"{rule}, got features of {tables[0]}")
 
 
 def training_images(cfg: CfgNode, chains: Sequence[Chain]) -> list[Images]:

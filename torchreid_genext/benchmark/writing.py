@@ -74,7 +74,8 @@ def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
 
 
 def _said(expected: Mapping[str, float]) -> str:
-    return " / ".join(f"{expected[name]:.2f}" if name in expected else "-" for name in ("mAP", "rank1")) if expected else ""
+    rates = (f"{expected[name]:.2f}" if name in expected else "-" for name in ("mAP", "rank1"))
+    return " / ".join(rates) if expected else ""
 
 
 def _row(

@@ -25,8 +25,8 @@ def named_tensors(content: Any, path: str | Path, entry: str | None = None) -> d
         content: a mapping of names to tensors, or of names to such mappings, at any depth up to four.
             Numbers, texts and the states of optimizers beside them are passed over.
         path: names the file in errors.
-        entry: which mapping, with dots between the names; None: ``state_dict``, else the only one; ``teacher``
-            where the other is ``student``.
+        entry: which mapping, with dots between the names; None: ``state_dict``, else the only one;
+            ``teacher`` where the other is ``student``.
 
     Raises:
         ValueError: if there is none, or there are several and no `entry` chooses; names them.

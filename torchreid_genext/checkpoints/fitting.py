@@ -37,8 +37,8 @@ def load_weights(
     """Fill `model` from a weights file; every tensor must fit, but for those of layers in `ignore`.
 
     Prefixes ``module.``, ``_orig_mod.``, ``model.``, ``net.``, ``backbone.``, ``base.``, ``image_encoder.``
-    and ``encoder.`` are taken off where names fit the model without them. Where ``classifier`` is ignored, so is another's in the file: ``fc`` or
-    ``head``.
+    and ``encoder.`` are taken off where names fit the model without them. Where ``classifier`` is ignored, so
+    is another's in the file: ``fc`` or ``head``.
 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.

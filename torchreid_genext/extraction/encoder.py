@@ -48,14 +48,15 @@ class Encoder(nn.Module):
         compile: translate the network with ``torch.compile``; needs a C++ compiler.
         device: where the network runs.
         interpolation, resize: of images, as `data.images.resizing.resized` takes them.
-        camera: which is told to a network whose ``forward`` takes ``cameras``, a tensor (B,); -1 is unknown, and
-            None tells it nothing.
+        camera: which is told to a network whose ``forward`` takes ``cameras``, a tensor (B,); -1 is unknown,
+            and None tells it nothing.
         batch_size: images that pass the network together; None takes 16 on a CPU, in whose cache feature maps
             then stay, and 128 on an accelerator.
 
     Raises:
-        ValueError: if `precision` is unknown, `camera` is told to a network that takes none, `batch_size` is below 1, there is no compiler for `compile`, or
-            the model is for images of another size (it has an attribute ``image_size`` then).
+        ValueError: if `precision` is unknown, `camera` is told to a network that takes none, `batch_size` is
+            below 1, there is no compiler for `compile`, or the model is for images of another size (it has an
+            attribute ``image_size`` then).
     """
 
     def __init__(
@@ -143,7 +144,9 @@ class Encoder(nn.Module):
             ValueError: if this one tells none, or the network knows none of that number.
         """
         if self.camera is None or self.cameras is not None and not -1 <= camera < self.cameras:
-            known = f"one of {self.cameras} cameras" if self.camera is not None and self.cameras else "no camera"
+            known = (
+                "no camera" if self.camera is None or not self.cameras else f"one of {self.cameras} cameras"
+            )
             raise ValueError(f"expected {known}, which {self.name or self.kind} knows, got {camera}")
         other = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
         other.camera = camera

@@ -25,8 +25,8 @@ class FeatureTable:
     """Stands where an `Encoder` does, and reads no image.
 
     Args:
-        path: npz file with ``features`` (N, D), numbers, and ``names`` (N,), texts: file names of images, with
-            as many folders before them as it takes to tell them apart.
+        path: npz file with ``features`` (N, D), numbers, and ``names`` (N,), texts: file names of images,
+            with as many folders before them as it takes to tell them apart.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -44,7 +44,9 @@ class FeatureTable:
             self._rows[parts[-1]].append((parts, row))
         if len(set(names)) < len(names):
             name = next(name for name in names if list(names).count(name) > 1)
-            raise ValueError(f"expected each name once in {self.path}, got {name!r} again; put its folder first")
+            raise ValueError(
+                f"expected each name once in {self.path}, got {name!r} again; put its folder first"
+            )
 
     def plan(self, paths: Sequence[str]) -> TablePlan:
         """Rows of images, in order.
@@ -61,7 +63,9 @@ class FeatureTable:
     def _row(self, path: str) -> int | None:
         """That of the name which agrees with most of the path."""
         parts = _parts(path)
-        found = [(len(name), row) for name, row in self._rows.get(parts[-1], []) if parts[-len(name) :] == name]
+        found = [
+            (len(name), row) for name, row in self._rows.get(parts[-1], []) if parts[-len(name) :] == name
+        ]
         return max(found)[1] if found else None
 
 
@@ -102,7 +106,9 @@ def _read(path: Path) -> tuple[Tensor, list[str]]:
         raise ValueError(f"expected an npz file that numpy.savez wrote, got {path}: {error}") from error
     except ValueError as error:
         cure = "; names must be texts: numpy.array(names, dtype=str)" if "pickle" in str(error) else ""
-        raise ValueError(f"{error}{cure}" if str(path) in str(error) else f"{error}{cure}, in {path}") from error
+        raise ValueError(
+            f"{error}{cure}" if str(path) in str(error) else f"{error}{cure}, in {path}"
+        ) from error
     return _checked(path, features, names)
 
 
