@@ -10,11 +10,14 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from tests.backbones.test_transreid import as_authors_save
 from tests.test_benchmark import cfg, features  # noqa: F401
-from tests.test_benchmark_backbones import osnet, transreid
+from tests.test_benchmark_backbones import SMALL, osnet, transreid
 from torchreid_genext import benchmark
-from torchreid_genext.backbones.card import Card, read_card
-from torchreid_genext.benchmark.exporting import export
+from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.card import Card, read_card, write_card
+from torchreid_genext.benchmark.exporting import convert, export
+from torchreid_genext.benchmark.settings import Backbone, build_encoder
 from torchreid_genext.cli.export import main
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -95,3 +98,35 @@ def test_a_missing_package_is_named(cfg: CfgNode, tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="an export needs the module 'onnx', .*`pip install onnx`"):
         export(cfg, tmp_path / "m.onnx", identities=2)
+
+
+def test_weights_of_any_origin_are_written_with_their_card(
+    cfg: CfgNode,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    network = sources.build("transreid", 5, options=SMALL)
+    state = as_authors_save(network, "module.")
+    torch.save({"state_dict": state}, tmp_path / "theirs.pth")
+    write_card(tmp_path / "theirs.pth", Card(feature="after", licence="MIT", options=SMALL))
+    cfg.model.name, cfg.model.load_weights = "transreid", str(tmp_path / "theirs.pth")
+    with caplog.at_level("INFO"):
+        path = convert(cfg, tmp_path / "ours.safetensors")
+    assert "base.fc.weight" in caplog.text.replace("body.fc", "base.fc") and "classifier.0.weight" in caplog.text
+    card = read_card(path)
+    assert (card.architecture, card.feature, card.licence) == ("transreid", "after", "MIT")
+    assert (card.preprocessing["height"], card.preprocessing["width"]) == (32, 16)
+    encoders = [
+        build_encoder(cfg, Backbone("x", "transreid", str(file)).with_card())
+        for file in (tmp_path / "theirs.pth", path)
+    ]
+    blank = torch.zeros(2, 32, 16, 3, dtype=torch.uint8)
+    assert torch.equal(*(encoder(blank) for encoder in encoders))
+    again = read_card(path)
+    main(["--output", str(tmp_path / "c.safetensors"), "model.name", "transreid", "--weights", str(path)])
+    assert read_card(tmp_path / "c.safetensors") == again
+
+
+def test_random_weights_are_not_written(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(ValueError, match=r"expected a network with weights, got osnet_x0_25 \(random weights\)"):
+        convert(cfg, tmp_path / "w.safetensors")

@@ -1,4 +1,4 @@
-"""Write a backbone as an ONNX file that gives the same features and the same table."""
+"""Write a backbone as an ONNX file that gives the same table, or as safetensors with its card."""
 
 from torchreid_genext.cli import run, verb
 

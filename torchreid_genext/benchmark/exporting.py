@@ -1,4 +1,4 @@
-"""A backbone as an ONNX file that is known to give the same features and the same table."""
+"""A backbone as a file for others: with its card, or as ONNX that is known to give the same table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchreid_genext.retrieval.protocol import Chain, RetrievalSet
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "convert", "export"]
 
 _TOLERANCE = 1e-3  # of the largest number in the features: single precision adds in another order
 
@@ -80,6 +80,28 @@ def export(
             raise ValueError(f"{rule}, got {result}")
     write_card(result.path, _exported(backbone, encoder).card)
     return result
+
+
+def convert(cfg: CfgNode, path: str | Path) -> Path:
+    """Write the backbone of the configuration as safetensors with its card, whatever file it came from.
+
+    The log tells what of the file was left out.
+
+    Args:
+        cfg: as `export` takes it; no data set is opened.
+        path: of the file, ``*.safetensors``.
+
+    Raises:
+        ValueError: if the backbone is no network, has no weights, or weights are another network's.
+    """
+    backbone = settings.backbones(cfg)[0]
+    if sources.source_of(backbone.name)[0] in ("onnx", "features") or backbone.is_random:
+        raise ValueError(f"expected a network with weights, got {backbone.title}")
+    network, seen = settings.build_network(cfg, backbone), vars(settings.seen_by(cfg, backbone))
+    card = replace(
+        backbone.card, architecture=backbone.name, options=backbone.options, weights="", preprocessing=seen
+    )
+    return checkpoints.save_backbone(path, network, {"card": card.to_json()})
 
 
 def _check(backbone: Backbone, path: str | Path) -> None:
