@@ -24,7 +24,7 @@ from torchreid_genext.precision import DTYPES
 from torchreid_genext.recipes.training import ipg as recipe
 
 SIZE = {"height": 512, "width": 256}
-TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "attention": 1, "heads": 2, "batch": 2}
+TINY = {"height": 32, "width": 16, "patch": 4, "widths": [8, 16], "batch": 2}
 COMPILING = 100  # seconds that torch.compile has at most; it is not tried in less than 30
 COMPILED = Lever("", {"compile": True})
 LEVERS = [

@@ -18,34 +18,20 @@ from _gpu import TERA, Part, flops
 import torchreid_genext as genext
 from torchreid_genext.config import get_default_config
 from torchreid_genext.data.synthetic import write_dataset
-from torchreid_genext.recipes.training import gan, identity, ipg
+from torchreid_genext.recipes.training import gan, identity, ipg, schedules
 from torchreid_genext.training import Fitted, Options, fit
 
 WARM, SECONDS = 6, 3.0  # steps that are counted; of a timed training
 FEW, MORE = 4, 12  # steps of two trainings whose difference tells how often a step waits
 # of networks that only show that everything runs
 SMALL = {
-    "ipg.generator.height": 16, "ipg.generator.width": 8, "ipg.generator.widths": [8, 16],
-    "ipg.generator.attention": 1, "ipg.generator.heads": 2, "ipg.generator.encoder_size": [32, 16],
-    "identity.widths": [4, 6], "identity.height": 16, "identity.width": 16, "inverter.widths": [4, 6],
-    "inverter.hidden": [8], "inverter.pool": 8, "prior.width": 8,
-    "pg2.height": 32, "pg2.width": 16, "pg2.channels": 4, "pg2.code": 4, "pg2.radius": 1,
-    "pg2.discriminator_channels": 2, "deformable.height": 32, "deformable.width": 16,
-    "deformable.encoder": [4, 4, 4], "deformable.decoder": [4, 4],
-    "deformable.discriminator_channels": [4, 4], "camstyle.height": 32, "camstyle.width": 16,
-    "camstyle.channels": 4, "camstyle.blocks": 1,
-    "camstyle.discriminator_channels": 4, "camstyle.layers": 1,
+    "ipg.generator.widths": [8, 16], "ipg.generator.encoder": "osnet_x0_25@32x16",
+    "identity.widths": [4, 6], "inverter.hidden": [8], "training.image_size": [32, 16],
+    "pg2.channels": 4, "pg2.discriminator_channels": 2,
+    "deformable.widths": [4, 4, 4], "deformable.discriminator_channels": [4, 4],
+    "camstyle.channels": 4, "camstyle.blocks": 1, "camstyle.discriminator_channels": 4, "camstyle.layers": 1,
 }  # fmt: skip
-SCHEDULES = (
-    "ipg.generator",
-    "identity",
-    "prior",
-    "inverter",
-    "pg2.stage1",
-    "pg2.stage2",
-    "deformable",
-    "camstyle",
-)
+OF_CAMERAS = 12  # images in a batch of CamStyle: two of each camera of SynthReID
 # recipe, its stages and by what its batches are multiplied; what users have by default comes first
 TRAININGS: tuple[tuple[ModuleType, tuple[str, ...], int], ...] = (
     (ipg, ("ipg",), 1),
@@ -62,12 +48,15 @@ TRAININGS: tuple[tuple[ModuleType, tuple[str, ...], int], ...] = (
 
 
 class Watched:
-    """Stands where a recipe has `fit`: tries a training out first, and writes down how it went."""
+    """Stands where recipes have `fit`: tries a training out first, and writes down how it went."""
 
     def __init__(self, part: Part, multiple: int) -> None:
         self.part, self.multiple = part, multiple
 
-    def __call__(self, task: Any, source: Any, options: Options, *, description: Mapping[str, Any]) -> Fitted:
+    def __call__(
+        self, task: Any, source: Any, options: Options, *, description: Mapping[str, Any],
+        finish: Callable[[], object],
+    ) -> Fitted:  # fmt: skip
         part, row = self.part, f"{options.folder.name}, batches x {self.multiple}"
 
         def run(steps: int, kind: str) -> Fitted:
@@ -83,6 +72,7 @@ class Watched:
         steps = 4 if part.tiny else min(2000, max(20, int(SECONDS * probe.images_per_second / batch)))
         part.start_memory()
         fitted = run(steps, "")
+        finish()
         if part.profile:
             part.timed(row, lambda: run(10, "profiled"), 1)
         each = total / WARM / batch
@@ -143,21 +133,19 @@ def train(
     cfg = get_default_config()
     cfg.data.root, cfg.data.sources = str(root), [source]
     cfg.data.save_dir = str(root / f"runs{multiple}")
-    for name in SCHEDULES:
-        schedule = node(cfg, name).train
-        schedule.update({"batch_size": (4 if part.tiny else schedule.batch_size) * multiple}
-                        if "batch_size" in schedule else {})  # fmt: skip
-    cfg.genext.camstyle.images *= multiple
-    cfg.genext.camstyle.pool *= multiple
-    cfg.genext.ipg.generator.encoder_weights = ""
+    for name, own in schedules.OWN.items():
+        usual = own.batch_size and part.tiny and 4
+        batch = (usual or own.batch_size or OF_CAMERAS) * multiple
+        cfg.genext.training.stages.append(f"{name}(batch_size={batch})")
+    cfg.genext.ipg.generator.encoder = "osnet_x0_25"
     for name, value in SMALL.items() if part.tiny else ():
         parent, _, key = name.rpartition(".")
         node(cfg, parent)[key] = value
-    before, recipe.fit = recipe.fit, Watched(part, multiple)
+    before, schedules.fit = schedules.fit, Watched(part, multiple)
     try:
         recipe.train(cfg, stages)
     finally:
-        recipe.fit = before
+        schedules.fit = before
 
 
 def node(cfg: Any, name: str) -> Any:

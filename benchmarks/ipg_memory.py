@@ -122,8 +122,9 @@ def measured(size: str, mode: str) -> tuple[int, int]:
 
 def configuration(size: Mapping[str, Any]) -> Any:
     cfg = get_default_config()
-    keys = {name: value for name, value in size.items() if name != "batch"}
-    cfg.genext.ipg.generator.update({**keys, "encoder_weights": ""})
+    cfg.genext.training.image_size = [size["height"], size["width"]]
+    keys = {name: value for name, value in size.items() if name in cfg.genext.ipg.generator}
+    cfg.genext.ipg.generator.update({"encoder": "osnet_x0_25", **keys})
     return cfg
 
 

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["DEVICE", "Pretended", "Waits", "counting_syncs", "pretended_accelerator"]
+from torchreid_genext.processes import StepGenerator
+
+__all__ = ["DEVICE", "Pretended", "PretendedGenerator", "Waits", "counting_syncs", "pretended_accelerator"]
 
 DEVICE = torch.device("xpu", 0)
 
@@ -45,6 +47,8 @@ class Pretended(Tensor):
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype
         )
         made.held = held.detach()
+        for count in _counts:
+            count.doubles += held.dtype == torch.float64
         return made
 
     # To torch's inside it is a CPU tensor, so that no driver is asked for; only Python sees another device.
@@ -74,6 +78,17 @@ class Pretended(Tensor):
         return _returned(func, args, kwargs, found)
 
 
+class PretendedGenerator(StepGenerator):
+    """Random numbers of the accelerator, with another generator for the host, as trainings have them."""
+
+    device = property(lambda self: DEVICE)
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.host = torch.Generator().manual_seed(seed)
+        self.manual_seed(seed)
+
+
 class _Factories(TorchFunctionMode):
     """Catches what makes tensors without having one of the accelerator."""
 
@@ -94,9 +109,12 @@ def pretended_accelerator() -> Iterator[torch.device]:
 
 
 class Waits(Counter[str]):
-    """How often the host waited, by what made it wait; ``fetched``: how many numbers were copied to it."""
+    """How often the host waited, by what made it wait.
 
-    fetched = 0
+    ``fetched``: how many numbers were copied to it; ``doubles``: tensors in float64, which some lack.
+    """
+
+    fetched = doubles = 0
 
 
 @contextmanager
@@ -137,6 +155,8 @@ def _call(func: Any, args: tuple, kwargs: dict) -> Any:
         raise RuntimeError(f"expected a device that comes from tensors or arguments, got .{name}()")
     if name in ("tensor", "as_tensor", "asarray"):
         args = _with_values(args)
+    if name == "new_tensor" and isinstance(args[0], Pretended):
+        kwargs = {"device": DEVICE} | kwargs  # where the other one lies
     if kwargs.get("device") is not None:
         return _made(name, func, args, kwargs)
     with torch._C.DisableTorchFunctionSubclass():
@@ -176,7 +196,7 @@ def _with_values(args: tuple) -> tuple:
 def _made(name: str, func: Any, args: tuple, kwargs: dict) -> Any:
     """A factory that was told a device."""
     ours = _is_ours(kwargs["device"])
-    if ours and kwargs.get("generator") is not None:
+    if ours and not isinstance(kwargs.get("generator"), PretendedGenerator | None):
         raise RuntimeError(f"Expected a '{DEVICE.type}' device type for generator but found 'cpu'")
     if name in ("as_tensor", "asarray", "tensor") and isinstance(args[0], Tensor):
         return _moved("to", args[0], (), kwargs | {"copy": name == "tensor"})

@@ -20,6 +20,7 @@ class Site:
         ranges: whether it gives parts. versions: whether it tells versions.
         cuts: numbers of bytes after which the connections of the next answers break.
         refusals: codes of the next answers.
+        kind: of the content.
         asked: path and range of each request.
     """
 
@@ -30,6 +31,7 @@ class Site:
     cuts: list[int] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+    kind: str = "application/octet-stream"
     url: str = ""
 
     @property
@@ -89,6 +91,7 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if site.versions:
                 self.send_header("ETag", version)
             self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Type", site.kind)
             self.end_headers()
             rest = content[start:]
             self.wfile.write(rest[: site.cuts.pop(0)] if site.cuts else rest)

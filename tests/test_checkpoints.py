@@ -207,7 +207,7 @@ NOT_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".tar"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pth", ".pt", ".tar"])
 @pytest.mark.parametrize("kind", NOT_WEIGHTS)
 def test_what_is_no_weights_is_called_what_it_is(tmp_path: Path, kind: str, suffix: str) -> None:
     content, words = NOT_WEIGHTS[kind]
@@ -244,7 +244,8 @@ def test_content_decides_and_not_the_suffix(tmp_path: Path) -> None:
     state = randomized(Network()).state_dict()
     checkpoints.save(tmp_path / "a.safetensors", state, {"kind": "a"}).rename(tmp_path / "a.pth")
     torch.save({"model": state}, tmp_path / "b.safetensors")
-    for name in ("a.pth", "b.safetensors"):
+    checkpoints.save(tmp_path / "C.SAFETENSORS", state)
+    for name in ("a.pth", "b.safetensors", "C.SAFETENSORS"):
         model = Network()
         assert checkpoints.load_weights(model, tmp_path / name) == []
         assert equal(dict(model.state_dict()), dict(state))

@@ -284,3 +284,48 @@ def run_here(arguments: list[str]) -> None:
         main(arguments)
     finally:
         genext.unregister()
+
+
+# What is said when something cannot be had
+
+
+def test_unknown_data_sets_name_the_nearest_and_then_all_once(registered: None) -> None:
+    with pytest.raises(ValueError) as caught:
+        compat.init_image_dataset("Market1501", root="nowhere")
+    told = str(caught.value)
+    assert told.startswith("unknown image data set 'Market1501'; choose from market1501, ")
+    assert "_ipg" in told and "msmt17_ipg" not in told and len(told) < 500
+    with pytest.raises(ValueError, match="unknown model 'osnet1_0'; choose from osnet_x1_0, "):
+        compat.build_model("osnet1_0", 1)
+
+
+def test_a_data_set_that_came_late_is_told(registered: None) -> None:
+    compat.register_image_dataset("late", compat.image_datasets()["market1501"])
+    try:
+        with pytest.raises(ValueError, match=r"call torchreid_genext.register\(\) again, since late was"):
+            compat.init_image_dataset("late_ipg")
+    finally:
+        compat.unregister_image_dataset("late", compat.image_datasets()["market1501"])
+
+
+def test_weights_that_cannot_be_fetched_name_the_keys_that_avoid_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("gdown.download", offline)
+    with pytest.raises(OSError, match="osnet_x0_25.*not known; model.load_weights FILE .*model.pretrained False"):
+        compat.build_model("osnet_x0_25", 1, pretrained=True)
+
+
+def test_data_that_cannot_be_fetched_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("HTTP Error 404: Not Found")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
+    for _ in range(2):  # the second time it is the same that is wrong
+        with pytest.raises(ValueError, match=f"404: Not Found; put its images into {tmp_path}/viper"):
+            compat.init_image_dataset("viper", root=str(tmp_path), verbose=False)
+    assert not [*tmp_path.iterdir()]

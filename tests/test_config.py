@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from yacs.config import CfgNode
 
+from tests.conftest import ROOT
 from torchreid_genext import compat, config
+from torchreid_genext.recipes.training import schedules
 
 
 def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
@@ -33,6 +36,50 @@ def test_every_plugin_switch_is_off() -> None:
     assert not any(switches.values())
 
 
+def test_there_are_not_too_many_keys() -> None:
+    assert len(leaves(config.get_default_config().genext)) <= 150
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_configuration_that_comes_along_is_read(file: Path) -> None:
+    cfg = config.load_config(file)
+    for stage in schedules.OWN:
+        schedules.schedule(cfg, stage)
+
+
+BECAME = {
+    "genext.ipg.sampling.steps": "genext.sampling.steps",
+    "genext.ipg.sampling.width": "genext.sampling.image_size",
+    "genext.ipg.sampling.style": "genext.sampling.pipeline",
+    "genext.ipg.generator.train.lr": "genext.training.lr",
+    "genext.pg2.stage2.train.steps": "genext.training.steps",
+    "genext.pg2.stage2.train.schedule": "genext.training.stages",
+    "genext.camstyle.height": "genext.training.image_size",
+    "genext.deformable.poses": "genext.joints",
+    "genext.pg2.flip": "genext.training.flip",
+    "genext.ipg.generator.partners": "genext.training.partners",
+    "genext.ipg.generator.encoder_size": "genext.ipg.generator.encoder",
+    "genext.ipg.generator.vae": "genext.ipg.generator.init",
+    "genext.identity.rows": "genext.identity.official",
+    "genext.prior.rows": "genext.identity.official",
+    "genext.prior.steps": "genext.sampling.steps",
+    "genext.inverter.widths": "genext.identity.widths",
+    "genext.deformable.decoder": "genext.deformable.widths",
+    "genext.pg2.discriminator": "genext.pg2.official",
+    "genext.camstyle.images": "genext.training.batch_size",
+}
+
+
+@pytest.mark.parametrize("old", BECAME)
+def test_keys_of_earlier_versions_name_the_new_ones(old: str) -> None:
+    known = leaves(config.get_default_config())
+    assert old not in known
+    with pytest.raises(ValueError, match=f"there is no key {old} any more; ") as caught:
+        config.load_config(opts=[old, "1"])
+    named = set(re.findall(r"genext(?:\.\w+)+", str(caught.value).split("any more")[1]))
+    assert BECAME[old] in named <= known.keys()
+
+
 def test_every_leaf_of_the_plugin_is_commented() -> None:
     source = inspect.getsource(config.add_genext_config).splitlines()
     sections = {"cfg.genext.nfc.enabled"}  # the comment above the section says what it switches on
@@ -48,6 +95,34 @@ def test_unknown_keys_are_refused_by_name(tmp_path: Path) -> None:
         config.load_config(tmp_path / "typo.yaml")
     with pytest.raises(ValueError, match="genext.nfc.k3"):
         config.load_config(opts=["genext.nfc.k3", "2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1: 2", "expected names as keys, got 1"),
+        ("genext: {nfc: {1: 2}}", "expected names as keys below genext.nfc, got 1"),
+        ("genext: {nfc: 5}", "expected keys below genext.nfc, such as genext.nfc.enabled, got 5"),
+        ("genext: {nfc: {k1: {a: 1}}}", "expected a value of genext.nfc.k1, got keys below it: a"),
+        ("train: {lr: fast}", "expected train.lr to be float, such as 0.0003, got fast"),
+        ("train: {lr: 2020-01-01}", "Key train.lr with value .*date.* is not a valid type.*"),
+        ("genext: {nfc: {k3: 2}}", "there is no key genext.nfc.k3; the nearest are genext.nfc.k2, .*nfc.k1, .*"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"^expected a YAML file of known keys, got .*a.yaml: {reason}$"):
+        config.load_config(tmp_path / "a.yaml")
+
+
+def test_three_nearest_keys_are_named_and_all_of_them_exist() -> None:
+    known = leaves(config.get_default_config())
+    for wrong in ("genext.nfc.k3", "model.nam", "genex.nfc.k1", "a", "train.lr.x"):
+        with pytest.raises(ValueError, match="there is no key") as caught:
+            config.load_config(opts=[wrong, "5"])
+        assert len(set(str(caught.value).split("nearest are ")[1].split(", ")) & known.keys()) == 3, wrong
+    with pytest.raises(ValueError, match="expected keys below genext.nfc, such as .*enabled, got '5'$"):
+        config.load_config(opts=["genext.nfc", "5"])
 
 
 @pytest.mark.parametrize("text", ["model: [", "just words", "model: osnet_x0_25", "train:\n  lr: fast\n"])
@@ -151,10 +226,6 @@ def test_combinations_that_cannot_run_are_refused_before_data_is_loaded() -> Non
     cfg = config.load_config(opts=["test.visrank", "True"])
     with pytest.raises(ValueError, match="expected test.evaluate True with test.visrank True"):
         config.check_config(cfg)
-
-
-def test_keys_end_the_words_of_a_command_line() -> None:
-    words = ["--poses", "4", "random", "a.b", "genext.ipg.root", "x", "model.name", "y"]
-    assert config.split_options(words) == (words[:4], words[4:])
-    assert config.split_options(["--ref_dir", "data.v2/people.1", "model.x", "1"])[1] == ["model.x", "1"]
-    assert config.split_options(["--plan"]) == (["--plan"], [])
+    options = ["test.visrank", "True", "test.evaluate", "True", "test.visrank_topk", "0"]
+    with pytest.raises(ValueError, match="expected test.visrank_topk >= 1, got 0"):
+        config.check_config(config.load_config(opts=options))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,7 +256,7 @@ def test_two_processes_do_not_write_the_same_part(site: Site, tmp_path: Path) ->
 def test_google_drive_goes_through_gdown(site: Site, tmp_path: Path) -> None:
     get(known(site, drive=True), tmp_path)
     assert left(tmp_path) == ["SHA256SUMS", "nested/w.pth"]
-    with pytest.raises(ConnectionError, match="expected nested/w.pth from .*/gone"):
+    with pytest.raises((ConnectionError, ValueError), match="expected .*nested/w.pth.* from .*/gone"):
         get(known(site, drive=True, url=f"{site.url}/gone"), tmp_path / "gone", attempts=1)
 
 
@@ -261,6 +265,105 @@ def test_several_files_come_in_one_call(site: Site, tmp_path: Path) -> None:
     both = Known("two", "nobody", "", (known(site), File("b.json", f"{site.url}/b.json", "MIT")))
     assert get(both, tmp_path) == [tmp_path / "nested/w.pth", tmp_path / "b.json"]
     assert left(tmp_path) == ["SHA256SUMS", "b.json", "nested/w.pth"]
+
+
+PORTAL = b"<html><head><title>Sign in</title></head>captive portal login</html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+
+
+@pytest.mark.parametrize("kind", ["text/html", "text/html; charset=utf-8", "application/octet-stream"])
+@pytest.mark.parametrize("name", ["w.pth", "config.json", "w.safetensors", "a.archive"])
+def test_a_web_page_is_taken_for_no_file(site: Site, tmp_path: Path, kind: str, name: str) -> None:
+    site.files["/w.pth"], site.kind = PORTAL, kind
+    file = known(site, path=name, size=None, sha256=None)
+    with pytest.raises((ConnectionError, ValueError), match=f"{name}.* a web page.* fetch it"):
+        get(file, tmp_path, attempts=1)
+    assert not left(tmp_path)
+
+
+def test_a_web_page_costs_nothing_of_what_came_before(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000]
+    with pytest.raises(ConnectionError):
+        get(known(site), tmp_path, attempts=1)
+    site.files["/w.pth"], site.kind = PORTAL, "text/html"
+    with pytest.raises(ConnectionError, match="got a web page, .*100,000 bytes are kept"):
+        get(known(site, size=None), tmp_path, attempts=1)
+    site.files["/w.pth"], site.kind = CONTENT, "application/octet-stream"
+    assert get(known(site), tmp_path)[0].read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("config.json", PORTAL, "a web page"), ("config.json", b'{"a": ', "JSON"), ("w.pth", PORTAL, "page"),
+        ("w.safetensors", POINTER, "git lfs pull"), ("w.pth", b'{"error": "quota"}', "it is JSON"),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_of_its_name_is_a_fault_though_its_sum_was_noted(
+    site: Site, tmp_path: Path, name: str, content: bytes, what: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+    assert what in download.fault(known(site, path=name, size=None, sha256=None), tmp_path)
+
+
+def packed(kind: str, names: Sequence[str]) -> bytes:
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in names:
+                archive.writestr(name, name)
+    else:
+        with tarfile.open(fileobj=file, mode=f"w:{kind}") as archive:
+            for name in names:
+                (member := tarfile.TarInfo(name)).size = len(name)
+                archive.addfile(member, io.BytesIO(name.encode()))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "", "gz", "bz2", "xz"])
+def test_archives_are_unpacked_once(site: Site, tmp_path: Path, kind: str) -> None:
+    site.files["/w.pth"] = packed(kind, ["query_gen/pose1/a.jpg", "query_gen/b.txt"])
+    file = known(site, path="query.archive", size=None, sha256=None, packed=True)
+    picture = tmp_path / "query_gen/pose1/a.jpg"
+    for content in (b"query_gen/pose1/a.jpg", b"changed"):
+        get(file, tmp_path)
+        assert picture.read_bytes() == content
+        picture.write_bytes(b"changed")
+    names = ["query.archive", "query.archive.unpacked", "query_gen/b.txt", "query_gen/pose1/a.jpg"]
+    assert left(tmp_path) == ["SHA256SUMS", *names] and len(site.asked) == 1
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz"])
+def test_archives_write_nothing_elsewhere(site: Site, tmp_path: Path, kind: str) -> None:
+    site.files["/w.pth"] = packed(kind, ["../evil.txt"])
+    with contextlib.suppress(ValueError):  # zip files lose the dots, tar files are refused
+        get(known(site, path="a.archive", size=None, sha256=None, packed=True), tmp_path / "in")
+    assert os.listdir(tmp_path) == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"Rar!\x1a\x07\0", "expected a zip or tar archive, got one of RAR in .*; unpack it with `7z x"),
+        (b"7z\xbc\xaf" + bytes(9), "a zip or tar archive, got one of 7z in .*; unpack it with `7z x"),
+        (bytes(9), "expected a zip or tar archive, got .*a.archive; try to unpack it with `7z"),
+        (packed("gz", ["a" * 99] * 999)[:2000], "expected a whole archive, got .*a.archive"),
+    ],
+)  # fmt: skip
+def test_archives_of_other_kinds_say_with_what(
+    site: Site, tmp_path: Path, content: bytes, complaint: str
+) -> None:
+    site.files["/w.pth"] = content
+    with pytest.raises(ValueError, match=complaint):
+        get(known(site, path="a.archive", size=None, sha256=None, packed=True), tmp_path)
+    assert left(tmp_path) == ["SHA256SUMS", "a.archive"]
+
+
+def test_files_go_to_the_home_folder(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert get(known(site), Path("~/weights")) == [tmp_path / "weights/nested/w.pth"]
+    assert download.fault(known(site), "~/weights") is None
 
 
 def test_withdrawn_data_are_never_downloaded(tmp_path: Path) -> None:
@@ -288,5 +391,5 @@ def test_the_table_is_sound(name: str) -> None:
 def test_the_addresses_of_ipg_are_those_of_its_repository() -> None:
     urls = [file.url for file in KNOWN["ipg"].files]
     assert "https://huggingface.co/yuanc3/Pose2ID/resolve/main/pretrained/IFR.pth" in urls
-    base = "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/main/unet/config.json"
-    assert base in urls
+    base = "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve"
+    assert f"{base}/451f4fe16113bff5a5d2269ed5ad43b0592e9a14/unet/config.json" in urls

@@ -272,6 +272,15 @@ def test_ranks_beyond_the_gallery_do_not_stop_the_run(engine: Any) -> None:
     assert 0 <= rank1 <= 1
 
 
+def test_ranks_above_fifty_are_told_where_the_gallery_has_them(
+    engine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.test_loader["tiny_image"]["gallery"].dataset.data *= 3  # of 84 images
+    with caplog.at_level(logging.INFO, "torchreid_genext"):
+        measure(hooks.attach(engine, tiny_config(*EVALUATOR)), ranks=[1, 60, 84])
+    assert "Rank-60" in caplog.text and "Rank-84" in caplog.text
+
+
 def test_ranked_pictures_are_drawn(engine: Any, tmp_path: Path) -> None:
     hooks.attach(engine, tiny_config(*NFC)).run(
         save_dir=str(tmp_path), test_only=True, visrank=True, visrank_topk=3

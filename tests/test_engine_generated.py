@@ -106,7 +106,7 @@ def test_figures_from_a_store_are_those_from_folders(engine: Any, root: Path, st
 def test_what_the_store_lacks_is_drawn_if_asked(engine: Any, tmp_path: Path) -> None:
     embedded().save_pretrained(tmp_path / "pipeline")
     sampling = {"pipeline": tmp_path / "pipeline", "steps": 1, "guidance": 1.0}
-    keys = [str(word) for key, value in sampling.items() for word in (f"genext.ipg.sampling.{key}", value)]
+    keys = [str(word) for key, value in sampling.items() for word in (f"genext.sampling.{key}", value)]
     store = tmp_path / "new"
     cfg = tiny_config(*options(store, "genext.ipg.generate", "True", "genext.ipg.side", "query", *keys))
     drawn = measure(hooks.attach(engine, cfg))

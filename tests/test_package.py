@@ -138,6 +138,45 @@ def test_both_commands_set_up_the_environment_first(target: str, tmp_path: Path)
     assert lines[-1].startswith(".venv/bin/python")
 
 
+@pytest.mark.parametrize(("end", "python"), [("oldest", "python3.10"), ("newest", "python3.13")])
+def test_the_ends_of_the_range_have_environments_of_their_own(end: str, python: str, tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    lines = made(tmp_path, f"test-{end}")
+    assert f"{python} -m venv .venv-{end}" in lines[0]
+    assert lines[-1].startswith(f".venv-{end}/bin/python -m pytest")
+    bound = any("-c .venv-oldest/bounds.txt" in line for line in lines)
+    assert bound == (end == "oldest") and any("--upgrade" in line for line in lines) == (end == "newest")
+
+
+def test_lower_bounds_are_found_for_all_that_is_declared() -> None:
+    """By the words of the Makefile."""
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\tgrep"))
+    command = line.strip().rsplit(" > ", 1)[0]
+    found = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    arguments = setup_arguments()
+    wanted = sum(arguments["extras_require"].values(), arguments["install_requires"])
+    assert sorted(set(found.stdout.split())) == sorted({name.replace(">=", "==") for name in wanted})
+
+
+def test_extras_add_something_that_somebody_imports() -> None:
+    extras = setup_arguments()["extras_require"]
+    required = {re.split("[<>=]", name)[0] for name in setup_arguments()["install_requires"]}
+    added = {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in extras.items()}
+    assert all(names and not names & required for names in added.values())
+    library = "".join(path.read_text() for path in (ROOT / "torchreid_genext").rglob("*.py"))
+    optional = set.union(*(names for extra, names in added.items() if extra != "test"))
+    names = {name.replace("-cpu", "").replace("-", "_") for name in optional}
+    assert all(f"import {name}" in library or f'"{name}"' in library for name in names)
+
+
+def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
+    """Whoever registers our name could else run code on the machines of those who follow the advice."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    code = [path for folder in ("torchreid_genext", "tools") for path in (ROOT / folder).rglob("*.py")]
+    for path in (*pages, *code):
+        assert not re.search(r"pip install\s+torchreid_genext", path.read_text(encoding="utf-8")), path
+
+
 def test_environment_is_installed_once(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
     (tmp_path / ".venv").mkdir()

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from tests.conftest import ROOT, shared_data
 from tests.test_architecture import MAY_IMPORT, PACKAGE
 from torchreid_genext.config import STEP_NODES, get_default_config
+from torchreid_genext.recipes.training import schedules
 from torchreid_genext.retrieval.protocol import PROTOCOLS, STEPS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -113,6 +114,12 @@ def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
 def test_table_of_keys_is_the_tree() -> None:
     rows = {row[0].strip("`"): row[1].strip("`") for row in table(section("Config keys"))}
     assert rows == {name: repr(value) for name, value in leaves(get_default_config().genext).items()}
+
+
+def test_table_of_schedules_is_that_of_the_recipes() -> None:
+    rows = [[cell.strip("` ") for cell in row] for row in table(section("Config keys").split("### Schedules")[1])]
+    stages = [*schedules.OWN.items(), *schedules.OFFICIAL.items()]
+    assert rows == [[name, *map(str, astuple(own))] for name, own in stages]
 
 
 def test_keys_of_steps_say_what_the_steps_say() -> None:

@@ -130,6 +130,20 @@ def test_interrupted_run_goes_on_where_it_was(
     assert resumed.to_json() == whole.to_json()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("test.dist_metric", "cosine"), ("genext.evaluation.index", "flat"), ("genext.tune.folds", "4")],
+)
+def test_trials_are_known_by_all_that_decides_on_them(
+    key: str, value: str, reid_data: Path, tmp_path: Path
+) -> None:
+    keys = ["genext.tune.chains", "['base']"]
+    first, again, other = (
+        tuning.tune(settings(reid_data, tmp_path / "trials", *keys, *more)) for more in ([], [], [key, value])
+    )
+    assert first.key == again.key != other.key
+
+
 def test_trials_of_other_settings_are_not_taken_over(reid_data: Path, tmp_path: Path) -> None:
     keys = ["genext.tune.chains", "['base']"]
     first = tuning.tune(settings(reid_data, tmp_path, *keys))

@@ -1,74 +1,8 @@
-"""Draw the oracle of pose-guided generation: each test person of SynthReID in eight standard poses.
+"""Draw the oracle of pose-guided generation: each test person of SynthReID in eight standard poses."""
 
-python tools/make_oracle_ipg.py --root reid-data --dataset synthreid
-python tools/make_oracle_ipg.py --root reid-data --sheet docs/oracle_ipg.png
+from torchreid_genext.cli import run, verb
 
-The folder that it writes is what genext.ipg.root expects. The pictures know who is meant: what they gain is
-the ceiling for generators that have to see it.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
-import os
-import time
-from collections.abc import Sequence
-from pathlib import Path
-
-from PIL import Image
-
-from torchreid_genext.data.synthetic import read_manifest
-from torchreid_genext.data.synthetic.standard_poses import standard_pose_sheet, write_standard_poses
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.sheet:
-        draw_sheet(arguments)
-    else:
-        draw_poses(arguments)
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--root", default="reid-data", help="data root (default: reid-data)")
-    parser.add_argument(
-        "--dataset", default="synthreid", help="its folder there (default: synthreid; see make_synthreid.py)"
-    )
-    parser.add_argument("--output", help="folder of the pictures (default: <root>/<dataset>_ipg[_swapped])")
-    parser.add_argument(
-        "--swapped", action="store_true", help="draw the wrong people: a control, which must not help"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="drawing processes (default: one a core)"
-    )
-    parser.add_argument("--sheet", metavar="FILE", help="instead, draw references beside their eight poses")
-    parser.add_argument("--people", type=int, default=4, help="rows of that picture (default: 4)")
-    return parser.parse_args(argv)
-
-
-def draw_poses(arguments: argparse.Namespace) -> None:
-    dataset = Path(arguments.root, arguments.dataset)
-    folder = Path(arguments.output or f"{dataset}_ipg{'_swapped' * arguments.swapped}")
-    begun = time.perf_counter()
-    drawn = write_standard_poses(dataset, folder, swapped=arguments.swapped, workers=arguments.workers)
-    print(f"{folder} is complete: {drawn} pictures drawn in {time.perf_counter() - begun:.1f} s")
-
-
-def draw_sheet(arguments: argparse.Namespace) -> None:
-    manifest = read_manifest(Path(arguments.root, arguments.dataset))
-    # a hundred colours without dithering look the same here, at a fifth of the bytes
-    sheet = standard_pose_sheet(manifest, arguments.people).quantize(
-        100, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    )
-    Path(arguments.sheet).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(arguments.sheet, optimize=True)
-    print(f"{arguments.sheet}: {arguments.people} people, as filmed and in the standard poses")
-
+main = verb("make-oracle-ipg")
 
 if __name__ == "__main__":
-    main()
+    run(main)

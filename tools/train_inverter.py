@@ -1,14 +1,8 @@
-"""Train the inverter, images to identity codes; it reads the generator and the prior in data.save_dir.
+"""Train the inverter, images to identity codes; it reads the generator and the prior in data.save_dir."""
 
-python tools/train_inverter.py --config-file configs/synthreid_genid.yaml --root reid-data
-python tools/train_inverter.py --stages noise --config-file configs/synthreid_genid.yaml --root reid-data
-python tools/train_inverter.py --stages cross --config-file configs/market1501_genid.yaml --root reid-data
+from torchreid_genext.cli import run, verb
 
-The stage noise trains the inverter to noise; cross trains encoder and denoiser together and needs neither
-generator nor prior.
-"""
-
-from train_gen import run
+main = verb("train-inverter")
 
 if __name__ == "__main__":
-    run(stages=["inverter"], description=__doc__)
+    run(main)

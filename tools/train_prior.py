@@ -1,9 +1,8 @@
-"""Train the prior over identity codes; it reads the generator that train_gen.py has left in data.save_dir.
+"""Train the prior over identity codes; it reads the generator that train-gen has left in data.save_dir."""
 
-python tools/train_prior.py --config-file configs/synthreid_genid.yaml --root reid-data
-"""
+from torchreid_genext.cli import run, verb
 
-from train_gen import run
+main = verb("train-prior")
 
 if __name__ == "__main__":
-    run(stages=["prior"], description=__doc__)
+    run(main)

@@ -8,6 +8,7 @@ as attributes in both, so plain attribute access serves them alike. Nothing is i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import importlib
 import io
@@ -165,12 +166,31 @@ def build_model(
 
     Raises:
         ValueError: if the name is unknown; the message lists the choices.
+        OSError: if the host cannot fetch its weights; the message says how to do without.
     """
     if name not in _models():
-        raise ValueError(f"unknown model {name!r}; choose from {', '.join(model_names())}")
-    return host().models.build_model(
-        name=name, num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu
-    )
+        raise ValueError(f"unknown model {name!r}; choose from {_choices(name, model_names())}")
+    with _fetching_weights(name) if pretrained else contextlib.nullcontext():
+        return host().models.build_model(
+            name=name, num_classes=num_classes, loss=loss, pretrained=pretrained, use_gpu=use_gpu
+        )
+
+
+@contextlib.contextmanager
+def _fetching_weights(name: str) -> Iterator[None]:
+    """Say what could not be fetched, and which keys avoid it."""
+    try:
+        yield
+    except Exception as error:  # the host's libraries for downloads raise errors of many kinds
+        rule = f"expected ImageNet weights of {name} from the address that torchreid knows, got {error}"
+        cure = "model.load_weights FILE takes weights of yours, and model.pretrained False random ones"
+        raise OSError(f"{rule}; {cure}") from error
+
+
+def _choices(name: str, known: Sequence[str]) -> str:
+    """The three names nearest to a mistaken one, then all."""
+    near = difflib.get_close_matches(name.lower(), known, cutoff=0)
+    return f"{', '.join(near)} (the nearest), or any of {', '.join(known)}"
 
 
 def init_image_dataset(name: str, **options: Any) -> Any:
@@ -189,15 +209,27 @@ def init_image_dataset(name: str, **options: Any) -> Any:
 @contextlib.contextmanager
 def _opening(names: Sequence[str], options: dict[str, Any]) -> Iterator[None]:
     """Say in one sentence why the data sets `names` cannot be opened."""
+    root = options.get("root", "")
     for name in names:
-        _refuse_to_fetch_withdrawn(name, _image_dataset(name), options.get("root", ""))
+        _refuse_to_fetch_withdrawn(name, _image_dataset(name), root)
+    absent = [folder for name in names if not (folder := image_dataset_folder(name, root)).exists()]
     try:
         yield
     except (OSError, RuntimeError, IndexError, zipfile.BadZipFile) as error:
         # The host looks at the first record of each split, and tries to download what it does not find.
         reason = "a split without images" if isinstance(error, IndexError) else f"from the host: {error}"
-        wanted = f"{', '.join(dict.fromkeys(names))} in {options.get('root', '')!r}"
-        raise ValueError(f"expected data of {wanted}, got {reason}") from error
+        wanted = f"{', '.join(dict.fromkeys(names))} in {root!r}"
+        cure = f"; put its images into {absent[0]}" if absent else ""
+        raise ValueError(f"expected data of {wanted}, got {reason}{cure}") from error
+    finally:
+        _remove_empty(absent)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """The host makes a folder for what it cannot fetch, and would look no further at the next call."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not there, or not empty
+            folder.rmdir()
 
 
 def _refuse_to_fetch_withdrawn(name: str, dataset: type, root: str) -> None:
@@ -234,8 +266,19 @@ def image_dataset_folder(name: str, root: str | Path) -> Path:
 
 def _image_dataset(name: str) -> type:
     if name not in _image_datasets():
-        raise ValueError(f"unknown image data set {name!r}; choose from {', '.join(image_dataset_names())}")
+        raise ValueError(f"unknown image data set {name!r}; {_dataset_choices(name)}")
     return _image_datasets()[name]
+
+
+def _dataset_choices(name: str) -> str:
+    """Which there are; those with generated images are told of once."""
+    kinds = {dataset.kind for dataset in _image_datasets().values() if hasattr(dataset, "plain_name")}
+    plain, _, kind = name.rpartition("_")
+    if plain in _image_datasets() and kind in kinds:
+        return f"call torchreid_genext.register() again, since {plain} was registered after it"
+    known = [each for each, dataset in _image_datasets().items() if not hasattr(dataset, "plain_name")]
+    also = f"; each also with {', '.join(f'_{kind}' for kind in sorted(kinds))} behind it" if kinds else ""
+    return f"choose from {_choices(name, sorted(known))}{also}"
 
 
 def build_transforms(
@@ -307,11 +350,6 @@ def build_optimizer(model: nn.Module, **options: Any) -> Optimizer:
 def build_lr_scheduler(optimizer: Optimizer, **options: Any) -> Any:
     """torchreid's learning rate schedule by name."""
     return host().optim.build_lr_scheduler(optimizer, **options)
-
-
-def triplet_loss(margin: float = 0.3) -> Callable[[Tensor, Tensor], Tensor]:
-    """torchreid's triplet loss on the hardest pairs of a batch: (features (B, D), labels (B,)) -> scalar."""
-    return host().losses.TripletLoss(margin=margin)
 
 
 # Measuring, by the host's own code

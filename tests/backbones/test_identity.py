@@ -107,9 +107,8 @@ def test_what_the_host_saves_of_it_comes_back(tmp_path: Path) -> None:
 def test_keys_reach_the_model_and_tell_cached_codes_apart(tmp_path: Path) -> None:
     cfg = config.get_default_config()
     cfg.data.norm_mean, cfg.data.norm_std = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
-    cfg.genext.inverter.widths, cfg.genext.inverter.hidden = list(WIDTHS), list(TINY["hidden"])
-    identity = cfg.genext.identity
-    identity.height, identity.width, identity.code_width = *SIZE, CODE
+    cfg.genext.training.image_size, cfg.genext.inverter.hidden = list(SIZE), list(TINY["hidden"])
+    cfg.genext.identity.widths, cfg.genext.identity.code_width = list(WIDTHS), CODE
     cfg.genext.inverter.refine.generator = str(generator().save(tmp_path / "generator.safetensors"))
     found = []
     for steps in (2, 3):

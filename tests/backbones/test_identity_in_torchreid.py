@@ -293,6 +293,11 @@ def test_cached_codes_are_told_apart_by_all_they_depend_on(
     longer = IdentityBackbone(CLASSES, **{**plain.config, "unit": False})
     super(IdentityBackbone, longer).load_state_dict(plain.state_dict())
     assert [computed(model) for model in (plain, longer, plain)] == [3, 3, 0]
+    for norm in ({"norm_mean": [0.4, 0.5, 0.5]}, {"norm_std": [0.2, 0.3, 0.3]}):
+        normal = IdentityBackbone(CLASSES, **plain.config, **norm)
+        super(IdentityBackbone, normal).load_state_dict(plain.state_dict())
+        assert [computed(model) for model in (normal, normal, plain)] == [3, 0, 0]
+        assert normal.fingerprint != plain.fingerprint
     v, noise = (generator(image_size=SIZE, prediction=prediction) for prediction in ("v", "eps"))
     noise.load_state_dict(v.state_dict())
     turned = generator(image_size=SIZE)
@@ -408,8 +413,8 @@ def test_generators_that_do_not_fit_are_refused(files: Path) -> None:
 
 def test_a_network_without_weights_has_the_size_that_the_configuration_says() -> None:
     cfg = config.get_default_config()
-    cfg.genext.identity.height, cfg.genext.identity.width, cfg.genext.identity.code_width = 16, 8, 5
-    cfg.genext.inverter.widths, cfg.genext.inverter.hidden = [4, 6, 8], [9]
+    cfg.genext.training.image_size, cfg.genext.inverter.hidden = [16, 8], [9]
+    cfg.genext.identity.widths, cfg.genext.identity.code_width = [4, 6, 8], 5
     model = config.configure_model(compat.build_model("genid", 7, loss="triplet", pretrained=False), cfg)
     assert model.config == {
         "widths": [4, 6, 8], "depth": 2, "code_width": 5, "hidden": [9], "image_size": [16, 8], "unit": False,

@@ -56,6 +56,13 @@ def test_msmt17_tells_the_part_of_the_day() -> None:
     assert global_frame(next_day, "msmt17") - global_frame(morning, "msmt17") == 300
 
 
+@pytest.mark.parametrize("day", ["0230", "1301", "0100", "0000"])
+def test_a_day_that_does_not_exist_is_named(day: str) -> None:
+    name = f"0000_000_01_{day}morning_0008_0.jpg"
+    with pytest.raises(ValueError, match=f"expected a msmt17 name with month and day, got '{name}': "):
+        parse(f"folder/{name}", "msmt17")
+
+
 def test_frames_of_many_files_are_those_of_each() -> None:
     names = ["0002_c1s2_000451_03.jpg", "0002_c3s1_000001_00.jpg"]
     assert global_frames(names, "market1501") == [72681 + 451, 1]

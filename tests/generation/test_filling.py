@@ -19,14 +19,15 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.generation.worker import MADE, POSES, draw, generator, run
-from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store import ImageStore, pose2id_folders
+from torchreid_genext.data.store.lookup import find_generated
 from torchreid_genext.data.store.work_claims import Claims
 from torchreid_genext.generation import Filled, Work, fill, works
 from torchreid_genext.generation.work import unit_name
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a store, but for claims, the index and what was being written when a process was killed."""
+    """Every file of a store, but for claims, the index and what killed processes were writing."""
     files = (path for path in root.glob("**/[!.]*") if path.is_file() and path.parent.name != "claims")
     return {str(path.relative_to(root)): path.read_bytes() for path in files if path.name != "index.jsonl"}
 
@@ -282,3 +283,54 @@ def test_what_another_holds_without_a_heartbeat_is_made_after_all(
     assert Claims(store.root / "claims").take(unit_name(asked[0]))
     assert fill_with(store, asked[:6], timeout=0.2) == Filled(6, 0, {})
     assert claims_of(store.root) == []
+
+
+def test_many_that_fail_after_some_that_did_not_do_not_end_the_run(store: ImageStore, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(30):
+        Image.new("RGB", (8, 16)).save(many / f"{number:02}.png")
+        if number > 3:
+            spoil(str(many / f"{number:02}.png"))
+    filled = fill_with(store, works("query", sorted(map(str, many.iterdir())), POSES, seed=0))
+    assert filled.made == 12 and len(filled.failed) == 26
+
+
+@pytest.mark.parametrize("number", (errno.EPERM, errno.ENOTSUP, errno.ENOSYS))
+def test_a_store_needs_no_hard_links(
+    store: ImageStore, asked: list[Work], whole: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*paths: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    assert fill_with(store, asked) == Filled(24, 0, {}) and contents(store.root) == contents(whole)
+    assert claims_of(store.root) == []
+
+
+def test_references_of_strange_names_are_drawn(store: ImageStore, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "x" * 251 + ".png", "10:30:00 \u00fc.png"]
+    for name in names:
+        Image.new("RGB", (8, 16)).save(tmp_path / "plain.png")
+        (tmp_path / "plain.png").rename(tmp_path / name)
+    wanted = works("query", [str(tmp_path / name) for name in names], POSES, seed=0)
+    assert fill_with(store, wanted) == Filled(12, 0, {})
+    assert fill_with(store, wanted) == Filled(0, 12, {})
+    assert {*store.files("query")["1"]} == {*names}
+
+
+def test_people_in_folders_of_their_own_are_drawn_found_and_exported_under_no_wrong_name(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "people" / person / "1.png" for person in ("anna", "bert", "carl")]
+    for shade, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 16), (80 * shade, 0, 0)).save(path)
+    wanted = works("query", [*map(str, paths)], POSES, seed=0)
+    assert fill_with(store, wanted) == Filled(9, 0, {}) and fill_with(store, wanted) == Filled(0, 9, {})
+    found = find_generated(store.root, [*map(str, paths)], "query")
+    for path, (first, *_) in zip(paths, found.paths):
+        with Image.open(first) as image, Image.open(path) as real:
+            assert image.getpixel((4, 8)) == real.getpixel((4, 8))
+    with pytest.raises(ValueError, match="expected real images of different names, got one in a folder, 1.png"):
+        pose2id_folders.export(store, tmp_path / "exported", progress=False)

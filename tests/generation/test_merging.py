@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from torchreid_genext.data.store import ImageStore
-from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.data.store.judgements import DAMAGED, Mark
 from torchreid_genext.generation import manifest, merge, write_manifest
+from torchreid_genext.generation.merging import is_readable
 
 
 def make(root: Path, poses: Iterable[int], split: str = "query") -> ImageStore:
@@ -121,3 +122,32 @@ def test_manifest_counts_pictures_and_how_they_were_made(tmp_path: Path) -> None
 
 def test_manifest_of_an_empty_store_is_empty(tmp_path: Path) -> None:
     assert manifest(ImageStore.create(tmp_path / "store")) == {"splits": {}, "provenance": {}}
+
+
+def test_a_picture_without_its_last_byte_is_damaged(shards: list[ImageStore], whole: ImageStore) -> None:
+    target = shards[0]
+    picture = sorted(target.root.glob("images/*/*.png"))[0]
+    picture.write_bytes(picture.read_bytes()[:-1])
+    assert not is_readable(picture)
+    assert merge(target, whole, progress=False) == 7 and contents(target) == contents(whole)
+
+
+def test_stores_with_different_answers_are_not_merged(tmp_path: Path, whole: ImageStore) -> None:
+    other = ImageStore.create(tmp_path / "other")
+    made = {"weights": "c3d4", "sampler": {"name": "ddim"}, "seed": 3}
+    other.add(Image.new("RGB", (8, 16)), split="query", reference="a.jpg", pose="3", provenance=made)
+    before = contents(whole)
+    with pytest.raises(ValueError, match="query pictures have weights a1b2, got weights c3d4"):
+        merge(whole, other, progress=False)
+    assert contents(whole) == before
+    dropped = next(entry for entry in whole.entries() if entry.pose == "3")
+    whole.mark(dropped, Mark(("blank",)))
+    assert merge(whole, other, progress=False) == 1 and whole.files("query")["3"]
+
+
+def test_what_replaces_a_damaged_picture_has_no_mark(shards: list[ImageStore], whole: ImageStore) -> None:
+    target = shards[0]
+    entry = next(target.entries())
+    target.mark(entry, Mark((DAMAGED,)))
+    merge(target, whole, progress=False)
+    assert target.mark_of(entry) is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 import pytest
 import torch
 from PIL import Image
@@ -60,3 +63,50 @@ def test_several_processes_take_a_share_of_the_time_and_a_thread_each() -> None:
 def test_nothing_to_make_is_no_plan() -> None:
     with pytest.raises(ValueError, match="expected something to make, got nothing"):
         plan([], 3, multiply, batch_size=2)
+
+
+def picky(bad: set[str], asked: list[list[Work]]) -> Callable[[list[Work]], list[Image.Image]]:
+    """Draws all but some references, and notes what it was asked for."""
+
+    def draw(batch: list[Work]) -> list[Image.Image]:
+        asked.append(batch)
+        if bad & {work.reference for work in batch}:
+            raise OSError("cannot identify image file")
+        return multiply(batch)
+
+    return draw
+
+
+def test_one_image_that_cannot_be_read_is_passed_over() -> None:
+    asked: list[list[Work]] = []
+    found = plan(WORKS, 0, picky({"0.jpg"}, asked), batch_size=2)
+    assert found.images == 5 and found.flops == 2 * 4 * 6 * 8
+    assert asked[-2:] == [WORKS[1:3], WORKS[3:5]]
+
+
+def test_images_that_cannot_be_read_beyond_the_first_batch_are_passed_over() -> None:
+    assert plan(WORKS, 0, picky({"3.jpg"}, []), batch_size=2).flops == 2 * 4 * 6 * 8
+    assert plan(WORKS, 0, picky({"0.jpg", "1.jpg", "2.jpg"}, []), batch_size=2).flops == 2 * 4 * 6 * 8
+
+
+def test_without_any_image_that_can_be_read_there_is_no_plan() -> None:
+    with pytest.raises(ValueError, match="expected references that can be read, got 5 pictures of others"):
+        plan(WORKS, 0, picky({work.reference for work in WORKS}, []), batch_size=2)
+
+
+@pytest.mark.parametrize("error", (OSError(errno.ENOSPC, "No space left on device"), RuntimeError("memory")))
+def test_errors_that_no_image_has_caused_are_raised(error: Exception) -> None:
+    def fail(batch: list[Work]) -> list[Image.Image]:
+        raise error
+
+    with pytest.raises(type(error)):
+        plan(WORKS, 0, fail, batch_size=2)
+
+
+def test_no_batch_is_made_twice_where_there_are_two() -> None:
+    asked: list[list[Work]] = []
+    plan(WORKS, 0, picky(set(), asked), batch_size=2)
+    assert asked == [WORKS[:2], WORKS[2:4]]
+    asked.clear()
+    plan(WORKS[:3], 0, picky(set(), asked), batch_size=2)
+    assert asked == [WORKS[:2], WORKS[:2]]

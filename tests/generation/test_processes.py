@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.conftest import ROOT
 from tests.generation.test_filling import MADE
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.generation import Work, fill, works
@@ -104,3 +108,39 @@ def test_daemons_take_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert processes_for(10_000, 8, torch.device("cpu")) == 1
     finally:
         torch.set_num_threads(threads)
+
+
+ORPHANS = """
+import os, sys, time
+from PIL import Image
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.generation import works
+from torchreid_genext.generation.processes import fill_by_processes
+
+root, log, *paths = sys.argv[1:]
+
+def draw(batch):
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(0.2)
+    return [Image.new("RGB", (8, 16)) for _ in batch]
+
+wanted = works("query", paths, [str(pose) for pose in range(200)], seed=0)
+fill_by_processes(2, ImageStore.create(root), wanted, draw, provenance={}, batch_size=1)
+"""
+
+
+def test_children_of_a_killed_process_end(wanted: list[Work], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    paths = [*dict.fromkeys(work.reference for work in wanted)]
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path / "store"), str(log), *paths]
+    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while (not log.exists() or len({*log.read_text().split()}) < 2) and time.monotonic() < end:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(2)
+    drawn = log.stat().st_size
+    time.sleep(2)
+    assert log.stat().st_size == drawn > 0

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tests import reference
 from tests.generators.networks import arrays, rand, same, seeded, snapshot
 from torchreid_genext.evaluation.camera_colors import ColorStatistics, color_distance, color_statistics
+from torchreid_genext.generators._camstyle_layers import exponential
 from torchreid_genext.generators._camstyle_networks import ResNetGenerator, initialize
 from torchreid_genext.generators.camstyle import (
     CameraPair,
@@ -378,3 +379,12 @@ def test_colors_without_spread_and_without_images() -> None:
     assert color_distance(grey, white) == pytest.approx(0.75) and color_distance(grey, grey) == 0
     with pytest.raises(ValueError, match=r"expected images \(N, 3, H, W\), got \(0, 3, 4, 4\)"):
         color_statistics(torch.zeros(0, 3, 4, 4))
+
+
+def test_exponentials_of_small_matrices_are_those_of_torch() -> None:
+    for norm in (0.0, 0.1, 1.0, 4.0):
+        matrices = norm * (rand(5, 3, 3, seed=1) - 0.5)
+        wanted = torch.matrix_exp(matrices.double())
+        torch.testing.assert_close(exponential(matrices).double(), wanted, rtol=2e-6, atol=2e-6)
+    leaf = rand(2, 3, 3, seed=2).double().requires_grad_()
+    assert torch.autograd.gradcheck(exponential, leaf)

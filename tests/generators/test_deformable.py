@@ -16,6 +16,7 @@ from tests.generators.networks import awake, rand, randn, same, snapshot
 from tests.generators.poses import standing
 from torchreid_genext import checkpoints
 from torchreid_genext.generators._deformable_networks import ScalarNorm
+from torchreid_genext.generators._deformable_warp import carried
 from torchreid_genext.generators.deformable import (
     SKIPS,
     DeformableGAN,
@@ -113,11 +114,11 @@ def test_dropout_forgets_in_training_only() -> None:
 
 def test_two_deepest_levels_join_where_they_are_and_others_where_the_body_goes() -> None:
     made, (images, keypoints, targets) = network(aggregation="masked_max"), scene(1)
-    still = made.carry([images], keypoints, keypoints)[0]
+    still = carried(images, made.geometry(keypoints, keypoints)[0])
     assert torch.equal(still, images)  # to their own place
     nobody = torch.full_like(keypoints, -1.0)
-    assert not made.carry([images], nobody, targets)[0].any()
-    assert network(skips="full").carry([images], keypoints, targets)[0].any()
+    assert not carried(images, made.geometry(nobody, targets)[0]).any()
+    assert carried(images, network(skips="full").geometry(keypoints, targets)[0]).any()
 
 
 def test_official_sizes() -> None:
@@ -272,7 +273,7 @@ def test_other_unknown_words_and_sizes_are_refused(tmp_path: Path) -> None:
 def test_it_learns_to_put_people_where_they_shall_be() -> None:
     """A few steps on one pair, so that what is learnt is at least learnable."""
     made, (images, keypoints, targets) = network(dropout=0.0).train(), scene(2)
-    wanted = made.carry([images], keypoints, targets)[0].clamp(-0.9, 0.9)
+    wanted = carried(images, made.geometry(keypoints, targets)[0]).clamp(-0.9, 0.9)
     optimizer = torch.optim.Adam(made.parameters(), 5e-3)
     errors = []
     for _ in range(15):

@@ -150,12 +150,9 @@ def test_more_steps_take_no_more_memory(device: torch.device, tmp_path: Path) ->
 
 def test_torchrun_trains_ipg(device: torch.device, reid_data: Path, tmp_path: Path) -> None:
     keys = {
-        "data.save_dir": tmp_path, "genext.ipg.generator.height": 16, "genext.ipg.generator.width": 8,
-        "genext.ipg.generator.widths": [8, 16], "genext.ipg.generator.attention": 1,
-        "genext.ipg.generator.heads": 2, "genext.ipg.generator.tokens": 2,
-        "genext.ipg.generator.token_width": 8, "genext.ipg.generator.encoder_weights": "",
-        "genext.ipg.generator.encoder_size": [32, 16], "genext.ipg.generator.train.steps": 2,
-        "genext.ipg.generator.train.batch_size": 4, "genext.training.picture_every": 0,
+        "data.save_dir": tmp_path, "genext.training.image_size": [16, 8],
+        "genext.ipg.generator.widths": [8, 16], "genext.ipg.generator.encoder": "osnet_x0_25@32x16",
+        "genext.training.steps": 2, "genext.training.batch_size": 4, "genext.training.picture_every": 0,
     }  # fmt: skip
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

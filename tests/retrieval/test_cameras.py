@@ -232,3 +232,12 @@ def test_time_tells_people_apart(halves: tuple[RetrievalSet, RetrievalSet], trai
 def test_time_and_limits_go_together(halves: tuple[RetrievalSet, RetrievalSet], train: Sightings) -> None:
     whole, parts = (evaluate(*halves, "st", train=train, memory_limit=limit) for limit in (None, 1))
     np.testing.assert_allclose(whole.average_precision, parts.average_precision, atol=1e-12)
+
+
+def test_cameras_of_few_images_are_named_once_a_step(caplog: pytest.LogCaptureFixture) -> None:
+    camids = torch.tensor([0] * 25 + [1] * 24 + [7] * 3)
+    images = RetrievalSet(torch.randn(52, 4), torch.arange(52) // 2, camids)
+    transform(images, images, "camera_norm")
+    assert [record.getMessage() for record in caplog.records] == [
+        "camera_norm: expected 25 gallery images of each camera, got fewer of 1 (24), 7 (3)"
+    ]

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 __all__ = ["in_two_processes"]
 
 
@@ -28,6 +30,7 @@ def in_two_processes(work: Callable[..., Any], *arguments: Any) -> None:
 
 def _one_of_two(rank: int, port: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "1"}
-    os.environ |= {"OMP_NUM_THREADS": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    if torch.accelerator.is_available():  # elsewhere it goes without saying
+        os.environ["ACCELERATE_USE_CPU"] = "1"
     work(rank, *arguments)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.processes import in_two_processes
 from tests.training.tasks import (
     Adversarial,
     Denoising,
@@ -24,6 +25,7 @@ from tests.training.tasks import (
     vectors,
 )
 from torchreid_genext import checkpoints
+from torchreid_genext.training.state import State
 
 HARD = {
     "steps": 9, "accumulation": 2, "ema_decay": 0.9, "mixed_precision": "bf16",
@@ -56,7 +58,8 @@ def killed_in_a_loss(folder: Path) -> None:
 
 def killed_in_a_save(folder: Path, system_call: str) -> None:
     """Die instead of the second file of weights being flushed, put in place, or followed by removals."""
-    original, counts = getattr(os, system_call), [0]
+    owner = Path if system_call == "unlink" else os  # Python 3.10's paths keep the system's own
+    original, counts = getattr(owner, system_call), [0]
 
     def call(*arguments: Any, **more: Any) -> Any:
         saves = any("step-00000004.safetensors" in name for name in os.listdir(folder))
@@ -65,7 +68,7 @@ def killed_in_a_save(folder: Path, system_call: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **more)
 
-    setattr(os, system_call, call)
+    setattr(owner, system_call, call)
     train(folder, **HARD)
 
 
@@ -134,11 +137,17 @@ def interrupt(loss: Tensor) -> Tensor:
     return loss
 
 
+def terminate(loss: Tensor) -> Tensor:
+    signal.raise_signal(signal.SIGTERM)
+    return loss
+
+
 @pytest.mark.parametrize(
     ("action", "error", "words"),
     [
         (fail, RuntimeError, "out of luck"),
         (interrupt, KeyboardInterrupt, None),
+        (terminate, KeyboardInterrupt, None),
         (
             lambda loss: loss * float("nan"),
             ValueError,
@@ -158,12 +167,13 @@ def test_errors_leave_a_checkpoint_of_the_last_whole_step(
     assert same(checkpoints.safe_load(fitted.checkpoint), uninterrupted)
 
 
-def test_interruption_within_an_update_waits_for_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_interruption_within_an_update_waits_for_its_end(tmp_path: Path, number: int) -> None:
     class Interrupted(Adversarial):
         def loss(self, phase: str, batch: Any, generator: torch.Generator) -> Any:
             self.calls = getattr(self, "calls", 0) + 1
             if self.calls == 6:  # the second phase of step 3
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             return super().loss(phase, batch, generator)
 
     with pytest.raises(KeyboardInterrupt):
@@ -201,3 +211,39 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected finite weights, got some that are not after step 6"):
         train(tmp_path / "last", Failing(6, poison), save_every=0)
     assert not list((tmp_path / "last").glob("step-*"))
+
+
+def test_sigterm_is_handled_as_before_afterwards_and_by_those_who_do_already(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        train(tmp_path / "b", Failing(3, terminate))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
+def on_two(rank: int, folder: Path) -> None:
+    train(folder, steps=4)
+
+
+def test_training_goes_on_with_other_processes_and_another_precision(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_two_processes(on_two, tmp_path)
+    fitted = train(tmp_path, resume=True, mixed_precision="bf16")
+    assert fitted.step == 6
+    said = "training.mixed_precision 'no' there, 'bf16' here; training.processes 2 there, 1 here"
+    assert said in caplog.text
+    with pytest.raises(ValueError, match="same training.*: training.seed 0 there, 1 here$"):
+        train(tmp_path, resume=True, seed=1)
+
+
+def test_losses_scaled_before_or_never_go_on_with_a_scale_of_their_own(tmp_path: Path) -> None:
+    task = Denoising()
+    optimizers = {"main": task.phases["main"].optimizer}
+    state = State(task.modules, optimizers, None, torch.amp.GradScaler("cpu", init_scale=8.0))
+    state.load(state.tensors(), state.metadata() | {"scaler": {}}, tmp_path)
+    assert state.metadata()["scaler"]["scale"] == 8

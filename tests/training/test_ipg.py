@@ -14,6 +14,7 @@ from tests.generators.ipg.networks import embedded, pipeline
 from tests.training.processes import in_two_processes
 from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.processes import StepGenerator
 from torchreid_genext.training import Options, fit, trained_weights
 from torchreid_genext.training.ipg import PARTS, IPGTask, learners, min_snr_weight
 from torchreid_genext.training.state import fingerprint
@@ -300,7 +301,8 @@ def test_processes_of_which_one_never_looks_at_references_train_together(tmp_pat
     a, b = (torch.load(tmp_path / f"rank-{rank}.pt") for rank in range(2))
     found: dict[str, Tensor] = {}
     for rank, random in enumerate([a.pop("random"), b.pop("random")]):
-        made, again = task(**of_rank(rank)), torch.Generator()
+        made, again = task(**of_rank(rank)), StepGenerator()
+        again.share = rank, 2
         again.set_state(random)
         for name, gradient in gradients(made, batch(2 + rank), again).items():
             found[name] = found.get(name, 0) + gradient / 2

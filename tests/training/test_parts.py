@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from tests.training.processes import in_two_processes
 from tests.training.tasks import Denoising, Labelled, batches
 from torchreid_genext import checkpoints
-from torchreid_genext.training import Options, fit
+from torchreid_genext.processes import own_rows
+from torchreid_genext.training import Options, fit, machine
 from torchreid_genext.training.averaging import Average
 from torchreid_genext.training.clock import Clock
 from torchreid_genext.training.guards import Buffers, LossWatch, interruption_deferred
-from torchreid_genext.training.machine import accelerated, batch_size, moved
+from torchreid_genext.training.machine import GradientMean, accelerated, batch_size, moved
 from torchreid_genext.training.randomness import restored_afterwards, seeded
 
 CPU = torch.device("cpu")
@@ -249,3 +250,86 @@ def test_all_processes_stop_where_one_has_a_loss_that_is_no_number(tmp_path: Pat
     for rank in range(2):
         assert (tmp_path / f"error-{rank}").read_text().endswith("in step 3, after 8 batches")
     assert not list(tmp_path.glob("step-*"))
+
+
+def never_reached_by(rank: int, folder: Path, reached: tuple[int, ...]) -> None:
+    """Processes of which some have a gradient; parameters of three kinds and sizes."""
+    first, second, third = (nn.Parameter(torch.full((size,), 1.0)) for size in (5, 3, 4))
+    with accelerated(Options(1, folder)) as accelerator:
+        mean = GradientMean(accelerator)
+        if rank in reached:
+            first.grad, third.grad = torch.arange(5.0) + rank, torch.full((4,), 2.0 + rank)
+        pointers = [each.grad.data_ptr() for each in (first, third) if each.grad is not None]
+        mean.average([first, second, third])
+    assert second.grad is None
+    kept = [each.grad for each in (first, third) if each.grad is not None]
+    assert not pointers or [each.data_ptr() for each in kept] == pointers  # in place
+    assert bool(kept) == bool(reached)
+    if reached:
+        shares = len(reached) / 2
+        torch.testing.assert_close(first.grad, shares * torch.arange(5.0) + sum(reached) / 2)
+        torch.testing.assert_close(third.grad, torch.full((4,), 2 * shares + sum(reached) / 2))
+
+
+@pytest.mark.parametrize("reached", ((), (1,), (0, 1)))
+def test_gradients_that_no_process_has_stay_away(
+    tmp_path: Path, reached: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_BUCKET", 24)  # bytes: one parameter each
+    in_two_processes(never_reached_by, tmp_path, reached)
+
+
+def test_buckets_hold_consecutive_tensors_of_a_kind_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_BUCKET", 24)
+    tensors = [torch.zeros(n, dtype=kind) for n in (2, 4, 1, 9, 1) for kind in (torch.float32, torch.half)]
+    found = [[(len(each), each.element_size()) for each in bucket] for bucket in machine._buckets(tensors)]
+    full = [[(2, 4), (4, 4)], [(1, 4)], [(9, 4)], [(1, 4)]]
+    assert found == [*full, [(2, 2), (4, 2), (1, 2)], [(9, 2), (1, 2)]]
+    assert [*machine._buckets([])] == []
+
+
+def test_processes_that_would_train_alone_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those of a launcher that does not tell each its accelerator."""
+    if torch.accelerator.is_available():
+        pytest.skip("needs a machine without accelerator, that is said to have one")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes can train together.*ACCELERATE_USE_CPU=true"):
+        fit(Mean(), batches, Options(1, tmp_path), description={})
+
+
+def failing_in_the_first(rank: int, folder: Path) -> None:
+    def finish() -> None:
+        (folder / "written").write_text(str(rank))
+        raise OSError("disk full")
+
+    try:
+        fit(Mean(), batches, Options(1, folder), description={}, finish=finish)
+    except OSError:
+        (folder / f"error-{rank}").touch()
+
+
+def test_the_first_process_alone_finishes_and_the_others_do_not_wait_for_ever(tmp_path: Path) -> None:
+    in_two_processes(failing_in_the_first, tmp_path)
+    assert (tmp_path / "written").read_text() == "0"
+    assert [path.name for path in tmp_path.glob("error-*")] == ["error-0"]
+
+
+def test_rows_of_processes_are_those_that_one_draws() -> None:
+    def drawn(rank: int, world: int, count: int, dim: int = 0) -> Tensor:
+        random = seeded(CPU, 3, 7, share=(rank, world))
+
+        def draw(rows: int) -> Tensor:
+            return torch.rand((rows, 2) if dim == 0 else (2, rows), generator=random)
+
+        first = own_rows(draw, count, random, dim=dim)
+        return torch.stack([first, own_rows(draw, count, random, dim=dim)])
+
+    for dim in (0, 1):
+        halves = [drawn(rank, 2, 3, dim) for rank in range(2)]
+        assert torch.equal(torch.cat(halves, dim + 1), drawn(0, 1, 6, dim))
+    globals_of = [(seeded(CPU, 3, share=(rank, 2)), torch.rand(2)) for rank in range(2)]
+    assert not torch.equal(globals_of[0][1], globals_of[1][1])

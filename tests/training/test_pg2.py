@@ -36,12 +36,12 @@ def network() -> PG2:
     return PG2(SIZE, width=3, code=4, radius=2)
 
 
-def source(flip: float = 0.5) -> Any:
+def source(flip: float = 0.5, device: torch.device | str = "cpu") -> Any:
     pixels = torch.randint(256, (8, 3, *SIZE), dtype=torch.uint8, generator=seeded())
     pids = torch.arange(8) // 2
     keypoints = rand(8, 18, 2, seed=1) * torch.tensor(SIZE)
     images = ImageTensor(pixels, pids, pids * 0, tuple(map(str, range(8))))
-    return pose_pairs(images, keypoints, Shuffled(8, 4, 0), Partners(pids), flip=flip)
+    return pose_pairs(images.to(device), keypoints, Shuffled(8, 4, 0), Partners(pids), flip=flip)
 
 
 def batch() -> PosePairs:

@@ -109,9 +109,9 @@ def tune(cfg: CfgNode) -> Tuning:
     settings.check_keys(cfg)
     backbone = settings.backbones(cfg)[0]
     path = Path(cfg.data.save_dir) / "tuning.json"
-    config.write_config(cfg, cfg.data.save_dir)
     training = settings.open_training(cfg)
     _check_needs(chains, training)
+    config.write_config(cfg, cfg.data.save_dir)
     images = Split(cfg, settings.build_encoder(cfg, backbone), training).images
     parts = list(folds(images, keys.folds, seed=keys.seed))
     key = _key(cfg, images)

@@ -129,7 +129,7 @@ def _markdown(result: Result) -> str:
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
     parts += [_links(result.rank_lists)] if result.rank_lists else []
     parts.append(
-        "Repeat it with `tools/benchmark.py --config-file config.yaml`; the file is beside this report."
+        "Repeat it with `torchreid-genext benchmark --config-file config.yaml`; the file is beside this report."
     )
     return "\n\n".join(parts) + "\n"
 

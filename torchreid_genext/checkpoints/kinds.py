@@ -22,6 +22,13 @@ def is_safetensors(path: str | Path) -> bool:
     return head[4:9] == b"\0\0\0\0{"
 
 
+def text_in(path: str | Path) -> str | None:
+    """What a file is that should hold no text, in words that name the cure; None if it holds none."""
+    head = _head(path)
+    text = _of_text(head) if head else None
+    return text and (_of_beginning(head) or text)
+
+
 def reason(path: str | Path, error: Exception) -> str:
     """Why a file could not be read, in words that name the cure; `error` is what its reader said."""
     if isinstance(error, PermissionError):
@@ -29,8 +36,11 @@ def reason(path: str | Path, error: Exception) -> str:
     head = _head(path)
     if not head:
         return f"it is empty: {_AGAIN}"
-    known = [words for beginning, words in _BEGINNINGS if head.startswith(beginning)]
-    return (known or [None])[0] or _of_text(head) or _of_binary(path, head) or _of_code(error)
+    return _of_beginning(head) or _of_text(head) or _of_binary(path, head) or _of_code(error)
+
+
+def _of_beginning(head: bytes) -> str | None:
+    return next((words for beginning, words in _BEGINNINGS if head.startswith(beginning)), None)
 
 
 def _head(path: str | Path) -> bytes:

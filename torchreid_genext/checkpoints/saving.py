@@ -44,8 +44,8 @@ def save(path: str | Path, state: Mapping[str, Tensor], metadata: Json | None = 
 
 def _of_system(error: Exception, path: Path) -> OSError:
     """safetensors tells the system's errors in words of its own."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = int(found[1]) if found else errno.EIO
+    found = re.search(r"\(os error (\d+)\)|Os \{ code: (\d+)", str(error))  # the second before 0.5
+    number = int(found[1] or found[2]) if found else errno.EIO
     return OSError(number, os.strerror(number) if found else str(error), str(path))
 
 

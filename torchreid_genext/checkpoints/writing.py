@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,20 +22,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; on leaving, what stands there becomes `path` in one step.
 
     The temporary name ends like `path`, so writers that go by the suffix work. After an error nothing
-    is left behind and an earlier file at `path` is untouched.
+    is left behind and an earlier file at `path` is untouched. A file that is replaced keeps its permissions;
+    of a symbolic link the file that it leads to is replaced.
 
     Raises:
         OSError: if the folder cannot be made or written, or the disk is full; the message names `path`.
     """
     path = Path(os.path.expanduser(path))
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     _create(temporary, path)
-    mode = temporary.stat().st_mode
+    mode = (path if os.path.exists(path) else temporary).stat().st_mode
     try:
         with _full_disk_named(path):
             yield temporary
             _flush(temporary, mode)
             os.replace(temporary, path)
+            _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,13 +66,23 @@ def _full_disk_named(path: Path) -> Iterator[None]:
 
 def _flush(path: Path, mode: int) -> None:
     with contextlib.suppress(PermissionError):  # mounted folders may know no permissions
-        path.chmod(mode)  # safetensors makes files that nobody else may read
+        path.chmod(stat.S_IMODE(mode))  # safetensors makes files that nobody else may read
     with open(path, "r+b") as file:  # Windows flushes only what may be written
         try:
             os.fsync(file.fileno())
         except OSError as error:
             if error.errno not in _UNKNOWN:
                 raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """A power cut could take back the new name; not all systems can keep it, and the file is whole anyway."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:

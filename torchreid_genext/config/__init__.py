@@ -6,6 +6,7 @@ Every config file written for torchreid works as it is, and yacs refuses unknown
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,20 @@ from torchreid_genext.config.arguments import (
 )
 from torchreid_genext.config.genext import STEP_NODES, add_genext_config
 from torchreid_genext.config.host import add_host_config
+from torchreid_genext.config.keys import check_key, check_tree
 
 __all__ = [
     "STEP_NODES", "add_genext_config", "augmentation_kwargs", "check_config", "configure_model",
     "engine_kwargs", "get_default_config", "image_data_kwargs", "load_config", "lr_scheduler_kwargs",
-    "merge_file", "merge_options", "optimizer_kwargs", "run_kwargs", "split_options", "video_data_kwargs",
+    "merge_file", "merge_options", "optimizer_kwargs", "run_kwargs", "video_data_kwargs",
     "write_config",
 ]  # fmt: skip
+
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(?P<kind>\w+)'> vs\. .*\) with values \((?P<ours>.*?) vs\. (?P<theirs>.*)\) "
+    r"for config key: (?P<key>\S+)",
+    flags=re.DOTALL,
+)
 
 
 def get_default_config() -> CfgNode:
@@ -76,8 +84,9 @@ def merge_file(cfg: CfgNode, config_file: str) -> None:
         tree = yaml.safe_load(Path(os.path.expanduser(config_file)).read_text(encoding="utf-8")) or {}
         if not isinstance(tree, dict):
             raise ValueError(f"{tree!r} is not a key with a value")
+        check_tree(cfg, tree)
         cfg.merge_from_other_cfg(CfgNode(tree))
-    except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
+    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
         reason = _reason(error)
         raise ValueError(f"expected a YAML file of known keys, got {config_file}: {reason}") from error
     _expand_home(cfg)
@@ -92,6 +101,8 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     if len(opts) % 2:
         raise ValueError(f"expected options in pairs 'key value', got {' '.join(opts)!r}")
     try:
+        for key, value in zip(opts[::2], opts[1::2]):
+            check_key(cfg, key, value)
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError) as error:
         given = " ".join(opts)
@@ -121,31 +132,15 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ValueError("expected test.evaluate True with test.visrank True, got False")
+    if cfg.test.visrank and cfg.test.visrank_topk < 1:
+        raise ValueError(f"expected test.visrank_topk >= 1, got {cfg.test.visrank_topk}")
 
 
 def _reason(error: Exception) -> str:
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
-
-def split_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line's own words, and the keys with values behind them.
-
-    Options that take several words would otherwise take keys, too.
-
-    Args:
-        words: of the command line; keys begin at the first one such as ``genext.ipg.root``.
-    """
-    tree = get_default_config()
-    start = next((place for place, word in enumerate(words) if _leads_into(tree, word)), len(words))
-    return [*words[:start]], [*words[start:]]
-
-
-def _leads_into(tree: CfgNode, word: str) -> bool:
-    """Whether a word is a key, or one but for its last part, which is then told to be unknown."""
-    *nodes, _ = word.split(".")
-    for name in nodes:
-        tree = tree.get(name) if isinstance(tree, CfgNode) else None
-    return bool(nodes) and isinstance(tree, CfgNode)
+    """What is wrong, in one line; yacs speaks of types of Python."""
+    if not (found := _MISMATCH.fullmatch(str(error))):
+        return str(error)
+    return "expected {key} to be {kind}, such as {ours}, got {theirs}".format(**found.groupdict())
 
 
 def write_config(cfg: CfgNode, folder: str | Path) -> Path:

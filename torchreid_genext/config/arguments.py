@@ -30,7 +30,7 @@ def video_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
 
 
 def augmentation_kwargs(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of ``torchreid_training.datasets.augmenting``: which generated images join a training split."""
+    """Arguments of ``torchreid_training.datasets.augmenting``: which generated images join in training."""
     return {name: cfg.genext.augmented[name] for name in ("root", "ratio", "camera", "seed")}
 
 
@@ -57,14 +57,10 @@ def configure_model(model: Any, cfg: CfgNode) -> Any:
 
 def _network(cfg: CfgNode) -> dict[str, Any]:
     """Size of an inverter that no weights file tells."""
-    identity, inverter = cfg.genext.identity, cfg.genext.inverter
-    return {
-        "widths": list(inverter.widths),
-        "depth": identity.depth,
-        "code_width": identity.code_width,
-        "hidden": list(inverter.hidden),
-        "image_size": [identity.height, identity.width],
-    }
+    identity, size = cfg.genext.identity, cfg.genext.training.image_size
+    network = {"widths": list(identity.widths), "code_width": identity.code_width}
+    network["hidden"] = list(cfg.genext.inverter.hidden)
+    return network | ({"image_size": list(size)} if size else {})
 
 
 def optimizer_kwargs(cfg: CfgNode) -> dict[str, Any]:

@@ -20,6 +20,7 @@ STEP_NODES = {
     "rerank": "rerank",
 }
 
+_ENCODER = "osnet_x0_25@pretrained/synthreid/osnet_x0_25.safetensors@128x64"
 _IPG_PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
 
 
@@ -31,11 +32,10 @@ def add_genext_config(cfg: CfgNode) -> None:
     _add_augmentation(cfg)
     _add_tools(cfg)
     _add_identity_generator(cfg)
-    _add_identity_inverter(cfg)
     _add_pose_generator(cfg)
-    _add_sampling(cfg)
     _add_adversarial_generators(cfg)
-    _add_generator_training(cfg)
+    _add_training(cfg)
+    _add_sampling(cfg)
 
 
 def _add_evaluation(cfg: CfgNode) -> None:
@@ -108,44 +108,13 @@ def _add_tools(cfg: CfgNode) -> None:
 def _add_identity_generator(cfg: CfgNode) -> None:
     # GenerativePersonReID: people generated from identity codes, and codes found in images.
     cfg.genext.identity = CfgNode()
-    cfg.genext.identity.widths = [48, 96, 192, 384]  # channels of each level of the denoiser; official
-    cfg.genext.identity.depth = 2  # residual blocks a level
+    cfg.genext.identity.widths = [48, 96, 192, 384]  # channels of each level of all networks
     cfg.genext.identity.code_width = 32  # of an identity code
-    cfg.genext.identity.height = 64  # of images, in pixels
-    cfg.genext.identity.width = 32
-    cfg.genext.identity.prediction = "v"  # v | eps (official) | signal
-    cfg.genext.identity.loss = "l2"  # l2 | l1 (official)
-    cfg.genext.identity.pull = 0.000244  # weight of the mean squared code; official 0.5 / (64 * 32)
-    cfg.genext.identity.table = "appearance"  # what codes start from: looks on average | random (official)
-    cfg.genext.identity.labels = "train"  # train: counted from 0 | raw: numbers in file names (official)
-    cfg.genext.identity.rows = 0  # of the table; 0: as many as labels need (official: 1502)
-    cfg.genext.identity.shuffle = True  # False: images in the order of their files (official)
-    cfg.genext.identity.steps = 10  # of the sampler
-    _add_schedule(cfg.genext.identity, steps=20000, batch_size=64, lr=1e-3)
+    cfg.genext.identity.official = False  # learn as the authors do, with their schedule
 
-    cfg.genext.prior = CfgNode()
-    cfg.genext.prior.width = 512  # of a hidden layer
-    cfg.genext.prior.layers = 3  # hidden ones
-    cfg.genext.prior.rows = "trained"  # of the table that it learns: trained | all (official)
-    cfg.genext.prior.steps = 50  # of the sampler
-    _add_schedule(cfg.genext.prior, steps=5000, batch_size=256, lr=1e-4)
-
-
-def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter = CfgNode()
-    cfg.genext.inverter.widths = [48, 96, 192, 384]  # channels of each level; official
-    cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code; official
-    cfg.genext.inverter.data = "mixed"  # synthetic (official) | real | mixed
-    cfg.genext.inverter.pool = 4096  # synthetic pairs, made once; 0: new ones a step (official)
-    cfg.genext.inverter.denoised = 0.25  # share of the real images that are denoised under their codes
-    cfg.genext.inverter.denoising = 1.0  # weight of that
-    cfg.genext.inverter.classification = 0.3  # weight of cross-entropy on real images; 0: none
-    cfg.genext.inverter.ranking = 0.0  # weight of the triplet loss on them; 0: none
-    cfg.genext.inverter.soft_margin = 5.0  # sharpness of its margin; 0: torchreid's, loss.triplet.margin wide
-    cfg.genext.inverter.classifier_lr = 3.0  # learning rate of the classifier, in those of the rest
-    cfg.genext.inverter.padding = 2  # pixels by which images are moved
-    cfg.genext.inverter.erase = 0.3  # probability of a hidden rectangle
-    _add_schedule(cfg.genext.inverter, steps=20000, batch_size=64, lr=5e-4)
+    cfg.genext.inverter.hidden = [512, 128]  # dense layers before the code
+    cfg.genext.inverter.data = ""  # synthetic | real | mixed; empty: mixed, officially synthetic
 
     # How genid_refined sharpens codes: by descending the error of denoising the image.
     cfg.genext.inverter.refine = CfgNode()
@@ -153,161 +122,91 @@ def _add_identity_inverter(cfg: CfgNode) -> None:
     cfg.genext.inverter.refine.steps = 5  # of Adam
     cfg.genext.inverter.refine.step_size = 0.01  # of Adam
     cfg.genext.inverter.refine.times = [0.3, 0.5]  # of the diffusion, in 0 .. 1
-    cfg.genext.inverter.refine.draws = 1  # noises for each time
-    cfg.genext.inverter.refine.seed = 0  # of the noises
-    cfg.genext.inverter.refine.pull = 0.0  # weight of the squared distance to the first code
-
-    # Encoder and denoiser together, without a table: the code comes from another image of the person.
-    cfg.genext.cross = CfgNode()
-    cfg.genext.cross.denoised = 0.4  # share of the batch that is denoised
-    cfg.genext.cross.denoising = 1.0  # weight of that
-    cfg.genext.cross.classification = 1.0  # weight of cross-entropy; 0: none
-    cfg.genext.cross.ranking = 1.0  # weight of the triplet loss; 0: none
-    cfg.genext.cross.other_camera = True  # prefer a partner under another camera
-    _add_schedule(cfg.genext.cross, steps=30000, batch_size=32, lr=8e-4)
 
 
 def _add_pose_generator(cfg: CfgNode) -> None:
     # IPG: a person of one image in the pose of another. These sizes are small; images are patches of pixels.
     cfg.genext.ipg.generator = CfgNode()
     cfg.genext.ipg.generator.init = ""  # folder of a pipeline to start from, or of the authors' files
-    cfg.genext.ipg.generator.base_model = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # with those files
-    cfg.genext.ipg.generator.vae = "stabilityai/sd-vae-ft-mse"  # with those files
-    cfg.genext.ipg.generator.height = 128  # of images, in pixels
-    cfg.genext.ipg.generator.width = 64
     cfg.genext.ipg.generator.patch = 2  # pixels a side that become channels, in place of a VAE
     cfg.genext.ipg.generator.latent_channels = 0  # principal components of a patch; 0: its pixels
-    cfg.genext.ipg.generator.guider_width = 16  # channels of the pose guider's first level
     cfg.genext.ipg.generator.widths = [32, 64, 96, 128]  # channels of each level of both U-Nets
-    cfg.genext.ipg.generator.layers = 1  # residual blocks a level
-    cfg.genext.ipg.generator.attention = 2  # levels with attention, the deepest ones
-    cfg.genext.ipg.generator.heads = 4  # of each attention
-    cfg.genext.ipg.generator.tokens = 4  # of an identity
-    cfg.genext.ipg.generator.token_width = 64  # of each token
-    cfg.genext.ipg.generator.encoder = "osnet_x0_25"  # any torchreid model, whose features tell people apart
-    cfg.genext.ipg.generator.encoder_weights = "pretrained/synthreid/osnet_x0_25.safetensors"
-    cfg.genext.ipg.generator.encoder_size = [128, 64]  # height and width of its images
-    cfg.genext.ipg.generator.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
-    cfg.genext.ipg.generator.partners = "any"  # any | same_camera, of references; another image of a person
-    cfg.genext.ipg.generator.flip = 0.0  # share of references that are mirrored
+    cfg.genext.ipg.generator.encoder = _ENCODER  # name@weights@HEIGHTxWIDTH, a torchreid model of people
     cfg.genext.ipg.generator.parts = list(_IPG_PARTS)  # which are trained
     cfg.genext.ipg.generator.lora_rank = 0  # of what trained U-Nets learn at their attention; 0: all weights
     cfg.genext.ipg.generator.gradient_checkpointing = False  # compute features twice instead of keeping them
     cfg.genext.ipg.generator.cache_latents = False  # encode images once, latents and identity; needs flip 0
-    cfg.genext.ipg.generator.examples = "query"  # split of the people in sample pictures
     cfg.genext.ipg.generator.unconditional = 0.1  # share of images that are denoised for nobody
-    cfg.genext.ipg.generator.noise_offset = 0.05  # of brightness, as a standard deviation
     cfg.genext.ipg.generator.snr_gamma = 5.0  # times with less noise than 1 / this count less; 0: none
     cfg.genext.ipg.generator.noise_bias = 0.0  # power of t with which time t is likelier; 0: all alike
-    cfg.genext.ipg.generator.person_weight = 1.0  # of errors where the skeleton is, to those elsewhere
-    cfg.genext.ipg.generator.channel_power = 0.0  # of each latent channel's share in images, as its weight
-    _add_schedule(cfg.genext.ipg.generator, steps=20000, batch_size=32, lr=5e-4)
-
-
-def _add_sampling(cfg: CfgNode) -> None:
-    # How IPG draws; the defaults are the authors', but for the pipeline.
-    cfg.genext.ipg.sampling = CfgNode()
-    cfg.genext.ipg.sampling.pipeline = "pretrained/synthreid/ipg"  # folder or hub name of a pipeline, or folder of the authors' files
-    cfg.genext.ipg.sampling.tiny_vae = ""  # folder or hub name of an AutoencoderTiny, in place of its own
-    cfg.genext.ipg.sampling.height = 0  # of images, in pixels; 0: as the pipeline was trained
-    cfg.genext.ipg.sampling.width = 0  # 0: half of the height
-    cfg.genext.ipg.sampling.scheduler = "ddim"  # ddim | unipc | dpmsolver++
-    cfg.genext.ipg.sampling.steps = 20  # of the scheduler
-    cfg.genext.ipg.sampling.guidance = 3.5  # from nobody to the person; up to 1: none, in half the time
-    cfg.genext.ipg.sampling.interval = [0.0, 1.0]  # share of the steps in which there is guidance
-    cfg.genext.ipg.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
-    cfg.genext.ipg.sampling.compile = False  # torch.compile the denoiser
-    cfg.genext.ipg.sampling.batch_size = 32  # images at a time
-    cfg.genext.ipg.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4
-    cfg.genext.ipg.sampling.seed = 0  # of noise and random poses
 
 
 def _add_adversarial_generators(cfg: CfgNode) -> None:
-    cfg.genext.generator = "ipg"  # ipg | pg2 | deformable draw people in poses; camstyle: as cameras see them
-
     # PG2 (NIPS 2017): a coarse image from a reference and a pose, then what it lacks.
     cfg.genext.pg2 = CfgNode()
     cfg.genext.pg2.weights = ""  # file of a training; that draws
-    cfg.genext.pg2.height = 128  # of images, in pixels
-    cfg.genext.pg2.width = 64
     cfg.genext.pg2.channels = 128  # of the first level of both stages
-    cfg.genext.pg2.code = 64  # numbers to which stage I reduces an image and a pose
-    cfg.genext.pg2.radius = 4  # of the discs that show joints, in pixels
-    cfg.genext.pg2.discriminator = "official"  # official | pairwise (as in the paper)
     cfg.genext.pg2.discriminator_channels = 64  # of its first layer
-    cfg.genext.pg2.reconstruction = 10.0  # weight of the difference to the truth in stage II
-    cfg.genext.pg2.flip = 0.5  # share of pairs that are mirrored
-    _add_pose_pairs(cfg.genext.pg2)
-    for stage, steps in (("stage1", 22000), ("stage2", 38000)):
-        cfg.genext.pg2[stage] = CfgNode()
-        _add_schedule(cfg.genext.pg2[stage], steps=steps, batch_size=16, lr=2e-5)
+    cfg.genext.pg2.official = True  # which sees single images, as authors code; False: pairs, as they write
 
     # Deformable GAN (CVPR 2018): skip connections take parts of the body to their new places.
     cfg.genext.deformable = CfgNode()
     cfg.genext.deformable.weights = ""  # file of a training; that draws
-    cfg.genext.deformable.height = 128  # of images, in pixels
-    cfg.genext.deformable.width = 64
-    cfg.genext.deformable.encoder = [64, 128, 256, 512, 512, 512]  # channels of each level
-    cfg.genext.deformable.decoder = [512, 512, 512, 256, 128]  # the deepest first
+    cfg.genext.deformable.widths = [64, 128, 256, 512, 512, 512]  # channels of each level, there and back
     cfg.genext.deformable.skips = "deformable"  # deformable | full (one transform) | none
-    cfg.genext.deformable.aggregation = "max"  # of parts that meet: max (official) | avg | masked_max
-    cfg.genext.deformable.estimator = "dlt"  # of transforms: dlt (official) | least_squares
     cfg.genext.deformable.dropout = 0.5  # in training
     cfg.genext.deformable.discriminator_channels = [64, 128, 256, 512]  # of each layer
-    cfg.genext.deformable.reconstruction = "nearest_neighbour"  # nearest_neighbour | l1
     cfg.genext.deformable.vgg19 = ""  # torchvision's weights, for its features; empty: oriented gradients
-    cfg.genext.deformable.window = 3  # pixels a side in which the nearest neighbour is looked for
-    cfg.genext.deformable.weight = 0.0  # of the reconstruction; 0: what suits the features
-    cfg.genext.deformable.flip = 0.0  # share of pairs that are mirrored
-    _add_pose_pairs(cfg.genext.deformable)
-    _add_schedule(cfg.genext.deformable, steps=90000, batch_size=4, lr=2e-4)
 
     # CamStyle (CVPR 2018): an image as another camera would have taken it. One model for all cameras.
     cfg.genext.camstyle = CfgNode()
     cfg.genext.camstyle.weights = ""  # file of a training, or folder of those of pairs; that draws
-    cfg.genext.camstyle.height = 128  # of images, in pixels
-    cfg.genext.camstyle.width = 64
     cfg.genext.camstyle.channels = 64  # of the generator's first level
     cfg.genext.camstyle.blocks = 9  # residual
     cfg.genext.camstyle.discriminator_channels = 64  # of its first layer
     cfg.genext.camstyle.layers = 3  # of the discriminator
-    cfg.genext.camstyle.norm = "spectral"  # of the discriminator: spectral | instance
-    cfg.genext.camstyle.pool = 50  # generated images that are remembered; at least a batch
-    cfg.genext.camstyle.cycle = 10.0  # weight of the way there and back
-    cfg.genext.camstyle.identity = 0.5  # weight of staying as it is under its own camera, times cycle
-    cfg.genext.camstyle.flip = 0.5  # share of mirror images
     cfg.genext.camstyle.pair = []  # two cameras: a CycleGAN of these alone, as the authors have; empty: all
-    cfg.genext.camstyle.images = 2  # of each camera in a batch
-    _add_schedule(cfg.genext.camstyle, steps=20000, batch_size=0, lr=2e-4)
-    del cfg.genext.camstyle.train["batch_size"]  # cameras times images
 
 
-def _add_pose_pairs(node: CfgNode) -> None:
-    node.poses = "poses.csv"  # files of joints, in the data set's folder, spaces between
-    node.partners = "any"  # any | same_camera; another image of a person
+def _add_training(cfg: CfgNode) -> None:
+    cfg.genext.joints = ["poses.csv"]  # files with joints of people, in the data set's folder
 
-
-def _add_generator_training(cfg: CfgNode) -> None:
-    # How all of them are trained.
+    # How all of them are trained; what is left open is the stage's own, as recipes.training.schedules has it.
     cfg.genext.training = CfgNode()
+    cfg.genext.training.steps = 0  # updates; 0: the stage's own
+    cfg.genext.training.batch_size = 0  # of all processes together; 0: the stage's own
+    cfg.genext.training.lr = 0.0  # learning rate; 0: the stage's own
+    cfg.genext.training.weight_decay = -1.0  # decoupled (AdamW); -1: the stage's own
+    cfg.genext.training.warmup = -1  # steps; -1: the stage's own
+    cfg.genext.training.schedule = ""  # constant | cosine | linear (at the end); empty: the stage's own
+    cfg.genext.training.clip_norm = -1.0  # of gradients; 0: none, -1: the stage's own
+    cfg.genext.training.ema_decay = -1.0  # of the average of weights; 0: none, -1: the stage's own
+    cfg.genext.training.flip = -1.0  # share of mirror images; -1: the stage's own
+    cfg.genext.training.stages = []  # what holds for one alone, such as "prior(lr=1e-4,steps=3000)"
+    cfg.genext.training.image_size = []  # height and width in pixels; empty: 128 x 64, of identity 64 x 32
+    cfg.genext.training.partners = "any"  # any | same_camera; another image of a person
     cfg.genext.training.seed = 0  # of weights, order and noise
     cfg.genext.training.mixed_precision = "auto"  # no | bf16 | fp16 (accelerators) | auto (bf16 or no)
-    cfg.genext.training.channels_last = True  # memory order of images; faster on most CPUs and GPUs
     cfg.genext.training.accumulation = 1  # batches a step
-    cfg.genext.training.log_every = 50  # steps
     cfg.genext.training.picture_every = 1000  # steps; 0: none
     cfg.genext.training.save_every = 1000  # steps
     cfg.genext.training.keep = 2  # newest checkpoints
     cfg.genext.training.resume = False  # go on from the newest checkpoint
 
 
-def _add_schedule(node: CfgNode, *, steps: int, batch_size: int, lr: float) -> None:
-    node.train = CfgNode()
-    node.train.steps = steps  # updates
-    node.train.batch_size = batch_size  # of all processes together
-    node.train.lr = lr  # learning rate
-    node.train.weight_decay = 0.0  # decoupled (AdamW)
-    node.train.warmup = 0  # steps
-    node.train.schedule = "constant"  # constant | cosine | linear (at the end)
-    node.train.clip_norm = 0.0  # of gradients; 0: none
-    node.train.ema_decay = 0.999  # of the average of weights; 0: none (official)
+def _add_sampling(cfg: CfgNode) -> None:
+    # Which of them draws, and how. What is said of IPG is of no concern to the others.
+    cfg.genext.generator = "ipg"  # ipg | pg2 | deformable draw people in poses; camstyle: as cameras see them
+    cfg.genext.sampling = CfgNode()
+    cfg.genext.sampling.poses = "standard"  # standard | standard 1 5 | dataset | random 4; CamStyle: camera2
+    cfg.genext.sampling.seed = 0  # of noise and random poses
+    cfg.genext.sampling.batch_size = 32  # images at a time
+    cfg.genext.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
+    cfg.genext.sampling.compile = False  # IPG: torch.compile the denoiser
+    cfg.genext.sampling.steps = 0  # of a diffusion; 0: of IPG 20, of codes 10 and of their prior 50
+    cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name, or authors' files
+    cfg.genext.sampling.tiny_vae = ""  # IPG: folder or hub name of an AutoencoderTiny, in place of its own
+    cfg.genext.sampling.image_size = []  # IPG: height and width in pixels; empty: as it was trained
+    cfg.genext.sampling.scheduler = "ddim"  # IPG: ddim | unipc | dpmsolver++
+    cfg.genext.sampling.guidance = 3.5  # IPG: from nobody to the person; up to 1: none, in half the time
+    cfg.genext.sampling.interval = [0.0, 1.0]  # IPG: share of the steps in which there is guidance

@@ -103,7 +103,12 @@ def parse(path: str | PathLike[str], dataset: str = "market1501") -> Record:
 
 
 def _msmt_record(path: str | PathLike[str], pid: str, camera: str, month: str, day: str, part: str) -> Record:
-    number = 3 * date(_YEAR, int(month), int(day)).timetuple().tm_yday + _PARTS_OF_DAY.index(part)
+    try:
+        days = date(_YEAR, int(month), int(day)).timetuple().tm_yday
+    except ValueError as error:
+        name = os.path.basename(os.fspath(path))
+        raise ValueError(f"expected a msmt17 name with month and day, got {name!r}: {error}") from error
+    number = 3 * days + _PARTS_OF_DAY.index(part)
     return Record(os.fspath(path), int(pid), int(camera) - 1, 0, _FRAMES_OF_PART * number)
 
 

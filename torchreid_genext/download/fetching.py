@@ -7,12 +7,15 @@ sums of what was fetched, so that files are checked later also where nobody else
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
+from torchreid_genext.checkpoints.kinds import text_in
+from torchreid_genext.download.archives import unpack
 from torchreid_genext.download.known import HUB, File, Known, address, find
 from torchreid_genext.download.transfer import Transfer, check_space, forget, part_of, size_of
 
@@ -47,15 +50,19 @@ def fetch(
     Raises:
         ConnectionError: if a file cannot be had; says what to do without.
         OSError: if the disk is too small or cannot be written.
-        ValueError: if the name is unknown, or what came is not the file that is known; that is not kept.
+        ValueError: if the name is unknown, what came is not the file that is known (that is not kept), or it
+            is an archive that Python cannot unpack.
     """
-    found = find(what) if isinstance(what, str) else what
+    found, folder = find(what) if isinstance(what, str) else what, Path(os.path.expanduser(folder))
     files = (found,) if isinstance(found, File) else found.files
     wanted = [file for file in files if fault(file, folder, progress=progress)]
-    _check_space(wanted, Path(folder))
+    _check_space(wanted, folder)
     for file in wanted:
-        transfer = Transfer(file, address(file, mirror), part_of(Path(folder, file.path)), progress)
-        _fetch(transfer, Path(folder), attempts, pause)
+        transfer = Transfer(file, address(file, mirror), part_of(folder / file.path), progress)
+        _fetch(transfer, folder, attempts, pause)
+    for file in files:
+        if file.packed:
+            unpack(folder / file.path, folder)
     return [Path(folder, file.path) for file in files]
 
 
@@ -67,9 +74,11 @@ def fault(file: File, folder: str | Path, *, progress: bool = False) -> str | No
         folder: of its set.
         progress: whether to show a bar while it is read.
     """
-    path = Path(folder, file.path)
+    folder = Path(os.path.expanduser(folder))
+    path = folder / file.path
     if path.is_file():
-        return _misfit(path, file.size, file.sha256 or _sums(Path(folder)).get(file.path), progress)
+        wanted = file.sha256 or _sums(folder).get(file.path)
+        return _misfit(path, file, wanted, progress)
     begun = size_of(part_of(path))
     return f"missing, but for {begun:,} bytes in {part_of(path).name}" if begun else "missing"
 
@@ -85,7 +94,7 @@ def _fetch(transfer: Transfer, folder: Path, attempts: int, pause: float) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     transfer.run(attempts, pause, _by_hand(file, path))
     wanted = file.sha256 or transfer.told or _sha256(part, transfer.progress)
-    if wrong := _misfit(part, file.size, wanted, transfer.progress):
+    if wrong := _misfit(part, file, wanted, transfer.progress):
         forget(part)
         raise ValueError(f"{wrong}, which came from {transfer.url} and was deleted. {_by_hand(file, path)}")
     _note(folder, file.path, wanted)
@@ -99,11 +108,22 @@ def _by_hand(file: File, path: Path) -> str:
     return f"{mirror} the file{size} at {path} yourself; any machine that opens {file.url} can fetch it"
 
 
-def _misfit(path: Path, size: int | None, sha256: str | None, progress: bool) -> str | None:
-    if size is not None and size_of(path) != size:
-        return f"expected {size:,} bytes, got {size_of(path):,} in {path}"
+def _misfit(path: Path, file: File, sha256: str | None, progress: bool) -> str | None:
+    if file.size is not None and size_of(path) != file.size:
+        return f"expected {file.size:,} bytes, got {size_of(path):,} in {path}"
     if sha256 is not None and (found := _sha256(path, progress)) != sha256:
         return f"expected sha256 {sha256}, got {found} of {path}"
+    return None if file.sha256 else _foreign(path, file.path)
+
+
+def _foreign(path: Path, name: str) -> str | None:
+    """What else came in place of a file whose sum nobody knows, such as the login page of a network."""
+    if not name.endswith(".json"):
+        return f"expected {name}, got {path}: {text}" if (text := text_in(path)) else None
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        return f"expected JSON in {name}, got {path}: {text_in(path) or error}"
     return None
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 __all__ = ["HUB", "KNOWN", "File", "Known", "address", "find", "hub"]
 
 HUB = "https://huggingface.co"
+_SD15 = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"  # revisions, which do not change any more
+_VAE = "31f26fdeee1355a5c34592e401dd41e45d25a493"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class File:
         size: in bytes.
         sha256: 64 hexadecimal digits.
         drive: whether it lies on Google Drive, whose questions about large files gdown answers.
+        packed: whether it is an archive, which is unpacked when it is there.
     """
 
     path: str
@@ -29,6 +32,7 @@ class File:
     size: int | None = None
     sha256: str | None = None
     drive: bool = False
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,19 +62,19 @@ def _ipg(name: str, size: int) -> File:
 
 
 def _vae(name: str, size: int, sha256: str) -> File:
-    url = hub("stabilityai/sd-vae-ft-mse", name, "31f26fdeee1355a5c34592e401dd41e45d25a493")
-    return File(f"sd-vae-ft-mse/{name}", url, "MIT", size, sha256)
+    return File(f"sd-vae-ft-mse/{name}", hub("stabilityai/sd-vae-ft-mse", name, _VAE), "MIT", size, sha256)
 
 
 def _generated(name: str, key: str) -> File:
-    return File(name, f"https://drive.google.com/uc?id={key}", "research only, as Market-1501", drive=True)
+    url = f"https://drive.google.com/uc?id={key}"
+    return File(name, url, "research only, as Market-1501", drive=True, packed=True)
 
 
 KNOWN = {
     "ipg": Known(
         what="Pose2ID's IPG: its authors' five networks, and what they need of Stable Diffusion",
         read_by="IPGPipeline.from_official",
-        use="python tools/generate.py --ckpt_dir {folder} --pose_dir standard_poses --ref_dir ref"
+        use="torchreid-genext generate --ckpt_dir {folder} --pose_dir standard_poses --ref_dir ref"
         " --out_dir output",
         files=(
             _ipg("reference_unet.pth", 3_438_323_817),
@@ -80,7 +84,7 @@ KNOWN = {
             _ipg("transformer_20.pth", 414_700_189),
             File(
                 "stable-diffusion-v1-5/unet/config.json",
-                hub("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet/config.json"),
+                hub("stable-diffusion-v1-5/stable-diffusion-v1-5", "unet/config.json", _SD15),
                 "CreativeML Open RAIL-M",
             ),
             _vae("config.json", 547, "92d3dfb746fca211a2c9e019e285f8597412211728dce3c5bcf4eda0f2d62e7e"),
@@ -94,7 +98,7 @@ KNOWN = {
     "ipg_market1501": Known(
         what="Market-1501's test images in eight poses, as Pose2ID's authors generated them: two archives",
         read_by="genext.ipg.root",
-        use="unpack both archives in {folder} and set the key genext.ipg.root to it",
+        use="set the key genext.ipg.root to {folder}, where both are unpacked",
         files=(
             _generated("query_gen.archive", "1oiOutY64FQn9RTF2l_T0A8iPCWMkJi3a"),
             _generated("bounding_box_test_gen.archive", "1QdH0CctiUrZTCE3nPzc_kPmgAaxhhWzd"),

@@ -147,6 +147,8 @@ class Transfer:
         return self._ask(hops)
 
     def _receive(self, response: Any) -> None:
+        if response.headers.get_content_type() == "text/html":
+            raise _Refused("a web page, as of a login or portal")
         start = _start(response)
         total = _total(response, start)
         if None not in (self.file.size, total) and total != self.file.size:

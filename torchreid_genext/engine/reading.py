@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from torchreid_genext import compat
-from torchreid_genext.data.images.reading import UNREADABLE
+from torchreid_genext.data.images.reading import UNREADABLE, in_rgb
 
 __all__ = ["Pictures", "naming_damaged_files", "tolerant_loader"]
 
@@ -52,10 +52,10 @@ def _restored(kind: type, state: dict[str, Any]) -> Any:
 def _read(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return in_rgb(image)
     except UNREADABLE as error:
         reason = _reason(error)
-        raise ValueError(f"expected an image in {path!r}, got {reason}; replace or remove it") from error
+        raise ValueError(f"expected an image in {path!r}, got {reason}; replace it, or move it away") from error
 
 
 class Pictures(_Naming, Dataset):

@@ -45,7 +45,7 @@ def ssim(a: Tensor, b: Tensor, *, window: str = "gaussian", data_range: float | 
             with sample variances (PG2).
         data_range: largest value less the smallest that images can have, one for all or one each (B,). The
             Deformable GAN's authors take the `own_range` of what was generated, so that a picture without
-            contrast is judged more strictly.
+            contrast is judged more strictly. torchmetrics has neither this nor sample variances.
 
     Returns:
         (B,), at most 1: the mean over channels and over all places where the window lies inside.

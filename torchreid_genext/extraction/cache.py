@@ -67,7 +67,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | Path, key: str) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.key = key
         self._heads: dict[Path, dict[str, Any]] = {}  # file -> its metadata; a file of a name never changes
         self._damaged: set[Path] = set()

@@ -15,7 +15,6 @@ import itertools
 import logging
 import multiprocessing
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import UNREADABLE, open_as_torchreid, reason
 from torchreid_genext.extraction import cache as caching
 from torchreid_genext.extraction.cache import FeatureCache, Known, Part
 from torchreid_genext.extraction.encoder import Encoder
 from torchreid_genext.extraction.process import Parcel
+from torchreid_genext.processes import usable_cores
 
 __all__ = ["Extraction", "Plan", "extract", "plan", "plan_with", "read_image"]
 
@@ -221,8 +221,8 @@ def _joined(features: Sequence[Tensor]) -> Tensor:
 
 
 def _refuse(unreadable: dict[str, str]) -> None:
-    for path, reason in unreadable.items():
-        raise ValueError(f"expected only readable images, got {_shown(path)}: {reason}")
+    for path, fault in unreadable.items():
+        raise ValueError(f"expected only readable images, got {_shown(path)}: {fault}")
 
 
 def _shown(path: str) -> str:
@@ -311,7 +311,7 @@ def _results(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | 
 
 
 def _loader(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | None) -> DataLoader:
-    wanted = _cores() if workers is None else workers
+    wanted = usable_cores() if workers is None else workers
     # Two batches are not worth a process.
     return DataLoader(
         _Batches(batches, encoder),
@@ -324,11 +324,6 @@ def _loader(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | N
 
 def _as_it_is(part: Part) -> Part:
     return part
-
-
-def _cores() -> int:
-    """Cores this process may use, which a container or job scheduler may have made fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Batches(Dataset):
@@ -351,7 +346,7 @@ class _Batches(Dataset):
                 digests[-1] = hashlib.sha256(content).hexdigest()
                 images.append(_pixels(content, *self.size))
             except UNREADABLE as error:
-                faults[position] = _reason(error)
+                faults[position] = reason(error)
         return Part(self._encoded(images, index), faults, digests)
 
     def _encoded(self, images: list[np.ndarray], index: int) -> Tensor:
@@ -364,15 +359,11 @@ class _Batches(Dataset):
             raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong with an image, without the address of the bytes in this process."""
-    return re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", str(error)) or type(error).__name__
-
-
 def _pixels(content: bytes, height: int, width: int) -> np.ndarray:
     if not content:
         raise ValueError("the file is empty")
-    return np.array(open_image(io.BytesIO(content)).resize((width, height), Image.Resampling.BILINEAR))
+    image = open_as_torchreid(io.BytesIO(content))
+    return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def read_image(path: str | Path, height: int, width: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Filling a store of generated images, by any number of processes, through any interruption.
 
-The generator is an argument. What a store lacks is told by how its pictures were made (`survey`), and only that
-is made; a reference with all its poses is a unit, which one process claims and makes, several units to a batch. Pictures are written when their batch is
-done, so an interruption costs a batch. A picture depends on its own seed, so it is the same whoever makes it,
-and in which company.
+The generator is an argument. What a store lacks is told by how its pictures were made (`survey`), and only
+that is made; a reference with all its poses is a unit, which one process claims and makes, several units to a
+batch. Pictures are written when their batch is done, so an interruption costs a batch. A picture depends on
+its own seed, so it is the same whoever makes it, and in which company.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def fill(
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError: if the batch size or the shard is out of range, the store has pictures in the place of these
-            that were made otherwise, `generate` returns too few or too many pictures, or one reference after
-            the other cannot be read.
+        ValueError: if the batch size or the shard is out of range, the store has pictures in the place of
+            these that were made otherwise, `generate` returns too few or too many pictures, or one reference
+            after the other cannot be read.
         OSError: if the store cannot be written, as when the disk is full; the store stays whole.
     """
     if batch_size < 1:
@@ -105,7 +105,8 @@ def fill(
         hidden = None if progress else True
         bar = stack.enter_context(tqdm(total=len(works), unit="img", desc="pictures", disable=hidden))
         writers = stack.enter_context(ThreadPoolExecutor(_WRITERS))
-        filling = _Filling(store, generate, found.entries, batch_size, claims, bar, writers, failed=found.failed)
+        filling = _Filling(store, generate, found.entries, batch_size, claims, bar, writers)
+        filling.failed |= found.failed
         filling.skip(found.present)
         filling.run(units_of(found.missing))
         store.sweep(timeout)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from torchreid_genext import checkpoints
 from torchreid_genext.data.images.reading import UNREADABLE
-from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store import Entry, ImageStore, has_end
 from torchreid_genext.data.store.judgements import mark_file, read_mark
 from torchreid_genext.generation.survey import refuse
 
@@ -74,13 +74,13 @@ def _copied(target: ImageStore, source: ImageStore, entry: Entry) -> bool:
 
 
 def is_readable(picture: Path) -> bool:
-    """Whether all checksums of a picture are right."""
+    """Whether a picture has its end, and all its checksums are right."""
     try:
         with Image.open(picture, formats=["PNG"]) as image:
             image.verify()
     except UNREADABLE:
         return False
-    return True
+    return has_end(picture)  # Pillow does not miss the last bytes
 
 
 def _copy(old: Path, new: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stores looked after: what is damaged is found, what does not fit is removed, and nothing else is touched."""
+"""Stores looked after: what is damaged is found, what does not fit is removed, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchreid_genext.data.store import Entry, ImageStore
+from torchreid_genext.data.store import Entry, ImageStore, has_end
 from torchreid_genext.data.store.work_claims import TIMEOUT
 from torchreid_genext.generation.merging import is_readable
 from torchreid_genext.generation.survey import flat
 from torchreid_genext.generation.work import content_hash, picture_seed, seed_of
 
-__all__ = ["Choice", "Condition", "Fault", "changed_since", "doubled", "faults", "remove", "repair", "seeds_of"]
+__all__ = [
+    "Choice", "Condition", "Fault", "changed_since", "doubled", "faults", "remove", "repair", "seeds_of"
+]  # fmt: skip
 
 _FILES = re.compile(r"([0-9a-f]{32})(\.png|\.json|\.mark\.json)")
+_DEPTHS = range(2, 5)  # parts of the names of real images that share file names
 _MISSES = 20  # pictures whose seed cannot be guessed, until nobody tries any more
 
 
@@ -41,7 +44,7 @@ def faults(store: ImageStore, *, quick: bool = False) -> Iterator[Fault]:
         quick: look only at the ends of pictures, not at all checksums.
     """
     before = store.clock() - TIMEOUT
-    is_whole = (lambda path: store.is_whole(path.stem)) if quick else is_readable
+    is_whole = has_end if quick else is_readable
     for folder in sorted(store.root.glob("images/[0-9a-f][0-9a-f]")):
         for key, files in sorted(_by_key(folder).items()):
             reason = _reason(store, key, files, is_whole)
@@ -165,13 +168,16 @@ def _is_from(entry: Entry, seed: int) -> bool:
 
 
 def changed_since(folders: Iterable[str | Path]) -> dict[str, str]:
-    """Content hashes of the files in some folders by name, for `Choice`.
+    """Content hashes of the files in some folders by name, with and without folders, for `Choice`.
 
     Raises:
         OSError: if a folder is not there.
     """
-    files = (path for folder in folders for path in Path(folder).iterdir() if path.is_file())
-    return {path.name: content_hash(path) for path in files}
+    files = [path.absolute() for folder in folders for path in Path(folder).iterdir() if path.is_file()]
+    hashes = {path: content_hash(path) for path in files}
+    plain = Counter(path.name for path in files)
+    alone = {path.name: content for path, content in hashes.items() if plain[path.name] == 1}
+    return alone | {"/".join(path.parts[-depth:]): hashes[path] for path in files for depth in _DEPTHS}
 
 
 def remove(store: ImageStore, choice: Callable[[Entry], bool], *, dry_run: bool = False) -> list[Entry]:

@@ -20,8 +20,8 @@ from torchreid_genext.data.store.judgements import DAMAGED
 from torchreid_genext.generation.work import Work, content_hash, seed_of, units_of
 
 __all__ = [
-    "Provenance", "Requests", "Survey", "differences", "flat", "is_of_the_system", "leave_out", "question", "refuse",
-    "survey",
+    "Provenance", "Requests", "Survey", "differences", "flat", "is_of_the_system", "leave_out", "question",
+    "refuse", "survey",
 ]  # fmt: skip
 
 Provenance = Mapping[str, Any] | Callable[[Work], Mapping[str, Any]]
@@ -137,7 +137,9 @@ def survey(
         work: _standing(store, entry, there.get(question(entry), {})) for work, entry in asked.items()
     }
     _check_fits(store, asked, standings, there)
-    _check_alike(store, asked, there, provenance if common is None and isinstance(provenance, Mapping) else common)
+    if common is None and isinstance(provenance, Mapping):
+        common = provenance
+    _check_alike(store, asked, there, common)
     missing = [work for work, kind in standings.items() if kind in _TO_BE_MADE]
     entries = {work: asked[work] for work in missing}
     return Survey(missing, len(asked) - len(missing), requests.failed, entries)

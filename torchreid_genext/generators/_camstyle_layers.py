@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from torchreid_genext.generators._camstyle_networks import convolution
 
-__all__ = ["Block", "Layer", "Tone", "enlarging"]
+__all__ = ["Block", "Layer", "Tone", "enlarging", "exponential"]
+
+_SQUARINGS, _DEGREE = 3, 12  # of the scaled exponential, and of its Taylor polynomial
 
 
 class Tone(nn.Module):
@@ -27,10 +29,24 @@ class Tone(nn.Module):
         """Colours (B, 3, H, W) of cameras (B,), as others (B,) would have them."""
         with torch.autocast(images.device.type, enabled=False):
             logarithm, offset = self.logarithm.float(), self.offset.float()
-            change = torch.matrix_exp(logarithm)[target] @ torch.matrix_exp(-logarithm)[source]
+            change = exponential(logarithm)[target] @ exponential(-logarithm)[source]
             colours = images.float().flatten(2) - offset[source][:, :, None]
             changed = change @ colours + offset[target][:, :, None]
         return changed.view_as(images).to(images.dtype)
+
+
+def exponential(matrices: Tensor) -> Tensor:
+    """Exponentials of small matrices (N, k, k), of norms up to about 8.
+
+    `torch.matrix_exp` chooses its polynomial by the norm, and so lets the host wait for it.
+    """
+    scaled = matrices / 2**_SQUARINGS
+    result = identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
+    for degree in range(_DEGREE, 0, -1):
+        result = identity + scaled @ result / degree
+    for _ in range(_SQUARINGS):
+        result = result @ result
+    return result
 
 
 class CameraNorm(nn.Module):

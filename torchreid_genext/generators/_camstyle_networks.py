@@ -35,9 +35,11 @@ def routed(networks: Mapping[int, nn.Module], images: Tensor, cameras: Tensor, *
 
     Args:
         networks: by camera.
-        images: (B, ...). cameras: (B,) int64, each with a network.
+        images: (B, ...). cameras: (B,) int64, each with a network; the host has to know them, so it waits
+            for those that lie elsewhere.
         options: further arguments of the networks, B of each.
     """
+    cameras = cameras.cpu()
     rows = {camera: (cameras == camera).nonzero()[:, 0] for camera in networks}
     parts = [
         network(images[rows[camera]], **_of_rows(options, rows[camera].tolist()))
@@ -164,7 +166,8 @@ class PatchDiscriminator(nn.Module):
         answers = self.model(images)
         if camera is None:
             return answers[:, 0]
-        return answers.gather(1, camera[:, None, None, None].expand(-1, 1, *answers.shape[2:]))[:, 0]
+        camera = camera.to(answers.device)[:, None, None, None]
+        return answers.gather(1, camera.expand(-1, 1, *answers.shape[2:]))[:, 0]
 
 
 class ImagePool(nn.Module):

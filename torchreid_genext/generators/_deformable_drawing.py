@@ -1,4 +1,7 @@
-"""What the Deformable GAN draws of poses: the mask of a person for evaluation, and stickmen."""
+"""What the Deformable GAN draws of poses: the mask of a person for evaluation, and stickmen.
+
+All is drawn on the CPU, in float64, which some accelerators lack, and given back on the device of the joints.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,12 @@ def person_mask(keypoints: Tensor, size: Sequence[int], *, radius: float = 4.0) 
     Returns:
         Booleans (B, height, width).
     """
-    seen, points = visible(keypoints), keypoints.double()
+    seen, points = visible(keypoints.cpu()), keypoints.cpu().double()
     start, end = (list(joints) for joints in zip(*_BONES))
     bones = filled(bars(points[:, start], points[:, end], radius), size)
     bones &= (seen[:, start] & seen[:, end])[..., None, None]
-    return _closed(bones.any(1) | (_discs(points, size, radius) & seen[..., None, None]).any(1))
+    drawn = bones.any(1) | (_discs(points, size, radius) & seen[..., None, None]).any(1)
+    return _closed(drawn).to(keypoints.device)
 
 
 def _discs(points: Tensor, size: Sequence[int], radius: float) -> Tensor:
@@ -75,11 +79,11 @@ def stickman(keypoints: Tensor, size: Sequence[int]) -> Tensor:
     Returns:
         (B, 3, height, width) float32 in {0, 0.5, 1}.
     """
-    seen, points = visible(keypoints), keypoints.double()
+    seen, points = visible(keypoints.cpu()), keypoints.cpu().double()
     half_width = 3 * size[1] // 128
     torso = filled(points[:, TORSO], size) & seen[:, TORSO].all(-1)[:, None, None]
     sides = [_sticks(points, seen, size, half_width, limbs, eye) for limbs, eye in zip(_STICKS, _EYES)]
-    return torch.stack([*sides, torso.float()], 1)
+    return torch.stack([*sides, torso.float()], 1).to(keypoints.device)
 
 
 def _sticks(

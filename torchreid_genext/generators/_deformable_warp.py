@@ -12,10 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AGGREGATIONS", "warp"]
+__all__ = ["AGGREGATIONS", "Fetched", "carried", "fetched", "warp"]
 
 AGGREGATIONS = ("max", "avg", "masked_max")
 _LARGEST = 2  # the mode of `torch.embedding_bag`
+
+
+class Fetched(NamedTuple):
+    """Which pixels are fetched for which, of all those of a batch in a row (N)."""
+
+    source: Tensor  # (M,) int32, in the order of the pixels that they are fetched for
+    first: Tensor  # (N,) int32, where the sources of each pixel begin
+    floorless: Tensor  # (N,) booleans, which maxima may be below 0
+    covering: Tensor  # (N,) int32, how many parts cover the pixel, with or without a source; at least 1
+
+    def to(self, device: torch.device) -> Fetched:
+        """The same on a device."""
+        return Fetched(*(each.to(device, non_blocking=True) for each in self))
 
 
 def warp(features: Tensor, transforms: Tensor, masks: Tensor, *, how: str = "max") -> Tensor:
@@ -37,14 +50,26 @@ def warp(features: Tensor, transforms: Tensor, masks: Tensor, *, how: str = "max
     Raises:
         ValueError: if `how` is unknown, or features are not a whole number of times smaller than masks.
     """
+    found = fetched(transforms, masks, _times_smaller(features, masks), how=how)
+    return carried(features, found.to(features.device), how=how)
+
+
+def fetched(transforms: Tensor, masks: Tensor, times: int, *, how: str = "max") -> Fetched:
+    """What `warp` fetches for features so many times smaller than the masks; arguments as there.
+
+    How many pixels there are depends on the poses, so on an accelerator the host would wait for each number.
+    """
     if how not in AGGREGATIONS:
         raise ValueError(f"unknown aggregation {how!r}; choose from {', '.join(AGGREGATIONS)}")
-    times = _times_smaller(features, masks)
     scale = torch.tensor([1, 1, times], device=transforms.device)
-    fetched = _fetched((transforms / scale).float(), masks[:, :, ::times, ::times])
+    return _fetched((transforms / scale).float(), masks[:, :, ::times, ::times], how)
+
+
+def carried(features: Tensor, fetched: Fetched, *, how: str = "max") -> Tensor:
+    """Features (B, C, h, w) as `warp` gives them, from what `fetched` found for their size."""
     rows = features.movedim(1, -1).flatten(0, 2)
-    carried = _averaged(rows, fetched) if how == "avg" else _largest(rows, fetched, how)
-    return carried.view(features.movedim(1, -1).shape).movedim(-1, 1)
+    moved = _averaged(rows, fetched) if how == "avg" else _largest(rows, fetched)
+    return moved.view(features.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def _times_smaller(features: Tensor, masks: Tensor) -> int:
@@ -58,17 +83,7 @@ def _times_smaller(features: Tensor, masks: Tensor) -> int:
     return times
 
 
-class _Fetched(NamedTuple):
-    """Which pixels are fetched for which, of all those of a batch in a row."""
-
-    source: Tensor  # (M,) int64, in the order of the pixels that they are fetched for
-    first: Tensor  # (N,) int64, where the sources of each pixel begin
-    count: Tensor  # (N,) how many they are
-    covering: Tensor  # (N,) how many parts cover the pixel, with or without a source
-    parts: int
-
-
-def _fetched(transforms: Tensor, masks: Tensor) -> _Fetched:
+def _fetched(transforms: Tensor, masks: Tensor, how: str) -> Fetched:
     height, width = masks.shape[2:]
     sample, y, x, part = masks.permute(0, 2, 3, 1).nonzero(as_tuple=True)
     here = transforms[sample, part]
@@ -79,7 +94,8 @@ def _fetched(transforms: Tensor, masks: Tensor) -> _Fetched:
     target = (sample * height + y) * width + x
     pixels = len(masks) * height * width
     count, covering = (torch.bincount(each, minlength=pixels) for each in (target[inside], target))
-    return _Fetched(source, count.cumsum(0) - count, count, covering, masks.shape[1])
+    floorless = count == masks.shape[1] if how == "max" else count > 0
+    return Fetched(source.int(), (count.cumsum(0) - count).int(), floorless, covering.clamp_min(1).int())
 
 
 def _rounded(x: Tensor) -> Tensor:
@@ -88,15 +104,14 @@ def _rounded(x: Tensor) -> Tensor:
     return whole + (x - whole).mul(2).trunc()
 
 
-def _averaged(rows: Tensor, fetched: _Fetched) -> Tensor:
+def _averaged(rows: Tensor, fetched: Fetched) -> Tensor:
     total = F.embedding_bag(fetched.source, rows, fetched.first, mode="sum")
-    return total / fetched.covering.clamp_min(1)[:, None].to(rows.dtype)
+    return total / fetched.covering[:, None].to(rows.dtype)
 
 
-def _largest(rows: Tensor, fetched: _Fetched, how: str) -> Tensor:
-    floorless = fetched.count == fetched.parts if how == "max" else fetched.count > 0
-    floor = torch.where(floorless, -torch.inf, 0.0).to(rows.dtype)[:, None]
-    return _Largest.apply(rows, fetched.source.int(), fetched.first.int(), floor)
+def _largest(rows: Tensor, fetched: Fetched) -> Tensor:
+    floor = torch.where(fetched.floorless, -torch.inf, 0.0).to(rows.dtype)[:, None]
+    return _Largest.apply(rows, fetched.source, fetched.first, floor)
 
 
 class _Largest(torch.autograd.Function):

@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 PREDICTIONS = ("eps", "v", "signal")
+_HALF = 2.0**12  # float32 has 24 binary digits, so a product of two numbers of 12 is exact
 
 
 class Rates(NamedTuple):
@@ -65,16 +66,34 @@ def sinusoidal(variance: Tensor, width: int, *, max_frequency: float = 1000.0) -
         width: even; half as many frequencies lie in geometric order between 1 and `max_frequency`.
 
     Returns:
-        (B, width) of the dtype of `variance`. Phases reach 6,283 rad, so they are computed in float64.
+        (B, width) of the dtype of `variance`. Phases reach 6,283 rad, so they are computed in float64 on the
+        CPU, and elsewhere, where it may be missing, in parts that float32 holds without loss.
 
     Raises:
         ValueError: if the width is odd, or none.
     """
     if width < 2 or width % 2:
         raise ValueError(f"expected an even embedding width, got {width}")
-    exponents = torch.linspace(0, math.log(max_frequency), width // 2, dtype=torch.float64)
-    phases = 2 * math.pi * variance.double()[:, None] * exponents.exp().to(variance.device)
+    frequencies = torch.linspace(0, math.log(max_frequency), width // 2, dtype=torch.float64).exp()
+    if variance.device.type == "cpu":
+        phases = 2 * math.pi * variance.double()[:, None] * frequencies
+    else:
+        phases = 2 * math.pi * _turns(variance.float()[:, None], frequencies)
     return torch.cat([phases.sin(), phases.cos()], dim=1).to(variance.dtype)
+
+
+def _turns(variance: Tensor, frequencies: Tensor) -> Tensor:
+    """Their product but for whole turns, in float32, from halves of both.
+
+    Args:
+        variance: (B, 1) float32 in 0..1.
+        frequencies: (F,) float64 on the CPU.
+    """
+    mantissa, exponent = frequencies.frexp()
+    coarse = torch.ldexp((mantissa * _HALF).round() / _HALF, exponent)
+    first, second = (each.float().to(variance.device) for each in (coarse, frequencies - coarse))
+    large = (variance * _HALF).floor() / _HALF
+    return (large * first).frac() + large * second + (variance - large) * (first + second)
 
 
 class Estimate(NamedTuple):

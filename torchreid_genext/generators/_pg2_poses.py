@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -64,7 +66,7 @@ def pose_mask(keypoints: Tensor, size: tuple[int, int], *, radius: int = RADIUS)
         ValueError: if the keypoints have another shape, or the radius is not positive.
     """
     _check(keypoints, radius, least=1)
-    discs = _discs(*_along_limbs(keypoints, radius), size, radius)
+    discs = _discs(*_along_limbs(keypoints, radius, size), size, radius)
     # Pooling leaves out what is outside; the authors reflect it, which repeats pixels that are seen anyway.
     border = {"stride": 1, "padding": _CLOSING // 2}
     return -F.max_pool2d(-F.max_pool2d(discs, _CLOSING, **border), _CLOSING, **border)
@@ -85,13 +87,15 @@ def _present(keypoints: Tensor) -> Tensor:
     return (keypoints >= 0).all(dim=-1)
 
 
-def _along_limbs(keypoints: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+def _along_limbs(keypoints: Tensor, radius: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Centres of discs (B, limbs, n, 2) in whole pixels, and which of them there are (B, limbs, n)."""
     start, end = (keypoints.float()[:, [limb[i] for limb in BODY], None] for i in (0, 1))
     there = _present(start) & _present(end)
     steps = ((end - start).square().sum(-1).sqrt() / radius).long()
     steps = torch.where(there, steps, 0).clamp(min=1)
-    step = torch.arange(int(steps.max()) + 1, device=keypoints.device)
+    # How many there are only an accelerator knows, for which the host would wait; no image has longer limbs
+    most = int(steps.max()) if steps.device.type == "cpu" else math.ceil(math.hypot(*size) / radius)
+    step = torch.arange(most + 1, device=keypoints.device)
     between = start + (end - start) * step[:, None] / steps[..., None]
     centres = torch.where((step == steps)[..., None], end, between)
     shown = there & (step <= steps)

@@ -76,6 +76,7 @@ class CameraStyle(Saved):
 
     def forward(self, images: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of cameras (B,) as others (B,) would have them; not clipped."""
+        source, target = source.to(images.device), target.to(images.device)
         x = toned = self.tone(images, source, target)
         for layer in self.layers:
             x = layer(x, source, target)
@@ -100,7 +101,7 @@ class CameraStyle(Saved):
             ValueError: if the images have another size, or a camera is unknown.
         """
         check_image_size(images, self.image_size)
-        cameras = [_known(each, self.cameras).to(images.device) for each in (source, target)]
+        cameras = [_known(each, self.cameras) for each in (source, target)]
         return self(images.to(self.head[1].weight.dtype), *cameras).clamp(-1, 1).float()
 
 
@@ -111,7 +112,8 @@ def _check_size(image_size: Sequence[int]) -> None:
 
 
 def _known(camera: Tensor, cameras: Sequence[int]) -> Tensor:
-    """Refuse cameras (B,) that are not among some."""
+    """The cameras (B,), on the CPU; refuse those that are not among some."""
+    camera = camera.cpu()
     unknown = sorted(set(camera.tolist()) - set(cameras))
     if unknown:
         raise ValueError(f"unknown camera {unknown[0]}; choose from {', '.join(map(str, cameras))}")
@@ -177,7 +179,7 @@ class CameraPair(Saved):
         Without any, each image gets one with the seed 0.
         """
         check_image_size(images, self.image_size)
-        cameras = [_known(each, self.cameras).to(images.device) for each in (source, target)]
+        cameras = [_known(each, self.cameras) for each in (source, target)]
         if self.official and generators is None:
             generators = [Generator().manual_seed(0) for _ in images]
         images = images.to(next(self.parameters()).dtype)

@@ -32,7 +32,7 @@ from torchreid_genext.generators._deformable_parts import (
     part_masks,
 )
 from torchreid_genext.generators._deformable_transforms import ESTIMATORS, part_transforms, uniform_transform
-from torchreid_genext.generators._deformable_warp import AGGREGATIONS, warp
+from torchreid_genext.generators._deformable_warp import AGGREGATIONS, Fetched, carried, fetched
 from torchreid_genext.generators._layers import check_halves, check_image_size, check_widths
 from torchreid_genext.generators._saving import Saved
 
@@ -109,13 +109,16 @@ class DeformableGAN(Saved):
         self.decoder = Decoder([width * (1 if skips == "none" else 2) for width in encoder], decoder, dropout)
         initialize(self)
 
-    def forward(self, images: Tensor, keypoints: Tensor, targets: Tensor) -> Tensor:
+    def forward(
+        self, images: Tensor, keypoints: Tensor, targets: Tensor, geometry: Sequence[Fetched] | None = None
+    ) -> Tensor:
         """Draw people in other poses.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
             keypoints: their joints, (B, 18, 2) of (y, x) pixels; negative in either coordinate if missing.
             targets: the joints that are wanted, likewise.
+            geometry: what `geometry` says of these poses, if that is known already.
 
         Returns:
             (B, 3, H, W) in [-1, 1].
@@ -130,21 +133,29 @@ class DeformableGAN(Saved):
         if self.skips == "none":
             return self.decoder(self.encoder(torch.cat([images, own, wanted], 1)))
         appearance, pose = self.appearance(torch.cat([images, own], 1)), self.pose(wanted)
-        levels = max(len(appearance) - _UNWARPED, 0)
-        carried = self.carry(appearance[:levels], keypoints, targets) + appearance[levels:]
-        return self.decoder([torch.cat(pair, 1) for pair in zip(carried, pose)])
+        geometry = self.geometry(keypoints, targets) if geometry is None else geometry
+        moved = [each.to(images.device) for each in geometry]
+        near = [carried(*pair, how=self.aggregation) for pair in zip(appearance, moved)]
+        return self.decoder([torch.cat(pair, 1) for pair in zip([*near, *appearance[len(near) :]], pose)])
 
-    def carry(self, features: Sequence[Tensor], keypoints: Tensor, targets: Tensor) -> list[Tensor]:
-        """Features of several levels (B, C, h, w), from poses (B, 18, 2) to others."""
-        with torch.no_grad():
-            if self.skips == "full":
-                transforms = uniform_transform(keypoints, targets, estimator=self.estimator)
-                everywhere = torch.ones((), dtype=torch.bool, device=transforms.device)
-                masks = everywhere.expand(len(transforms), 1, *self.image_size)
-            else:
-                transforms = part_transforms(keypoints, targets, estimator=self.estimator)
-                masks = part_masks(targets, self.image_size)
-        return [warp(level, transforms, masks, how=self.aggregation) for level in features]
+    @torch.no_grad()
+    def geometry(self, keypoints: Tensor, targets: Tensor) -> tuple[Fetched, ...]:
+        """What of each level is fetched for which place, between poses (B, 18, 2) and others.
+
+        It depends on joints alone, is computed on the CPU, since it needs float64 and its sizes are those of
+        what is found, and is left there: a training knows it before an accelerator is ready for it.
+        """
+        if self.skips == "none":
+            return ()
+        keypoints, targets = keypoints.cpu(), targets.cpu()
+        if self.skips == "full":
+            transforms = uniform_transform(keypoints, targets, estimator=self.estimator)
+            masks = torch.ones((), dtype=torch.bool).expand(len(transforms), 1, *self.image_size)
+        else:
+            transforms = part_transforms(keypoints, targets, estimator=self.estimator)
+            masks = part_masks(targets, self.image_size)
+        levels = range(max(len(self.config["encoder"]) - _UNWARPED, 0))
+        return tuple(fetched(transforms, masks, 2**level, how=self.aggregation) for level in levels)
 
     @torch.no_grad()
     def generate(

@@ -39,7 +39,7 @@ def write(lists: RankLists, folder: str | Path) -> tuple[str, ...]:
         The names of the three files, the page last.
     """
     name = "ranklists-" + re.sub(r"[^\w.-]+", "-", lists.label)
-    document, folder = _document(lists), Path(folder)
+    document, folder = _document(lists), Path(folder).expanduser()
     checkpoints.write_json(folder / f"{name}.json", document)
     checkpoints.write_text(folder / f"{name}.csv", _csv(document))
     checkpoints.write_text(folder / f"{name}.html", page.render(document, _pictures(document)))

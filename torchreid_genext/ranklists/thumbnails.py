@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
+
+from torchreid_genext.processes import usable_cores
 
 __all__ = ["thumbnails"]
 
@@ -19,7 +20,7 @@ _QUALITY = 80
 def thumbnails(paths: Sequence[str]) -> list[str | None]:
     """A data URI for each image file, with nothing of the file but its pixels; None if it cannot be read."""
     # Pillow lets go of the interpreter while it decodes and encodes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(_thumbnail, paths))
 
 

@@ -27,8 +27,8 @@ def full_precision() -> Iterator[None]:
 
     A training loop may evaluate inside its autocast block; the state of the block is left as it was.
     """
-    accelerator = torch.accelerator.current_accelerator()
-    kinds = ["cpu"] + ([accelerator.type] if accelerator else [])
+    found = torch.accelerator.is_available()  # torch 2.6 fails where it is asked for one that is not there
+    kinds = ["cpu"] + ([torch.accelerator.current_accelerator().type] if found else [])
     with ExitStack() as stack:
         for kind in kinds:
             if torch.is_autocast_enabled(kind):

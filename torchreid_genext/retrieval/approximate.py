@@ -6,7 +6,7 @@ vectors, so that only the choice of neighbours is approximate, never their dista
 choice is depends on the features, so each search measures its recall on a few rows, where level INFO is
 logged.
 
-faiss is an extra (``pip install torchreid_genext[faiss]``). It holds a copy of the features in main memory,
+faiss is an extra (``pip install faiss-cpu``). It holds a copy of the features in main memory,
 and uses as many threads as ``faiss.omp_set_num_threads`` allows.
 """
 
@@ -237,6 +237,6 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise ImportError(
-            "expected faiss for the indexes flat, ivf and hnsw, got none; pip install torchreid_genext[faiss]"
+            "expected faiss for the indexes flat, ivf and hnsw, got none; pip install faiss-cpu"
         ) from error
     return faiss

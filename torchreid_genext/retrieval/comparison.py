@@ -22,6 +22,7 @@ from torchreid_genext.retrieval._numerics import full_precision, products, unit
 from torchreid_genext.retrieval.density import id2
 from torchreid_genext.retrieval.metrics import Protocol as Rules
 from torchreid_genext.retrieval.metrics import protocol_named, rank_streamed
+from torchreid_genext.retrieval.open_set import OpenSet, open_set
 from torchreid_genext.retrieval.report import Report
 from torchreid_genext.retrieval.sets import RetrievalSet, Training, unmatched_queries
 
@@ -174,6 +175,24 @@ class Comparison:
         return Report.of(
             self, ranking, *densities, max_rank=min(max_rank, len(self.gallery)), seconds=seconds
         )
+
+    def open_set(
+        self, report: Report, *, thresholds: Mapping[float, float] | None = None, seed: int = 0
+    ) -> OpenSet:
+        """Decide whether pairs show one person, and whether people are in the gallery: see ``open_set``.
+
+        Distances are computed once more.
+
+        Args:
+            report: that `rank` gave.
+            thresholds: distances to look at besides, by the FPR that they stand for elsewhere.
+            seed: of the choice of the identities that are left out of the gallery.
+
+        Raises:
+            ValueError: if the report is of other queries.
+        """
+        with full_precision():
+            return open_set(self._centred(), report.ranking, thresholds=thresholds, seed=seed)
 
     def _labels(self) -> tuple[Any, ...]:
         """Identities and cameras of both sets, as arrays, in the order of ``rank_streamed``."""

@@ -14,7 +14,7 @@ What counts is a ``Protocol``, see ``rules``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +26,15 @@ from torchreid_genext.retrieval._counting import Block, Tally, sampled_curves
 from torchreid_genext.retrieval.rules import PROTOCOLS, Protocol, protocol_named
 
 __all__ = [
-    "PROTOCOLS", "Blocks", "Protocol", "Ranking", "block_shape", "collect", "count", "evaluate_rank",
-    "protocol_named", "rank_matches", "rank_streamed",
+    "MATCHES", "PROTOCOLS", "Blocks", "Protocol", "Ranking", "block_shape", "collect", "count",
+    "evaluate_rank", "precision_of", "protocol_named", "rank_matches", "rank_streamed",
 ]  # fmt: skip
 
 Distances = Callable[[slice, slice], ArrayLike]
+
+MATCHES = np.dtype(
+    [("query", np.int64), ("index", np.int64), ("distance", np.float64), ("strangers", np.int64)]
+)
 
 _RECALL_LENGTH = 25  # of the curve of GenerativePersonReID's authors
 _ENOUGH_ROWS = 64  # for a product to run at speed
@@ -52,6 +56,8 @@ class Ranking:
         inverse_negative_penalty: (Q,) float64, matches over the rank of the last one (Ye et al., TPAMI 2021).
         curves: (Q, R) what each query adds to the curve where it is no CMC: its mean hits over the draws of
             ``sampled``, or its ``recall``, which is 1 throughout if no match is near; else None.
+        matches: (E,) of dtype ``MATCHES``: every pair of a query and a match, by query, nearest first;
+            `strangers` are images of others before it.
     """
 
     protocol: Protocol
@@ -63,6 +69,7 @@ class Ranking:
     optimistic_first_rank: NDArray[np.int64]
     inverse_negative_penalty: NDArray[np.float64]
     curves: NDArray | None = None
+    matches: NDArray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.first_match_rank)
@@ -133,21 +140,24 @@ class Ranking:
         return [item.name for item in fields(self) if isinstance(getattr(self, item.name), np.ndarray)]
 
     @staticmethod
-    def of(tally: Tally, protocol: Protocol) -> Ranking:
-        """What a finished tally says of its queries, but for sampled curves."""
+    def of(tally: Tally, protocol: Protocol, first: int = 0) -> Ranking:
+        """What a finished tally says of its queries, but for sampled curves; `first`: number of its first."""
         queries, counts = np.unique(tally.query, return_counts=True)
         starts = counts.cumsum() - counts
         place = np.arange(1, len(tally.query) + 1) - np.repeat(starts, counts)
         nearer, tied, tied_in_front = tally.strangers
         readings = [place + nearer + before for before in (tied_in_front, tied, 0)]
-        precision = _trapezoid if protocol.trapezoidal else np.divide
+        precision = precision_of(protocol)
         recall = _recall(tally.query, readings[0], len(tally.pids)) if protocol.curve == "recall" else None
         columns = [np.add.reduceat(precision(place, ranks), starts) / counts for ranks in readings]
         columns += [ranks[starts] for ranks in readings]
         columns += [counts / readings[0][starts + counts - 1]]
         missing = [np.nan] * 3 + [0] * 3 + [np.nan]
         spread = [_spread(some, queries, len(tally.pids), value) for some, value in zip(columns, missing)]
-        return Ranking(protocol, *spread, curves=recall)
+        matches = np.empty(len(place), dtype=MATCHES)
+        matches["query"], matches["index"] = tally.query + first, tally.index
+        matches["distance"], matches["strangers"] = tally.distance, nearer + tied_in_front
+        return Ranking(protocol, *spread, curves=recall, matches=matches)
 
 
 def evaluate_rank(
@@ -265,7 +275,7 @@ def rank_streamed(
         collect(tally, blocks, rows)
         tally.sort()
         count(tally, blocks, rows)
-        parts.append(Ranking.of(tally, protocol))
+        parts.append(Ranking.of(tally, protocol, rows.start))
         if protocol.curve == "sampled":
             whole, labels = slice(0, len(gallery)), (q_pids[rows], q_camids[rows])
             length = min(max_rank, len(gallery))
@@ -377,6 +387,11 @@ def _recall(query: NDArray, ranks: NDArray, queries: int) -> NDArray[np.float64]
     found = hits.cumsum(1)
     tiny = np.finfo(np.float64).tiny  # in both, as the authors have theirs: nothing found of nothing is all
     return (found + tiny) / (found[:, -1:] + tiny)
+
+
+def precision_of(protocol: Protocol) -> Callable[[NDArray, NDArray], NDArray[np.float64]]:
+    """Precision at matches, of their place among the matches and their rank, both from 1."""
+    return _trapezoid if protocol.trapezoidal else np.divide
 
 
 def _trapezoid(place: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -319,7 +319,7 @@ def encode(
     unknown = distances.isnan().nonzero()[:, 0]
     if len(unknown):
         distances[unknown] = space.pairs(image[unknown], neighbour[unknown])
-    weights = _shares(image, _normalised(distances, survey.greatest[image], power), len(space))
+    weights = _shares(image, _normalised(distances, survey.greatest[image], power), len(survey.greatest))
     return SparseRows.of(image - rows.start, neighbour, weights, rows.stop - rows.start)
 
 

@@ -1,4 +1,8 @@
-"""The exponential moving average of weights, which samples better than the last weights do."""
+"""The exponential moving average of weights, which samples better than the last weights do.
+
+torch's AveragedModel copies whole modules, begins with a copy of the first weights in place of a small decay,
+and needs its own names in checkpoints; this follows the tensors of several modules, shared ones once.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +59,14 @@ class Average:
         """Give the modules the averaged weights for a while."""
         own = [tensor.clone() for tensor in self._followed]
         try:
-            self._give(self._averaged)
+            self.give()
             yield
         finally:
             self._give(own)
+
+    def give(self) -> None:
+        """Put the averaged weights into the modules, in place of their own."""
+        self._give(self._averaged)
 
     @torch.no_grad()
     def _give(self, tensors: list[Tensor]) -> None:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from torchreid_genext import visualization
 from torchreid_genext.generators.camstyle import ImagePool, least_squares
+from torchreid_genext.processes import on_the_host, own_rows
 from torchreid_genext.training.identity import Augment, to_float
 from torchreid_genext.training.task import Phase
 
@@ -72,11 +73,14 @@ class EnlargedCrop:
         large = [round(self.scale * side) for side in size]
         wide = F.interpolate(images, large, mode="bicubic", align_corners=False).clamp(0, 1)
         windows = wide.unfold(2, size[0], 1).unfold(3, size[1], 1)  # (B, 3, places, places, H, W)
-        mirrored, down, right = torch.rand(3, len(images), generator=random, device=random.device).to(
-            images.device
-        )
+
+        def draw(count: int) -> Tensor:
+            return torch.rand(3, count, generator=random, device=random.device)
+
+        mirrored, down, right = own_rows(draw, len(images), random, dim=1).to(images.device)
         places = [(draws * count).long() for draws, count in zip((down, right), windows.shape[2:4])]
-        cut = windows[torch.arange(len(images), device=images.device), :, *places]
+        everyone = torch.arange(len(images), device=images.device)
+        cut = windows[(everyone, slice(None), *places)]
         return torch.where((mirrored < 0.5)[:, None, None, None], cut.flip(-1), cut)
 
 
@@ -121,6 +125,7 @@ class CameraStyleTask:
         }
         self.augment, self.cycle, self.identity = augment, cycle, identity
         self.known, self.examples = torch.tensor(sorted(style.cameras)), examples
+        self._seen: tuple[Any, Tensor | None] = None, None  # a batch and its cameras
         if examples is not None:
             self._check(examples[1])
 
@@ -130,19 +135,29 @@ class CameraStyleTask:
         Raises:
             ValueError: if a camera is none of the generator's.
         """
-        self._check(batch.camids)
+        source = self._source(batch)
         images = 2 * self.augment(to_float(batch.images), random) - 1
-        target = self._others(batch.camids, random)
+        target = self._others(source, random)
         if phase == "generator":
-            return self._of_generator(images, batch.camids, target)
-        return self._of_discriminator(images, batch.camids, target, random)
+            return self._of_generator(images, source, target)
+        return self._of_discriminator(images, source, target, random)
+
+    def _source(self, batch: Any) -> Tensor:
+        """The cameras of a batch, on the CPU: who draws what depends on them. Both phases ask, one waits."""
+        if self._seen[0] is not batch:
+            self._seen = batch, batch.camids.cpu()
+            self._check(self._seen[1])
+        return self._seen[1]
 
     def _others(self, source: Tensor, random: Generator) -> Tensor:
         """A camera for each image, any but its own."""
-        known = self.known.to(source.device)
-        own = torch.searchsorted(known, source)
-        steps = torch.randint(1, len(known), source.shape, generator=random, device=random.device)
-        return known[(own + steps.to(source.device)) % len(known)]
+        own, host = torch.searchsorted(self.known, source), on_the_host(random)
+
+        def draw(count: int) -> Tensor:
+            return torch.randint(1, len(self.known), (count,), generator=host)
+
+        steps = own_rows(draw, len(source), random)
+        return self.known[(own + steps) % len(self.known)]
 
     def _of_generator(
         self, images: Tensor, source: Tensor, target: Tensor
@@ -164,7 +179,7 @@ class CameraStyleTask:
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         with torch.no_grad():
             made = self.modules["generator"](images, source, target)
-        made, target = self.modules["pool"].exchange(made, target, random)
+        made, target = self.modules["pool"].exchange(made, target.to(made.device), random)
         judge = self.modules["discriminator"]
         real, fake = judge(images, source), judge(made, target)
         loss = 0.5 * (least_squares(real, True) + least_squares(fake, False))

@@ -19,6 +19,7 @@ from torchreid_genext import checkpoints
 
 __all__ = ["Checkpoint", "Checkpoints", "check_same", "comparable", "trained_weights"]
 
+_OF_MACHINES = ("training.mixed_precision", "training.processes")  # a training may go on with others
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int) -> None:
-        self.folder, self._keep = Path(folder), keep
+        self.folder, self._keep = Path(folder).expanduser(), keep
 
     def path(self, step: int) -> Path:
         """Where the checkpoint lies that is written after `step` steps."""
@@ -129,13 +130,16 @@ def check_same(checkpoint: Checkpoint, description: Mapping[str, Any]) -> None:
     """Whether a checkpoint comes from the training that is to be resumed.
 
     Raises:
-        ValueError: if its description differs; names every key that does, with both values.
+        ValueError: if its description differs in more than the machine; names every key that does.
     """
     saved, now = _flat(checkpoint.metadata.get("description", {})), _flat(comparable(description))
     keys = [key for key in sorted({*saved, *now}) if saved.get(key, _Absent) != now.get(key, _Absent)]
-    if keys:
-        found = "; ".join(f"{key} {_said(saved, key)} there, {_said(now, key)} here" for key in keys)
-        raise ValueError(f"expected a checkpoint of the same training, got {checkpoint.path}: {found}")
+    found = {key: f"{key} {_said(saved, key)} there, {_said(now, key)} here" for key in keys}
+    if moved := [said for key, said in found.items() if key in _OF_MACHINES]:
+        _log.warning("weights will differ in rounding from those of an undivided run: %s", "; ".join(moved))
+    if foreign := [said for key, said in found.items() if key not in _OF_MACHINES]:
+        rule = f"expected a checkpoint of the same training, got {checkpoint.path}"
+        raise ValueError(f"{rule}: {'; '.join(foreign)}")
 
 
 class _Absent:

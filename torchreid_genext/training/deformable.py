@@ -8,6 +8,7 @@ generator than for the discriminator; here both see those of the step.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from torchreid_genext import visualization
+from torchreid_genext.generators._deformable_warp import Fetched
 from torchreid_genext.generators.deformable import (
     DeformableGAN,
     Discriminator,
@@ -26,9 +28,9 @@ from torchreid_genext.generators.deformable import (
     nearest_neighbour_map,
 )
 from torchreid_genext.training.identity import to_float
-from torchreid_genext.training.task import Phase
+from torchreid_genext.training.task import Batches, Phase
 
-__all__ = ["RECONSTRUCTIONS", "DeformableTask"]
+__all__ = ["RECONSTRUCTIONS", "DeformableTask", "with_geometry"]
 
 RECONSTRUCTIONS = ("nearest_neighbour", "l1")
 _L1_WEIGHT = 100.0
@@ -85,11 +87,11 @@ class DeformableTask:
 
         Args:
             batch: uint8 `images` and `others` of the same people, and `keypoints` and `other_keypoints`,
-                (B, 18, 2) of (y, x) pixels.
+                (B, 18, 2) of (y, x) pixels; and, if it is of `with_geometry`, the `geometry` of these.
         """
         pairs = _Pairs.of(batch)
         with torch.set_grad_enabled(phase == "generator"):
-            made = self.modules["generator"](pairs.images, pairs.keypoints, pairs.targets)
+            made = self.modules["generator"](pairs.images, pairs.keypoints, pairs.targets, pairs.geometry)
         fake = self._judged(pairs, made)
         if phase == "discriminator":
             real = self._judged(pairs, pairs.others)
@@ -121,17 +123,45 @@ class DeformableTask:
 
 
 class _Pairs(NamedTuple):
-    """Images and others (B, 3, H, W) in [-1, 1], and their joints (B, 18, 2)."""
+    """Images and others (B, 3, H, W) in [-1, 1], their joints (B, 18, 2), and what is known of these."""
 
     images: Tensor
     keypoints: Tensor
     others: Tensor
     targets: Tensor
+    geometry: Sequence[Fetched] | None = None
 
     @classmethod
     def of(cls, batch: Any) -> _Pairs:
         images, others = (2 * to_float(each) - 1 for each in (batch.images, batch.others))
-        return cls(images, batch.keypoints, others, batch.other_keypoints)
+        geometry = getattr(batch, "geometry", None)
+        return cls(images, batch.keypoints, others, batch.other_keypoints, geometry)
 
     def to(self, device: torch.device) -> _Pairs:
-        return _Pairs(*(each.to(device) for each in self))
+        return _Pairs(*(each.to(device) for each in self[:4]))
+
+
+class _Known(NamedTuple):
+    """A batch of pairs, and the geometry of its poses."""
+
+    images: Tensor
+    keypoints: Tensor
+    others: Tensor
+    other_keypoints: Tensor
+    geometry: tuple[Fetched, ...]
+
+
+def with_geometry(pairs: Batches, generator: DeformableGAN) -> Batches:
+    """Batches of pairs with the geometry of their poses, which both phases of a step would compute alike.
+
+    Args:
+        pairs: whose joints are on the CPU, where the geometry is computed while an accelerator has work.
+        generator: whose geometry it is.
+    """
+
+    def since(first: int, rank: int, world: int) -> Iterator[_Known]:
+        for batch in pairs(first, rank, world):
+            geometry = generator.geometry(batch.keypoints, batch.other_keypoints)
+            yield _Known(batch.images, batch.keypoints, batch.others, batch.other_keypoints, geometry)
+
+    return since

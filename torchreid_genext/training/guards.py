@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Buffers", "Diverged", "LossWatch", "interruption_deferred"]
+__all__ = ["Buffers", "Diverged", "LossWatch", "interruption_deferred", "termination_as_interruption"]
+
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Diverged(ValueError):
@@ -98,15 +100,28 @@ def _by_dtype(tensors: Mapping[int, Tensor]) -> list[list[Tensor]]:
 
 @contextlib.contextmanager
 def interruption_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done; other threads than the main one never get it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Let Ctrl-C and SIGTERM wait until the block is done."""
     waiting: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    with _handled(dict.fromkeys(_INTERRUPTIONS, lambda number, frame: waiting.append(number))):
+        yield
+    if waiting:
+        signal.raise_signal(waiting[0])
+
+
+def termination_as_interruption() -> contextlib.AbstractContextManager[None]:
+    """Let SIGTERM, as schedulers send it, end a block as Ctrl-C does, unless somebody handles it already."""
+    alone = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    return _handled({signal.SIGTERM: signal.default_int_handler} if alone else {})
+
+
+@contextlib.contextmanager
+def _handled(handlers: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
+    """Handle signals for a while; other threads than the main one never get any."""
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-    if waiting:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -19,6 +19,7 @@ from torchreid_genext import visualization
 from torchreid_genext.generators.identity import IdentityGenerator, denoising_loss
 from torchreid_genext.generators.inverter import Inverter
 from torchreid_genext.generators.prior import CodePrior, prior_loss
+from torchreid_genext.processes import own_rows
 from torchreid_genext.training.task import Phase
 
 __all__ = [
@@ -37,8 +38,9 @@ def to_float(images: Tensor) -> Tensor:
 
 def times_and_noise(like: Tensor, random: Generator) -> tuple[Tensor, Tensor]:
     """Times (B,) in 0 .. 1, and standard normal noise of the shape of `like` (B, ...)."""
-    t = torch.rand(len(like), generator=random, device=like.device)
-    return t, torch.randn(like.shape, generator=random, device=like.device)
+    options: dict[str, Any] = {"generator": random, "device": like.device}
+    t = own_rows(lambda count: torch.rand(count, **options), len(like), random)
+    return t, own_rows(lambda count: torch.randn(count, *like.shape[1:], **options), len(like), random)
 
 
 def check_share(denoised: float) -> float:

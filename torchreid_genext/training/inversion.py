@@ -5,6 +5,7 @@ The authors train on synthetic pairs only, which leaves a gap to real images; he
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torchreid_genext import visualization
 from torchreid_genext.generators.identity import IdentityGenerator, denoising_loss
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
+from torchreid_genext.processes import own_rows
 from torchreid_genext.training.identity import Augment, IdentityLosses, check_share, times_and_noise, to_float
 from torchreid_genext.training.task import Phase
 
@@ -55,7 +57,10 @@ class SyntheticPairs:
             return self._new(count, random)
         if self._pool is None:
             self._pool = self._fill_pool(random.device)
-        rows = torch.randint(self.pool_size, (count,), generator=random, device=random.device)
+        rows = own_rows(
+            lambda rows: torch.randint(self.pool_size, (rows,), generator=random, device=random.device),
+            count, random,
+        )  # fmt: skip
         images, codes = self._pool
         return to_float(images[rows]), codes[rows]
 
@@ -69,9 +74,12 @@ class SyntheticPairs:
 
     @torch.no_grad()
     def _new(self, count: int, random: Generator) -> tuple[Tensor, Tensor]:
-        noises = torch.randn(count, self.prior.code_width, generator=random, device=random.device)
-        code = self.prior(noises, steps=self.prior_steps)
-        noise = torch.randn(count, 3, *self.generator.image_size, generator=random, device=random.device)
+        def draw(*shape: int) -> Tensor:
+            normal = functools.partial(torch.randn, generator=random, device=random.device)
+            return own_rows(lambda rows: normal(rows, *shape), count, random)
+
+        code = self.prior(draw(self.prior.code_width), steps=self.prior_steps)
+        noise = draw(3, *self.generator.image_size)
         return (self.generator(code, noise, steps=self.steps) if count else noise), code
 
 

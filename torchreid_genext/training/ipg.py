@@ -23,6 +23,7 @@ from tqdm import tqdm
 from torchreid_genext import visualization
 from torchreid_genext.generators.ipg import IPGPipeline
 from torchreid_genext.generators.ipg.lora import LowRank
+from torchreid_genext.processes import on_the_host, own_rows, share_of
 from torchreid_genext.training.identity import Augment, to_float
 from torchreid_genext.training.task import Phase
 
@@ -37,7 +38,8 @@ def min_snr_weight(signal: Tensor, gamma: float = 5.0) -> Tensor:
     """Weight of the squared error of v: min(SNR + 1, gamma) / (SNR + 1).
 
     Hang et al. (ICCV 2023) divide min(SNR, gamma), which is 0 for pure noise; but with a zero terminal SNR,
-    sampling starts there, so the 1 is added first, as in the code of Moore-AnimateAnyone.
+    sampling starts there, so the 1 is added first, as in the code of Moore-AnimateAnyone. The ratio itself
+    (diffusers' compute_snr) is infinite without noise; their quotient is not.
 
     Args:
         signal: share of the signal's variance, ``alphas_cumprod`` (B,) in 0 .. 1; 0 gives 1.
@@ -144,7 +146,7 @@ class IPGTask:
         """As `Task.loss`; `batch` has uint8 `images`, their `indices` in the data set, and `others`."""
         nobody = self._rows_of_nobody(len(batch.images), random)
         clean = self.encoder.latents(batch.images)
-        references = self.encoder.references(batch.others[nobody:], random)
+        references = self.encoder.references(batch.others, nobody, random)
         poses = to_float(self.poses[batch.indices.to(self.poses.device)].to(clean.device))
         noise, times = self._noise(clean, random), self._times(clean, random)
         scheduler = self.pipe.scheduler
@@ -175,7 +177,9 @@ class IPGTask:
 
     def _rows_of_nobody(self, count: int, random: Generator) -> int:
         """How many images have no condition; they are the first, for batches are in random order."""
-        return int((torch.rand(count, generator=random, device=random.device) < self.unconditional).sum())
+        (rank, world), host = share_of(random), on_the_host(random)
+        nobody = int((torch.rand(count * world, generator=host) < self.unconditional).sum())
+        return min(max(0, nobody - rank * count), count)
 
     def _predict(
         self, noisy: Tensor, times: Tensor, references: _References, poses: Tensor, nobody: int
@@ -187,16 +191,20 @@ class IPGTask:
         return self.pipe.denoiser(noisy, times, everyone, pose=self.pipe.pose_guider(poses), seen=seen)
 
     def _noise(self, like: Tensor, random: Generator) -> Tensor:
-        noise = torch.randn(like.shape, generator=random, device=like.device)
-        offset = torch.randn(*like.shape[:2], 1, 1, generator=random, device=like.device)
-        return noise + self.noise_offset * offset
+        def draw(*shape: int) -> Tensor:
+            normal = functools.partial(torch.randn, generator=random, device=like.device)
+            return own_rows(lambda count: normal(count, *shape), len(like), random)
+
+        noise = draw(*like.shape[1:])
+        return noise + self.noise_offset * draw(like.shape[1], 1, 1)
 
     def _times(self, like: Tensor, random: Generator) -> Tensor:
-        steps, shape = self.pipe.scheduler.config.num_train_timesteps, (len(like),)
+        steps, options = self.pipe.scheduler.config.num_train_timesteps, {"device": like.device}
+        options["generator"] = random
         if not self.noise_bias:
-            return torch.randint(steps, shape, generator=random, device=like.device)
-        places = torch.rand(shape, generator=random, device=like.device) ** (1 / (1 + self.noise_bias))
-        return (steps * places).long().clamp(max=steps - 1)
+            return own_rows(lambda count: torch.randint(steps, (count,), **options), len(like), random)
+        draws = own_rows(lambda count: torch.rand(count, **options), len(like), random)
+        return (steps * draws ** (1 / (1 + self.noise_bias))).long().clamp(max=steps - 1)
 
     def _weights(self, times: Tensor) -> Tensor:
         signal = self.pipe.scheduler.alphas_cumprod.to(times.device)[times]
@@ -232,8 +240,9 @@ class _EveryStep:
     def latents(self, images: Tensor) -> Tensor:
         return self.pipe.encode(_signed(images))
 
-    def references(self, images: Tensor, random: Generator) -> _References:
-        images = 2 * self.augment(to_float(images), random) - 1
+    def references(self, images: Tensor, first: int, random: Generator) -> _References:
+        """Those from number `first` on; the others are changed, too, as processes must draw alike."""
+        images = 2 * self.augment(to_float(images), random)[first:] - 1
         grey = images.new_zeros(1, *images.shape[1:])
         latents = self.pipe.encode(images) if len(images) else images
         return _References(latents, _features(self.pipe, torch.cat([grey, images])))
@@ -248,8 +257,8 @@ class _Once:
     def latents(self, positions: Tensor) -> Tensor:
         return self._rows(self._everything.latents, positions)
 
-    def references(self, positions: Tensor, random: Generator) -> _References:
-        latents, features = self._everything
+    def references(self, positions: Tensor, first: int, random: Generator) -> _References:
+        (latents, features), positions = self._everything, positions[first:]
         rows = torch.cat([positions.new_zeros(1), positions + 1])
         return _References(self._rows(latents, positions), self._rows(features, rows))
 
@@ -264,7 +273,7 @@ class _Once:
         parts = []
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             for images in tqdm(self.images.split(_ENCODED_TOGETHER), "encode", leave=False, disable=None):
-                part = every.references(images.to(device), Generator())
+                part = every.references(images.to(device), 0, Generator())
                 parts.append([each.to(place) for each in (part.latents, part.features[1:])])
             grey = part.features[:1].to(place)
         latents, features = map(torch.cat, zip(*parts))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,13 @@ from torchreid_genext.training import machine
 from torchreid_genext.training.averaging import Average, named_state
 from torchreid_genext.training.checkpointing import Checkpoints, comparable
 from torchreid_genext.training.clock import Clock
-from torchreid_genext.training.guards import Buffers, Diverged, LossWatch, interruption_deferred
+from torchreid_genext.training.guards import (
+    Buffers,
+    Diverged,
+    LossWatch,
+    interruption_deferred,
+    termination_as_interruption,
+)
 from torchreid_genext.training.journal import Journal
 from torchreid_genext.training.modules import borrowed, modes_restored, trained_modules
 from torchreid_genext.training.options import Options
@@ -57,11 +63,20 @@ class Fitted:
     data_wait: float = 0.0
 
 
-def fit(task: Task, batches: Batches, options: Options, *, description: Mapping[str, Any]) -> Fitted:
-    """Train the modules of a task; they stay on the device, with the weights of the last step.
+def fit(
+    task: Task,
+    batches: Batches,
+    options: Options,
+    *,
+    description: Mapping[str, Any],
+    finish: Callable[[], object] = lambda: None,
+) -> Fitted:
+    """Train the modules of a task; they stay on the device, with their averages where these are kept.
 
-    Each process does its share when started by ``accelerate launch`` or ``torchrun``. Ctrl-C and errors leave
-    a checkpoint of the last whole step, if its weights are finite.
+    Each process does its share when started by ``accelerate launch`` or ``torchrun``; the first one alone
+    writes. They reach, but for rounding, the weights of one process, as far as a loss is a mean over images:
+    dropout, statistics of batches and memories of earlier images are each process's own. Ctrl-C, SIGTERM and
+    errors leave a checkpoint of the last whole step, if its weights are finite.
 
     Args:
         task: what is trained, and by which losses.
@@ -69,6 +84,7 @@ def fit(task: Task, batches: Batches, options: Options, *, description: Mapping[
         options: everything else.
         description: what else the weights depend on, such as data and sizes of models, as JSON can say it;
             a training resumes only where it is the same. ``training``, ``optimizers``, ``frozen`` are taken.
+        finish: writes what comes of the modules, called in the first process while the others wait.
 
     Raises:
         ImportError: if accelerate is missing.
@@ -77,9 +93,11 @@ def fit(task: Task, batches: Batches, options: Options, *, description: Mapping[
             becomes infinite or not a number, in which case it names the step.
     """
     check_task(task)
-    with machine.accelerated(options) as accelerator, borrowed(task.modules, task.phases):
-        with restored_afterwards(accelerator.device):
-            return _Training(task, batches, options, accelerator, description).run()
+    with termination_as_interruption(), machine.accelerated(options) as accelerator:
+        with borrowed(task.modules, task.phases), restored_afterwards(accelerator.device):
+            fitted = _Training(task, batches, options, accelerator, description).run()
+        machine.by_the_first(finish, accelerator)
+        return fitted
 
 
 class _Training:
@@ -102,9 +120,8 @@ class _Training:
         self.buffers, self.watch = Buffers(self.trained.values()), LossWatch(accelerator)
         self.clock, self.means, self.scalars = Clock(), Means(), {}
         self.checkpoints = Checkpoints(options.folder, options.keep)
-        self.updates = [
-            Update(name, task, accelerator, options, self.watch, self.means) for name in task.phases
-        ]
+        shared = machine.GradientMean(accelerator), self.watch, self.means
+        self.updates = [Update(name, task, accelerator, options, *shared) for name in task.phases]
 
     def _place(self) -> None:
         layout = torch.channels_last if self.options.channels_last else torch.preserve_format
@@ -143,6 +160,8 @@ class _Training:
         finally:
             for update in self.updates:
                 update.set_rates(1.0)
+        if self.state.average:
+            self.state.average.give()
         whole = self.clock.whole
         rate = whole.images_per_second * self.accelerator.num_processes
         return Fitted(self.step, self.checkpoints.path(self.step), self.scalars, rate, whole.data_wait)
@@ -209,7 +228,8 @@ class _Training:
         )  # fmt: skip
 
     def _one_step(self, batches: list[Any]) -> None:
-        generator = seeded(self.device, self.options.seed, self.step, self.accelerator.process_index)
+        share = self.accelerator.process_index, self.accelerator.num_processes
+        generator = seeded(self.device, self.options.seed, self.step, share=share)
         self.buffers.keep()
         first, *others = self.updates
         first.gradients(batches, generator, self.step)
@@ -264,16 +284,13 @@ class _Training:
         self.watch.check()
         if not self.state.is_finite():
             raise Diverged(f"expected finite weights, got some that are not after step {self.step}")
-        try:
-            self._write()
-        finally:
-            self.accelerator.wait_for_everyone()
+        machine.by_the_first(self._write, self.accelerator)
+        self.saved = self.step
 
     def _write(self) -> None:
-        if self.accelerator.is_main_process:
-            metadata = {**self.state.metadata(), "description": self.description}
-            self.checkpoints.save(self.step, self.state.tensors(), metadata)
-            self.journal.flush()
+        metadata = {**self.state.metadata(), "description": self.description}
+        self.checkpoints.save(self.step, self.state.tensors(), metadata)
+        self.journal.flush()
         self.saved = self.step
 
     def _rescue(self) -> None:

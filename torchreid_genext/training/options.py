@@ -1,4 +1,8 @@
-"""How long, how fast, how exactly and where to train."""
+"""How long, how fast, how exactly and where to train.
+
+Schedules of diffusers and torch have state that must be saved, begin their warm-up at a rate of 0, and know
+no plateau before the decay; here the rate is a function of the step.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ at 2e-5 and betas 0.5 and 0.999; stage I rests while stage II is trained against
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from PIL import Image
@@ -29,17 +29,14 @@ from torchreid_genext.training.task import Phase
 __all__ = ["StageOneTask", "StageTwoTask"]
 
 
-class _Pairs(NamedTuple):
-    """Of a batch: references and targets (B, 3, H, W) in [-1, 1], and where the targets' bodies are."""
-
-    images: Tensor
-    targets: Tensor
-    mask: Tensor
+def _pairs(batch: Any) -> tuple[Tensor, Tensor]:
+    """References and targets (B, 3, H, W) in [-1, 1] of a batch."""
+    return 2 * to_float(batch.images) - 1, 2 * to_float(batch.others) - 1
 
 
-def _pairs(generator: PG2, batch: Any) -> _Pairs:
-    mask = pose_mask(batch.other_keypoints, generator.image_size, radius=generator.radius)
-    return _Pairs(2 * to_float(batch.images) - 1, 2 * to_float(batch.others) - 1, mask)
+def _mask(generator: PG2, batch: Any) -> Tensor:
+    """Where the targets' bodies are."""
+    return pose_mask(batch.other_keypoints, generator.image_size, radius=generator.radius)
 
 
 class StageOneTask:
@@ -58,8 +55,9 @@ class StageOneTask:
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `Task.loss`; `batch` has uint8 `images`, `others` of the same people, and `other_keypoints`."""
-        images, targets, mask = _pairs(self.generator, batch)
-        return reconstruction_loss(self.generator.coarse(images, batch.other_keypoints), targets, mask), {}
+        images, targets = _pairs(batch)
+        made = self.generator.coarse(images, batch.other_keypoints)
+        return reconstruction_loss(made, targets, _mask(self.generator, batch)), {}
 
     def pictures(self, random: Generator) -> dict[str, Image.Image]:
         """As `Task.pictures`: references, poses, stage I, and what it should be."""
@@ -100,7 +98,7 @@ class StageTwoTask:
 
     def loss(self, phase: str, batch: Any, random: Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
         """As `StageOneTask.loss`."""
-        images, targets, mask = _pairs(self.generator, batch)
+        images, targets = _pairs(batch)
         coarse = self._coarse(batch, images)
         with torch.set_grad_enabled(phase == "generator"):
             refined = self.generator.refined(coarse, images)
@@ -108,6 +106,7 @@ class StageTwoTask:
         if phase == "discriminator":
             real, fake = (logits.float().sigmoid().mean() for logits in verdict[:2])
             return discriminator_loss(verdict), {"real": real, "fake": fake}
+        mask = _mask(self.generator, batch)
         return refinement_loss(verdict.refined, refined, targets, mask, weight=self.reconstruction)
 
     def _coarse(self, batch: Any, images: Tensor) -> Tensor:
@@ -126,7 +125,7 @@ class StageTwoTask:
 def _grid(generator: PG2, examples: Any, random: Generator, stages: int) -> Image.Image:
     """A column for each pair."""
     shown = type(examples)(*(each.to(random.device) for each in examples))
-    images, targets, _ = _pairs(generator, shown)
+    images, targets = _pairs(shown)
     made = [generator.coarse(images, shown.other_keypoints)]
     if stages > 1:
         made.append(generator.refined(made[0], images))

@@ -9,19 +9,30 @@ from types import ModuleType
 
 import torch
 
+from torchreid_genext.processes import StepGenerator
+
 __all__ = ["restored_afterwards", "seeded"]
 
 
-def seeded(device: torch.device, *key: int | str) -> torch.Generator:
+def seeded(device: torch.device, *key: int | str, share: tuple[int, int] = (0, 1)) -> StepGenerator:
     """Seed torch's global generators, as dropout uses them, and give a fresh one that is unrelated to them.
+
+    Global generators differ between processes; the fresh one does not, since each takes its rows of what it
+    draws for all.
 
     Args:
         device: where random numbers are drawn.
-        key: what they depend on, such as seed, step and process.
+        key: what they depend on, such as seed and step.
+        share: this process and how many there are.
     """
     for module in _sources(device):
-        module.manual_seed(_number("global", *key))
-    return torch.Generator(device).manual_seed(_number("generator", *key))
+        module.manual_seed(_number("global", *key, share[0]))
+    random, host = (StepGenerator(each) for each in (device, "cpu"))
+    random.manual_seed(_number("generator", *key, 0))
+    random.share, random.host = share, None
+    if device.type != "cpu":
+        random.host = host.manual_seed(_number("host", *key))
+    return random
 
 
 def _number(*key: int | str) -> int:

@@ -82,7 +82,7 @@ class State:
         for name, optimizer in self.optimizers.items():
             slots = _below(f"optimizers/{name}/", tensors)
             _load_optimizer(optimizer, slots, metadata["optimizers"][name])
-        if self.scaler:
+        if self.scaler and metadata["scaler"]:  # there is none after another precision
             self.scaler.load_state_dict(dict(metadata["scaler"]))
 
 

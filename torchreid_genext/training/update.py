@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchreid_genext.training.guards import LossWatch
-from torchreid_genext.training.machine import average_gradients
+from torchreid_genext.training.machine import GradientMean, mixed
 from torchreid_genext.training.options import Options
 from torchreid_genext.training.task import Task
 
@@ -46,6 +46,7 @@ class Update:
         task: whose phase it is; parameters that require no gradients now never will.
         accelerator: on which it is done.
         options: of the training.
+        gradients_of_all: averages over processes.
         watch: sees all losses.
         means: gets all scalars, under the phase's name if there are several phases.
     """
@@ -56,11 +57,12 @@ class Update:
         task: Task,
         accelerator: Accelerator,
         options: Options,
+        gradients_of_all: GradientMean,
         watch: LossWatch,
         means: Means,
     ) -> None:
         self.name, self.task, self.accelerator, self.options = name, task, accelerator, options
-        self.watch, self.means = watch, means
+        self.gradients_of_all, self.watch, self.means = gradients_of_all, watch, means
         self.prefix = f"{name}/" if len(task.phases) > 1 else ""
         self.optimizer = task.phases[name].optimizer
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
@@ -76,13 +78,13 @@ class Update:
         """
         self._alone_require_gradients()
         for batch in batches:
-            with self.accelerator.autocast():
+            with mixed(self.accelerator):
                 loss, scalars = self.task.loss(self.name, batch, generator)
             self.watch.see(loss, step)
             self.accelerator.backward(loss)
             for name, value in {"loss": loss, **scalars}.items():
                 self.means.add(self.prefix + name, value)
-        average_gradients(self.parameters, self.accelerator)
+        self.gradients_of_all.average(self.parameters)
 
     def _alone_require_gradients(self) -> None:
         for parameter in self.others:

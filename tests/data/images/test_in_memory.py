@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_the_second_start_reads_no_picture(
 ) -> None:
     files(market)[0].write_bytes(b"no picture")
     first = load_images("market1501", market, cache_dir=tmp_path / "cache", **SIZE)
-    monkeypatch.setattr("torchreid_genext.data.images.in_memory.open_image", None)  # calling it would fail
+    monkeypatch.setattr("torchreid_genext.data.images.in_memory._read", None)  # calling it would fail
     again = load_images("market1501", market, cache_dir=tmp_path / "cache", **SIZE)
     assert torch.equal(again.images, first.images) and again.paths == first.paths
     assert again.unreadable == first.unreadable and len(again.unreadable) == 1
@@ -103,6 +104,28 @@ def test_a_changed_file_or_size_is_read_again(market: Path, tmp_path: Path) -> N
     assert torch.equal(again.images[0], first.images[0]) and again.images[1, 0].min() > 250
     taller = load_images("market1501", market, cache_dir=tmp_path, **SIZE | {"height": 30})
     assert taller.images.shape[2] == 30 and len(list(tmp_path.glob("*.safetensors"))) == 3
+
+
+def test_the_size_of_a_file_tells_of_a_change_too(market: Path, tmp_path: Path) -> None:
+    first = load_images("market1501", market, cache_dir=tmp_path, **SIZE)
+    before = os.stat(first.paths[1])
+    Image.new("RGB", (64, 128), (255, 0, 0)).save(first.paths[1])
+    os.utime(first.paths[1], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert os.stat(first.paths[1]).st_size != before.st_size
+    assert load_images("market1501", market, cache_dir=tmp_path, **SIZE).images[1, 0].min() > 250
+
+
+def test_a_fault_that_has_passed_is_not_kept(market: Path, tmp_path: Path) -> None:
+    whole = load_images("market1501", market, **SIZE)
+    path, content = Path(whole.paths[1]), Path(whole.paths[1]).read_bytes()
+    before = os.stat(path)
+    for part in (bytes(len(content)), content):  # of the same size and time
+        path.write_bytes(part)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        found = load_images("market1501", market, cache_dir=tmp_path, **SIZE)
+        assert len(found) == len(whole) - (part != content)
+    assert torch.equal(found.images, whole.images) and not found.unreadable
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("damage", (lambda content: content[:-100], lambda content: b"{}"))

@@ -109,6 +109,20 @@ def test_joints_outside_of_the_image_can_be_left_out() -> None:
         choose_poses(poses, 3, size=(128, 64))
 
 
+@pytest.mark.parametrize(
+    ("joint", "inside"),
+    [([127.5, 9], True), ([127.6, 9], False), ([9, 63.5], True), ([9, 63.6], False), ([128, 9], False),
+     ([-0.5, 9], True), ([-0.6, 9], False), ([9, -0.5], True), ([9, -0.6], False)],
+)  # fmt: skip
+def test_the_border_of_an_image_is_half_a_pixel_beyond_its_last_one(joint: list[float], inside: bool) -> None:
+    """A pose of four joints is of use as long as all of them are in the image."""
+    pose = np.full((18, 2), -1.0)
+    pose[:4] = [5, 5], [5, 9], [9, 5], joint
+    poses = {"a.jpg": pose, "b.jpg": standard_poses(128, 64)["1"]}
+    with pytest.raises(ValueError, match=f"expected count in 1..{2 if inside else 1}, "):
+        choose_poses(poses, 3, size=(128, 64))
+
+
 @pytest.mark.parametrize("count", [0, -1, 3])
 def test_impossible_counts_are_refused(count: int) -> None:
     same = dict.fromkeys(["a.jpg", "b.jpg"], standard_poses(128, 64)["1"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,30 @@ def test_images_of_one_name_are_refused(tmp_path: Path) -> None:
         extract_poses(Script(), ["a/1.jpg", "b/1.jpg"], tmp_path / "a.csv")
     with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
         extract_poses(Script(), ["a/1.jpg"], tmp_path / "a.csv", batch_size=0)
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", r"a\b.png", os.fsdecode("人.png".encode("gbk"))])
+def test_names_that_a_file_cannot_hold_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    detector = Script()
+    with pytest.raises(ValueError, match="expected names of images .*; rename it"):
+        extract_poses(detector, [str(tmp_path / "0.png"), str(tmp_path / name)], tmp_path / "a.csv")
+    assert not detector.seen and not (tmp_path / "a.csv").exists()
+
+
+def test_names_with_times_of_day_are_found_again(images: list[str], tmp_path: Path) -> None:
+    path = Path(images[0]).rename(tmp_path / "2024-01-02 12:30:05.png")
+    for found, kept in ((1, 0), (0, 1)):
+        done = extract_poses(Script(), [str(path)], tmp_path / "a.csv", progress=False)
+        assert (done.found, done.kept) == (found, kept)
+
+
+def test_poses_stand_in_the_home_folder(
+    images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    extract_poses(Script(), images, "~/a.csv", progress=False)
+    assert len(read_market_annotations(tmp_path / "a.csv")) == 5
+    assert left_to_do(images, "~/a.csv") == [path for path in images if "broken" in path]
 
 
 def test_file_that_is_something_else_is_left_alone(images: list[str], tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "poses.csv"
     write_market_annotations(path, {"a.jpg": some_pose()})
     before = path.read_text()
-    with pytest.raises(ValueError, match=r"shape \(18, 2\), got \(17, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(18, 2\) of a.jpg, got \(17, 2\)"):
         write_market_annotations(path, {"a.jpg": some_pose()[:17]})
     assert path.read_text() == before and os.listdir(tmp_path) == ["poses.csv"]
 
@@ -89,11 +89,15 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     [
         (f"a.jpg: {EIGHTEEN}", "expected 3 fields in .*line 3, got 2"),
         (f"a.jpg: {EIGHTEEN}: {EIGHTEEN}: {EIGHTEEN}", "expected 3 fields in .*line 3, got 4"),
-        (f"a.jpg: {EIGHTEEN}: {EIGHTEEN[:17]}", "list of 18 whole numbers in .*line 3"),
-        (f"a.jpg: {EIGHTEEN}: [1, 2", "list of 18 whole numbers in .*line 3, got '\\[1, 2'"),
-        (f"a.jpg: {EIGHTEEN}: {[0.5] * 18}", "list of 18 whole numbers in .*line 3"),
-        (f"a.jpg: {EIGHTEEN}: {[True] * 18}".replace("True", "true"), "list of 18 whole numbers in .*line 3"),
-        (f"a.jpg: {EIGHTEEN}: __import__('os').getcwd()", "expected 3|list of 18 whole numbers in .*line 3"),
+        (f"a.jpg: {EIGHTEEN}: {EIGHTEEN[:17]}", "list of 18 finite numbers in .*line 3"),
+        (f"a.jpg: {EIGHTEEN}: [1, 2", "list of 18 finite numbers in .*line 3, got '\\[1, 2'"),
+        (f"a.jpg: {EIGHTEEN}: {[10**400] * 18}", "list of 18 finite numbers in .*line 3"),
+        (f"a.jpg: {EIGHTEEN}: {[2**63] * 18}", "list of 18 finite numbers in .*line 3"),
+        (f"a.jpg: {EIGHTEEN}: [{', '.join(['NaN'] * 18)}]", "list of 18 finite numbers in .*line 3"),
+        (f"good.jpg: {EIGHTEEN}: {[9] * 18}", "expected each image once, got other .* of good.jpg .*line 3"),
+        (f"gallery/good.jpg: {EIGHTEEN}: {[9] * 18}", "expected each image once, got other .* of good.jpg"),
+        (f"a.jpg: {EIGHTEEN}: {[True] * 18}".lower(), "list of 18 finite numbers in .*line 3"),
+        (f"a.jpg: {EIGHTEEN}: __import__('os').getcwd()", "expected 3|list of 18 finite numbers in .*line 3"),
         ("nothing of the kind", "expected 3 fields in .*line 3, got 1"),
     ],
 )

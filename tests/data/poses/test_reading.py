@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.joints import COCO_JOINTS
+from torchreid_genext.data.poses.joints import COCO_JOINTS, to_coco
+from torchreid_genext.data.poses.market_csv import read_market_annotations
 from torchreid_genext.data.poses.reading import (
     read_poses,
     write_coco,
@@ -190,7 +191,19 @@ PERSON = {"image_id": "a.jpg", "keypoints": [1.0] * 51}
         ([{"image_id": "a.jpg", "bbox": []}], "expected 51 finite numbers .* person 1, got NoneType"),
         ([PERSON | {"image_id": 7}], "expected a file name as image_id in .*json, person 1, got 7"),
         ([PERSON, PERSON | {"keypoints": [1] * 54}], "expected 51 finite numbers .*person 2, got 54 values"),
-        ([PERSON | {"score": "high"}], "expected a number as score in .*person 1, got 'high'"),
+        ([PERSON | {"score": "high"}], "expected a finite number as score in .*person 1, got 'high'"),
+        ([PERSON | {"score": float("nan")}], "expected a finite number as score in .*person 1, got nan"),
+        ([PERSON | {"score": 10**400}], "expected a finite number as score in .*person 1"),
+        ([PERSON | {"category_id": 3}], "expected people, of category_id 1, in .*json, got only 3"),
+        ([PERSON | {"keypoints": [0.5] * 51}], "expected pixels, or height and width .*person 1, got only"),
+        (
+            [PERSON | {"keypoints": [0.5] * 48 + [9.0] * 3}],
+            r"expected pixels, or shares of the image, in .*json, got most in 0..1, and \[9.0, 9.0\]",
+        ),
+        (
+            frame([0.5] * 51 + [625.0, 9.0, 1.0], canvas_height=64, canvas_width=64),
+            r"expected pixels, or shares of the image, in .*json, got most in 0..1, and \[625.0, 9.0\]",
+        ),
         ({"annotations": []}, "expected lists of images and annotations in .*json"),
         ({"images": [{"id": 1}], "annotations": []}, "expected id and file_name of each image in .*json"),
         ({"images": [], "annotations": [PERSON]}, "the id of an image as image_id in .*1, got 'a.jpg'"),
@@ -232,4 +245,137 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ValueError, match="expected the size of the images for places as shares of it, got None"
     ):
         write_openpose(tmp_path, POSES, shares=True)
+    for name in ("a.gif", "a"):
+        with pytest.raises(ValueError, match=f"expected names of images with .jpg, .*, got '{name}'"):
+            write_openpose(tmp_path, {"b.jpg": some_pose(), name: some_pose()})
     assert os.listdir(tmp_path) == []
+
+
+WRITERS = {"poses.csv": write_market_annotations, "poses.json": write_coco, "poses": write_openpose}
+NAMES = ("10:30:00 a.JPG", "a:b:c.jpg", " a b .jpg", "人.png", "a_keypoints.jpg", "x.png.jpg", "c.jpg.webp")
+
+
+@pytest.mark.parametrize("file", WRITERS)
+def test_names_that_are_written_are_read_back(tmp_path: Path, file: str) -> None:
+    poses = {name: some_pose(row) for row, name in enumerate(NAMES)}
+    WRITERS[file](tmp_path / file, poses)
+    assert sorted(read_poses(tmp_path / file)) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("file", WRITERS)
+@pytest.mark.parametrize(
+    "name", ["a\nb.jpg", "a\rb.jpg", "a/b.jpg", r"a\b.jpg", os.fsdecode("人.jpg".encode("gbk"))]
+)
+def test_names_that_could_not_be_read_back_are_refused(tmp_path: Path, file: str, name: str) -> None:
+    with pytest.raises(ValueError, match="expected names of images .*; rename it"):
+        WRITERS[file](tmp_path / file, {"good.jpg": some_pose(), name: some_pose()})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", WRITERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**63])
+def test_joints_that_are_nowhere_are_refused(tmp_path: Path, file: str, value: float) -> None:
+    pose = some_pose()
+    pose[4, 1] = value
+    with pytest.raises(ValueError, match="expected joints of a.jpg in pixels, -1 where missing, got NaN or"):
+        WRITERS[file](tmp_path / file, {"a.jpg": pose})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", ["query/", "query\\", "C:\\x\\", "/a/b/"])
+def test_folders_before_names_do_not_matter(tmp_path: Path, folder: str) -> None:
+    images = {"images": [{"id": 1, "file_name": folder + "a.jpg"}], "annotations": []}
+    assert [*read_poses(file_of(tmp_path, images, "annotations.json"))] == ["a.jpg"]
+    results = [PERSON | {"image_id": folder + "a.jpg", "keypoints": [5.0] * 51}]
+    assert [*read_poses(file_of(tmp_path, results, "results.json"))] == ["a.jpg"]
+    lines = f"name:keypoints_y:keypoints_x\n{folder}a.jpg: {[*range(18)]}: {[*range(18)]}\n"
+    assert [*read_poses(file_of(tmp_path, lines, "poses.csv"))] == ["a.jpg"]
+
+
+def test_sum_of_confidences_decides_where_no_score_is_told(tmp_path: Path) -> None:
+    sure, unsure = some_pose(1) / 2, some_pose(2) * 2
+    people = [
+        {"image_id": "a.jpg", "keypoints": (to_coco(unsure) * [1, 1, 0.2]).ravel().tolist()},
+        {"image_id": "a.jpg", "keypoints": (to_coco(sure) * [1, 1, 0.4]).ravel().tolist()},
+    ]
+    assert_same(read_poses(file_of(tmp_path, people)), {"a.jpg": with_middle_neck(sure)})
+
+
+@pytest.mark.parametrize("other", [{"iscrowd": 1}, {"category_id": 3}])
+@pytest.mark.parametrize("told", [False, True])
+def test_crowds_and_animals_are_passed_over(tmp_path: Path, other: dict[str, int], told: bool) -> None:
+    person = {"image_id": 1, "category_id": 1, "keypoints": (to_coco(some_pose(1)) / 2).ravel().tolist()}
+    crowd = {"image_id": 1, "category_id": 1, "keypoints": coco_numbers(some_pose(2))} | other
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [crowd, person]}
+    categories = {"categories": [{"id": 3, "name": "dog"}, {"id": 1, "name": "person"}]} if told else {}
+    found = read_poses(file_of(tmp_path, content | categories, "coco.json"))
+    assert_same(found, {"a.jpg": with_middle_neck(some_pose(1) / 2)})
+
+
+def test_people_of_files_with_categories_of_their_own_are_found_by_name_or_alone(tmp_path: Path) -> None:
+    person = {"image_id": 1, "category_id": 0, "keypoints": coco_numbers(some_pose(2))}
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [person]}
+    alone, named = {"id": 0, "name": "pedestrian"}, {"id": 0, "name": "person"}
+    for categories in ([alone], [{"id": 1, "name": "bag"}, named]):
+        found = read_poses(file_of(tmp_path, content | {"categories": categories}, "coco.json"))
+        assert_same(found, {"a.jpg": with_middle_neck(some_pose(2))})
+
+
+def test_shares_of_images_whose_size_is_told_become_pixels(tmp_path: Path) -> None:
+    shares = to_coco(some_pose(2)) / [64, 128, 1]
+    images = [{"id": 1, "file_name": "a.jpg", "height": 128, "width": 64}]
+    people = [{"image_id": 1, "keypoints": shares.ravel().tolist()}]
+    path = file_of(tmp_path, {"images": images, "annotations": people}, "coco.json")
+    assert_same(read_poses(path), {"a.jpg": with_middle_neck(some_pose(2))})
+
+
+def test_one_joint_beside_the_corner_makes_no_shares_of_a_file(tmp_path: Path) -> None:
+    people = [
+        PERSON | {"keypoints": [1.0, 1.0, 1.0] + [0.0] * 48},
+        PERSON | {"image_id": "b.jpg", "keypoints": coco_numbers(some_pose(2))},
+    ]
+    assert (read_poses(file_of(tmp_path, people))["a.jpg"][0] == 1).all()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables_that_office_programs_saved_are_read(tmp_path: Path, mark: str, end: str) -> None:
+    numbers = [*range(18)]
+    content = mark + end.join(["name:keypoints_y:keypoints_x", f"ä.jpg: {numbers}: {numbers}", ""])
+    (tmp_path / "poses.csv").write_bytes(content.encode())
+    assert_same(read_poses(tmp_path / "poses.csv"), {"ä.jpg": np.stack([numbers, numbers], 1)})
+    (tmp_path / "poses.csv").write_bytes(content.encode("utf-16" if mark else "latin-1"))
+    with pytest.raises(ValueError, match="expected UTF-8 in .*poses.csv, got .*; save it as UTF-8"):
+        read_poses(tmp_path / "poses.csv")
+
+
+def test_fractions_of_pixels_are_kept_and_shares_are_refused(tmp_path: Path) -> None:
+    y, x = (some_pose().T + 0.25).tolist()
+    path = file_of(tmp_path, f"name:keypoints_y:keypoints_x\na.jpg: {y}: {x}\n", "poses.csv")
+    assert_same(read_poses(path), {"a.jpg": np.stack([y, x], 1)})
+    y, x = (some_pose().T / 128).tolist()
+    path = file_of(tmp_path, f"name:keypoints_y:keypoints_x\na.jpg: {y}: {x}\n", "poses.csv")
+    with pytest.raises(ValueError, match="expected pixels in .*poses.csv, got shares of the image"):
+        read_poses(path)
+
+
+def test_an_image_that_is_there_twice_with_the_same_joints_is_no_fault(tmp_path: Path) -> None:
+    line = f"a.jpg: {[*range(18)]}: {[*range(18)]}\n"
+    assert len(read_poses(file_of(tmp_path, "name:keypoints_y:keypoints_x\n" + 2 * line, "poses.csv"))) == 1
+
+
+def test_a_joint_just_outside_of_the_image_stays_one(tmp_path: Path) -> None:
+    pose = some_pose(3, (2,))
+    pose[0] = -0.8, 5
+    write_market_annotations(tmp_path / "poses.csv", {"a.jpg": pose})
+    found = read_poses(tmp_path / "poses.csv")["a.jpg"]
+    assert found[0].tolist() == [-2, 5] and found[2].tolist() == [-1, -1]
+
+
+def test_poses_in_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for file, write in WRITERS.items():
+        write(f"~/{file}", {"a.jpg": some_pose()})
+        assert [*read_poses(f"~/{file}")] == ["a.jpg"]
+        assert (tmp_path / file).exists()
+    assert [*read_market_annotations("~/poses.csv")] == ["a.jpg"]

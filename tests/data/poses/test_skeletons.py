@@ -48,7 +48,7 @@ def test_skeletons_are_drawn_in_the_style_that_is_asked_for(tmp_path: Path) -> N
 
 
 def test_joints_of_other_images_are_of_no_use(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected joints of some of 1 images, got none, such as of a.jpg"):
+    with pytest.raises(ValueError, match="joints of some of 1 images, got none of a.jpg, but of b.jpg"):
         draw_skeletons(["a.jpg"], {"b.jpg": pose()}, (32, 16))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import multiprocessing
+import os
 import re
 import shutil
+import tempfile
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -14,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from torchreid_genext.data.store import Entry, ImageStore, is_store
+from torchreid_genext.data.store import Entry, ImageStore, check_writable, image_store, is_store
 from torchreid_genext.data.store.judgements import Mark
 from torchreid_genext.data.store.lookup import Coverage, check_generated, find_generated
 
@@ -189,7 +193,10 @@ def test_what_is_no_store_or_of_another_version_is_named(store: ImageStore, tmp_
     ("change", "message"),
     [
         ({"split": "test"}, "unknown split 'test'; choose from query, gallery, train"),
-        ({"reference": "query/a.jpg"}, "expected a reference that is a name without folders, got 'query/"),
+        ({"reference": "query/../a.jpg"}, "expected a reference that is a name, below folders if need be, got"),
+        ({"reference": "/a.jpg"}, "expected a reference that is a name"),
+        ({"reference": "query\\a.jpg"}, "expected a reference that is a name"),
+        ({"pose": "1/2"}, "expected a pose that is a name without folders, got '1/2'"),
         ({"reference": ""}, "expected a reference that is a name"),
         ({"pose": 1}, "expected a pose that is a name without folders, got 1"),
         ({"pose": ".."}, "expected a pose that is a name"),
@@ -305,3 +312,61 @@ def test_generated_images_that_were_dropped_are_not_found(store: ImageStore) -> 
             store.mark(entry, Mark(("blank",)))
     found = find_generated(store.root, PATHS, "query")
     assert found.poses == 1 and found.coverage == Coverage(1, 2, 0, 1)
+
+
+def test_of_two_who_create_a_store_at_once_the_later_one_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one makes it, and adds a picture, between two looks of ours."""
+    root, look = tmp_path / "store", image_store.is_store
+
+    def late(place: Path) -> bool:
+        found = look(place)
+        monkeypatch.undo()
+        ImageStore.create(root).add(picture(), **request())
+        return found
+
+    monkeypatch.setattr(image_store, "is_store", late)
+    assert len([*ImageStore.create(root).entries()]) == 1
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_is(store: ImageStore, tmp_path: Path) -> None:
+    before = contents(store.root)
+    check_writable(store.root)
+    check_writable(tmp_path / "a" / "b")
+    assert contents(store.root) == before and not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("number", (errno.EROFS, errno.ENOSPC))
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, content: bytes) -> int:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: Full())
+    message = f"expected a folder that can be written, got one with '{os.strerror(number)}"
+    with pytest.raises(OSError, match=message):
+        check_writable(tmp_path / "store")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="expected a folder that can be written.*file"):
+        check_writable(tmp_path / "file" / "store")
+
+
+def test_what_is_removed_is_gone_and_nothing_else(store: ImageStore) -> None:
+    for pose in "12":
+        store.add(picture(), **request(pose=pose))
+    first, second = store.entries()
+    store.mark(first, Mark(("blank",)))
+    note = store.path(first).with_suffix(".txt")
+    note.touch()
+    store.remove(first)
+    store.remove(first)
+    assert [*store.entries(dropped=True)] == [second] and [*note.parent.iterdir()] == [note]
+    assert not store.has(**vars(first)) and store.has(**vars(second))
+    store.add(picture(), **vars(first))
+    assert len([*store.entries()]) == 2

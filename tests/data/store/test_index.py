@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.data.store.test_image_store import MADE, NAMES, fill, kill_after, picture, request
+from torchreid_genext import checkpoints
 from torchreid_genext.data.store import ImageStore
-from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.data.store.judgements import Mark, write_mark
 
 POSES = [str(number) for number in range(12)]
 
@@ -89,7 +90,7 @@ def test_a_line_that_was_cut_off_costs_a_reading(store: ImageStore, cut: int) ->
 def test_lines_of_others_are_passed_over(store: ImageStore) -> None:
     expected = listed(store.root)
     with open(index(store), "ab") as file:
-        file.write(b'\n[]\n{}\n1\n"key"\n{"key":"a"}\n\xff\xfe\n{"key":"a","provenance":{}}\n{"judged":[],"reasons":1}\n')
+        file.write(b'\n[]\n{}\n1\n"key"\n{"key":"a"}\n\xff\xfe\n{"key":"a","provenance":{}}\n{"judged":[]}\n')
     assert listed(store.root) == expected
 
 
@@ -163,7 +164,8 @@ def test_killed_processes_leave_an_index_that_the_next_one_completes(store: Imag
     fork = multiprocessing.get_context("fork")
     for goal in (40, 80):
         kill_after(fork.Process(target=fill, args=(store.root,)), store.root, goal)
-    expected = {path.stem for path in store.root.glob("images/??/[!.]*.json") if path.with_suffix(".png").exists()}
+    entries = store.root.glob("images/??/[!.]*.json")
+    expected = {path.stem for path in entries if path.with_suffix(".png").exists()}
     found = {entry.key for entry in ImageStore(store.root).entries(dropped=True)}
     assert found == {key for key in expected if not key.endswith(".mark")}
 
@@ -188,10 +190,37 @@ def test_processes_that_add_at_once_share_an_index(store: ImageStore, reads: lis
 
 def test_names_that_are_no_text_and_long_ones_are_kept(tmp_path: Path) -> None:
     store = ImageStore.create(tmp_path / "store")
-    names = [os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg", "x" * 251 + ".jpg", ' ,"provenance":{}.jpg', "ü.png"]
+    names = [os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg", "x" * 251 + ".jpg", ',"provenance":{}.jpg', "ü"]
     for name in names:
         store.add(picture(), **request(reference=name))
     assert {entry.reference for entry in ImageStore(store.root).entries()} == {*names}
     index(store).unlink()
     assert {*ImageStore(store.root).files("query")["1"]} == {*names}
     assert all(store.has(**request(reference=name)) for name in names)
+
+
+def test_a_line_after_one_that_was_cut_off_is_whole(store: ImageStore, reads: list[str]) -> None:
+    index(store).write_bytes(index(store).read_bytes()[:-30])
+    store.add(picture(), **request(split="train"))
+    reads.clear()
+    assert len([*ImageStore(store.root).entries("train")]) == 1
+    assert [name for name in reads if name.endswith(".mark.json")] == reads[1:] and len(reads) == 2
+
+
+@pytest.mark.parametrize("in_place", (True, False))
+def test_a_new_index_is_read_from_its_beginning(store: ImageStore, in_place: bool, tmp_path: Path) -> None:
+    reader, content = ImageStore(store.root), index(store).read_bytes()
+    assert reader.added().keys() == {path.stem for path in store.root.glob("images/*/*.png")}
+    other = ImageStore.create(tmp_path / "other")
+    path = other.add(picture(), **request(split="train"))
+    if in_place:  # shorter, in the same file
+        index(store).write_bytes(index(other).read_bytes())
+    else:  # longer, in another file
+        checkpoints.write_bytes(index(store), index(other).read_bytes() + b"\n" * len(content))
+    assert [*reader.added()] == [path.stem]
+
+
+def test_a_mark_that_was_replaced_by_hand_counts(store: ImageStore) -> None:
+    entry = next(entry for entry in store.entries() if entry.pose == "1")
+    write_mark(store.path(entry), Mark(("blank", "other person")))
+    assert entry not in [*store.entries()] and entry not in [*ImageStore(store.root).entries()]

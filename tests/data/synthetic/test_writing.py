@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -166,7 +167,7 @@ def test_two_writers_at_once_end_with_one_whole_dataset(few: str, tmp_path: Path
 
 def test_folder_without_manifest_is_refused(tiny: Path) -> None:
     (tiny / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"got no manifest\.json there; delete it and write anew"):
+    with pytest.raises(ValueError, match="got no manifest.json there: it is none, or not whole; choose"):
         write_dataset(tiny, size="tiny")
 
 
@@ -179,14 +180,48 @@ def test_broken_manifest_is_refused(tiny: Path, text: str) -> None:
 
 def test_missing_image_is_noticed(tiny: Path) -> None:
     next((tiny / "query").glob("*.jpg")).unlink()
-    with pytest.raises(ValueError, match="delete the folder and write it anew"):
+    with pytest.raises(ValueError, match="move it away and write it anew"):
         write_dataset(tiny, size="tiny")
 
 
 def test_missing_folder_is_noticed(tiny: Path) -> None:
     shutil.rmtree(tiny / "query")
-    with pytest.raises(ValueError, match="delete the folder and write it anew"):
+    with pytest.raises(ValueError, match="move it away and write it anew"):
         read_manifest(tiny)
+
+
+def test_a_foreign_folder_is_named_and_nobody_is_told_to_delete_it(tmp_path: Path) -> None:
+    (tmp_path / "market1501" / "query").mkdir(parents=True)
+    (tmp_path / "market1501" / "query" / "mine.jpg").touch()
+    for use in (read_manifest, lambda folder: write_dataset(folder, size="tiny")):
+        with pytest.raises(ValueError, match="SynthReID in .*market1501, got no manifest") as raised:
+            use(tmp_path / "market1501")
+        assert "delete" not in str(raised.value)
+    assert (tmp_path / "market1501" / "query" / "mine.jpg").exists()
+
+
+def test_a_data_set_that_cannot_get_its_name_is_an_error(
+    few: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def refused(old: Path, new: Path) -> None:
+        if new == tmp_path / "d":
+            raise PermissionError(errno.EACCES, "Permission denied", str(new))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        write_dataset(tmp_path / "d", size=few, workers=0, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_sets_stand_in_the_home_folder(
+    few: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_dataset("~/d", size=few, workers=0, progress=False)
+    assert read_manifest("~/d") == read_manifest(tmp_path / "d")
 
 
 def test_another_world_in_the_folder_is_refused(tiny: Path) -> None:

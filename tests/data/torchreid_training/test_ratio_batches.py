@@ -28,7 +28,8 @@ MARKS = [False] * 10 + [True] * 7
 
 
 @pytest.mark.parametrize(
-    ("ratio", "batch", "fakes"), [("3:1", 4, 1), ("128:46", 8, 2), ("1:9", 4, 3), ("9:1", 4, 1)]
+    ("ratio", "batch", "fakes"),
+    [("3:1", 4, 1), ("128:46", 8, 2), ("1:9", 4, 3), ("9:1", 4, 1), ("1:2", 4, 3)],
 )
 def test_every_batch_has_its_share_and_an_epoch_every_real_image_once(
     ratio: str, batch: int, fakes: int

@@ -14,7 +14,6 @@ from accelerate import cpu_offload, cpu_offload_with_hook
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.utils.torch_utils import get_device
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._dynamo.utils import counters

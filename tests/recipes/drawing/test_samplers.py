@@ -43,7 +43,7 @@ def configured(name: str, root: Path, folder: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.generator = str(root), name
     cfg.genext[name].weights = str(weights)
-    cfg.genext.ipg.sampling.poses, cfg.genext.ipg.sampling.batch_size = "standard 1 5", 4
+    cfg.genext.sampling.poses, cfg.genext.sampling.batch_size = "standard 1 5", 4
     return cfg
 
 
@@ -96,11 +96,11 @@ def test_references_without_joints_are_listed_where_these_are_needed(reid_data: 
 
 def test_what_is_unknown_or_missing_is_named(cfg: CfgNode) -> None:
     name = cfg.genext.generator
-    cfg.genext.ipg.sampling.precision = "fp8"
+    cfg.genext.sampling.precision = "fp8"
     with pytest.raises(ValueError, match="unknown precision 'fp8'; choose from auto, fp32, bf16, fp16"):
         stores.Drawing(cfg, "synthreid_tiny")
     cfg.genext[name].weights = ""
-    with pytest.raises(ValueError, match=f"expected genext.{name}.weights, a file of tools/train_gan.py"):
+    with pytest.raises(ValueError, match=f"expected genext.{name}.weights, a file of train-gan"):
         stores.Drawing(cfg, "synthreid_tiny")
     cfg.genext.generator = "stargan"
     choices = ", ".join(("ipg", *ADVERSARIAL))
@@ -110,7 +110,7 @@ def test_what_is_unknown_or_missing_is_named(cfg: CfgNode) -> None:
 
 def test_camstyle_draws_every_image_as_the_other_cameras_see_it(reid_data: Path, tmp_path: Path) -> None:
     cfg = configured("camstyle", reid_data, tmp_path)
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     dataset = compat.init_image_dataset("synthreid_tiny", root=str(reid_data), verbose=False)
     items = [next(item for item in dataset.train if item[2] == camera) for camera in (0, 4)]
     drawing, store = stores.Drawing(cfg, "synthreid_tiny"), ImageStore.create(tmp_path / "store")
@@ -126,8 +126,8 @@ def test_camstyle_draws_every_image_as_the_other_cameras_see_it(reid_data: Path,
 
 def test_styles_may_be_chosen_by_name(reid_data: Path, tmp_path: Path) -> None:
     cfg = configured("camstyle", reid_data, tmp_path)
-    cfg.genext.ipg.sampling.poses = "camera2 camera5"
+    cfg.genext.sampling.poses = "camera2 camera5"
     assert stores.Drawing(cfg, "synthreid_tiny").poses == ["camera2", "camera5"]
-    cfg.genext.ipg.sampling.poses = "camera2 camera7"
+    cfg.genext.sampling.poses = "camera2 camera7"
     with pytest.raises(ValueError, match="unknown style 'camera7'; choose from camera1, .*, camera6"):
         stores.Drawing(cfg, "synthreid_tiny")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from tests.generators.ipg.test_official import encoder, release
 from torchreid_genext import benchmark, compat, config
 from torchreid_genext.data.poses import read_market_annotations
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.generation import picture_seed
 from torchreid_genext.recipes.drawing import stores
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -32,7 +36,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cfg(reid_data: Path, tmp_path: Path, pipeline: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.genext.ipg.root = str(reid_data), str(tmp_path / "store")
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     node.pipeline, node.steps, node.batch_size, node.poses, node.guidance = (
         str(pipeline),
         1,
@@ -69,20 +73,20 @@ def test_random_poses_are_those_of_the_data_set_at_the_size_that_is_drawn(
         original = own[f"{name}.jpg"]
         seen = (original != -1).all(axis=1)
         assert np.allclose(pose[seen], (original[seen] + 0.5) / 2 - 0.5) and (pose[~seen] == -1).all()
-    cfg.genext.ipg.sampling.seed = 1
+    cfg.genext.sampling.seed = 1
     assert found.keys() != stores.joints(cfg, "synthreid_tiny", (64, 32)).keys()
 
 
 def test_some_of_the_standard_poses_are_chosen_by_name(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard 5 1"
+    cfg.genext.sampling.poses = "standard 5 1"
     some = stores.joints(cfg, "", (64, 32))
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     everything = stores.joints(cfg, "", (64, 32))
     assert [*some] == ["5", "1"] and np.array_equal(some["1"], everything["1"])
 
 
 def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
-    cfg.genext.ipg.sampling.poses = "standard"
+    cfg.genext.sampling.poses = "standard"
     poses = stores.joints(cfg, "", (512, 256))
     bold, official = (stores.draw_poses(poses, (512, 256), style)["1"] for style in ("bold", "official"))
     assert (bold.size, official.size) == ((256, 512), (64, 128))
@@ -103,7 +107,7 @@ def test_official_skeletons_are_small_and_thin(cfg: CfgNode) -> None:
 def test_what_cannot_be_drawn_is_said(
     cfg: CfgNode, reid_data: Path, key: str, value: str, message: str
 ) -> None:
-    cfg.genext.ipg.sampling[key] = value
+    cfg.genext.sampling[key] = value
     with pytest.raises(ValueError, match=message):
         stores.complete(cfg, {"query": paths(reid_data, "query")[:1]}, "synthreid_tiny")
 
@@ -136,9 +140,9 @@ def test_the_benchmark_draws_what_its_chains_use(cfg: CfgNode, tmp_path: Path) -
 def test_official_weights_fill_a_store_with_the_skeletons_that_they_know(
     cfg: CfgNode, reid_data: Path, tmp_path: Path
 ) -> None:
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     node.pipeline, node.precision, node.poses = str(release(tmp_path)), "bf16", "standard 1 5"
-    node.height, node.steps, node.batch_size = 64, 1, 4
+    node.image_size, node.steps, node.batch_size = [64, 32], 1, 4
     eighth = {"block_out_channels": (4,) * 4, "norm_num_groups": 2}
     for kind in ("down", "up"):
         eighth[f"{kind}_block_types"] = (f"{kind.title()}{'En' if kind == 'down' else 'De'}coderBlock2D",) * 4
@@ -163,7 +167,7 @@ def tiny_vae(channels: int, folder: Path) -> str:
 def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
     cfg: CfgNode, reid_data: Path, tmp_path: Path
 ) -> None:
-    some, node = paths(reid_data, "query")[:1], cfg.genext.ipg.sampling
+    some, node = paths(reid_data, "query")[:1], cfg.genext.sampling
     own = stores.Drawing(cfg, "synthreid_tiny")
     node.tiny_vae = tiny_vae(embedded().denoising_unet.config.in_channels, tmp_path / "tiny")
     drawing = stores.Drawing(cfg, "synthreid_tiny")
@@ -173,3 +177,94 @@ def test_a_small_autoencoder_takes_the_place_of_the_pipelines_own(
     node.tiny_vae = tiny_vae(3, tmp_path / "other")
     with pytest.raises(ValueError, match="expected an autoencoder of 12 channels in .*other, got 3"):
         stores.load_pipeline(cfg)
+
+
+def test_the_seed_of_the_configuration_decides_on_every_picture(cfg: CfgNode, reid_data: Path) -> None:
+    cfg.genext.sampling.poses = "standard 1 5"
+    some = paths(reid_data, "query")[:2]
+    drawing = stores.Drawing(cfg)
+    first = drawing.works("query", some)
+    assert [work.seed for work in first] == [picture_seed(0, Path(w.reference).name, w.pose) for w in first]
+    cfg.genext.sampling.seed = 77
+    other = drawing.works("query", some)
+    assert all(one.seed != two.seed for one, two in zip(first, other))
+    assert not np.array_equal(drawing(first)[0], drawing(other)[0])
+
+
+def test_how_it_is_compiled_is_not_how_it_is_made(cfg: CfgNode) -> None:
+    how = stores.Drawing(cfg, "synthreid_tiny").how
+    assert "compile" not in how["sampling"] and how["sampling"]["steps"] == 1
+
+
+CHANGES = [("steps", 2), ("guidance", 2.0), ("seed", 5), ("image_size", [32, 16])]
+
+
+@pytest.mark.parametrize(("key", "value"), CHANGES)
+def test_a_complete_store_that_was_made_otherwise_is_told(
+    cfg: CfgNode, reid_data: Path, key: str, value: object
+) -> None:
+    cfg.genext.sampling.poses = "standard 1 5"
+    some = {"query": paths(reid_data, "query")[:2]}
+    stores.complete(cfg, some, "synthreid_tiny")
+    cfg.genext.sampling[key] = value
+    word = {"image_size": "height"}.get(key, key)
+    with pytest.raises(ValueError, match=f"whose query pictures have .*{word} .*, got .*{word} "):
+        stores.complete(cfg, some, "synthreid_tiny")
+
+
+def test_other_weights_in_the_same_place_are_noticed(
+    cfg: CfgNode, reid_data: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    cfg.genext.sampling.pipeline = str(shutil.copytree(pipeline, tmp_path / "own"))
+    some = {"query": paths(reid_data, "query")[:1]}
+    stores.complete(cfg, some, "synthreid_tiny")
+    changed = embedded()
+    with torch.no_grad():
+        next(changed.denoising_unet.parameters()).add_(1)
+    changed.save_pretrained(tmp_path / "own")
+    with pytest.raises(ValueError, match="whose query pictures have weights .*, got weights"):
+        stores.complete(cfg, some, "synthreid_tiny")
+
+
+def test_what_is_remembered_is_damaged_or_read_only_at_no_loss(cfg: CfgNode, reid_data: Path) -> None:
+    some = {"query": paths(reid_data, "query")[:1]}
+    stores.complete(cfg, some, "synthreid_tiny")
+    memory = Path(cfg.genext.ipg.root, "pipelines.json")
+    for content in ("[]", "no JSON"):
+        memory.write_text(content)
+        assert stores.complete(cfg, some, "synthreid_tiny").present == 2
+    memory.unlink()
+    memory.mkdir()
+    assert stores.complete(cfg, some, "synthreid_tiny").present == 2
+
+
+def test_what_was_drawn_for_a_plan_is_not_drawn_again(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
+    cfg.genext.sampling.batch_size = 2
+    drawing, drawn = stores.Drawing(cfg, "synthreid_tiny"), []
+    sampler = drawing._sampler
+
+    def counted(*batch: Sequence[Any]) -> list[Image.Image]:
+        drawn.append(len(batch[0]))
+        return sampler(*batch)
+
+    drawing._sampler = counted
+    counted.provenance = sampler.provenance
+    planned, plain = (ImageStore.create(tmp_path / name) for name in ("planned", "plain"))
+    wanted = drawing.works("query", paths(reid_data, "query")[:3])
+    found = drawing.survey(planned, wanted)
+    assert drawing.plan(found, keep=True).images == 6 and drawn == [2, 2]
+    drawing.fill(planned, wanted, found=found)
+    assert drawn == [2, 2, 2]
+    stores.Drawing(cfg, "synthreid_tiny").fill(plain, wanted)
+    for entry in plain.entries():
+        assert planned.path(entry).read_bytes() == plain.path(entry).read_bytes()
+
+
+def test_a_shard_is_that_of_all_works(cfg: CfgNode, reid_data: Path, tmp_path: Path) -> None:
+    drawing = stores.Drawing(cfg, "synthreid_tiny")
+    wanted = drawing.works("query", paths(reid_data, "query")[:4])
+    store = ImageStore.create(tmp_path / "shards")
+    drawing.fill(store, wanted[:2])
+    made = [drawing.fill(store, wanted, shard=(index, 2)) for index in (0, 1)]
+    assert [(each.made, each.present) for each in made] == [(2, 2), (4, 0)]
+    assert len(drawing.survey(None, wanted, (1, 2)).missing) == 4

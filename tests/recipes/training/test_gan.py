@@ -24,20 +24,16 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
     cfg = config.get_default_config()
     cfg.data.root, cfg.data.sources, cfg.data.save_dir = str(reid_data), ["synthreid_tiny"], str(tmp_path)
     cfg.genext.training.mixed_precision, cfg.genext.training.picture_every = "no", 2
-    for name in gan.STAGES:
-        cfg.genext[name].update({"height": 32, "width": 16})
-    cfg.genext.pg2.update({"channels": 4, "code": 4, "radius": 1, "discriminator_channels": 2})
-    cfg.genext.deformable.update({"encoder": [4, 4, 4], "decoder": [4, 4], "discriminator_channels": [4, 4]})
+    cfg.genext.training.image_size = [32, 16]
+    cfg.genext.pg2.update({"channels": 4, "discriminator_channels": 2})
+    cfg.genext.deformable.update({"widths": [4, 4, 4], "discriminator_channels": [4, 4]})
     cfg.genext.camstyle.update({"channels": 4, "blocks": 1, "discriminator_channels": 4, "layers": 1})
     return with_steps(cfg, 2)
 
 
 def with_steps(cfg: CfgNode, steps: int) -> CfgNode:
-    for schedule in (
-        cfg.genext.pg2.stage1.train, cfg.genext.pg2.stage2.train,
-        cfg.genext.deformable.train, cfg.genext.camstyle.train,
-    ):  # fmt: skip
-        schedule.update({"steps": steps} | ({"batch_size": 4} if "batch_size" in schedule else {}))
+    cfg.genext.training.steps = steps
+    cfg.genext.training.stages = [f"{name}(batch_size=4)" for name in ("pg2_stage1", "pg2_stage2", "deformable")]
     return cfg
 
 
@@ -72,11 +68,12 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(cfg: CfgNode, kind: 
 def in_the_midst_of_stages(cfg: CfgNode) -> None:
     """Interrupt stage I after a step, since nothing can judge stage II, and then stage II after one."""
     first = with_steps(cfg.clone(), 1)
-    first.genext.pg2.discriminator = "nobody"
-    with pytest.raises(ValueError, match="unknown arrangement 'nobody'"):
+    first.genext.pg2.discriminator_channels = 0  # leaves nothing to judge with
+    with pytest.raises(RuntimeError, match="weight of size \\[0, 3, 5, 5\\]"):
         gan.train(first)
     second = with_steps(cfg.clone(), 2)
-    second.genext.training.resume, second.genext.pg2.stage2.train.steps = True, 1
+    second.genext.training.resume = True
+    second.genext.training.stages.append("pg2_stage2(steps=1)")
     gan.train(second)
 
 
@@ -103,13 +100,46 @@ def test_pairs_of_cameras_lie_side_by_side(cfg: CfgNode, reid_data: Path) -> Non
     assert styles == {0: ["camera2", "camera3"], 1: ["camera1"], 2: ["camera1"], 3: []}
 
 
+@pytest.mark.parametrize(("batch", "images"), [(0, 2), (6, 1), (18, 3), (60, 10)])
+def test_a_batch_has_as_many_images_of_each_camera(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, batch: int, images: int
+) -> None:
+    found = []
+    monkeypatch.setattr(gan, "run", lambda cfg, task, source, *others: found.append((task, source)))
+    cfg.genext.training.batch_size = batch
+    gan.train(cfg, ["camstyle"])
+    ((task, source),) = found
+    cameras = next(source(0, 0, 1)).camids
+    assert cameras.bincount().tolist() == 6 * [images]
+    assert task.modules["pool"].size == max(50, 6 * images)
+
+
+def test_a_batch_of_cameras_is_a_multiple_of_them(cfg: CfgNode) -> None:
+    cfg.genext.training.batch_size = 8
+    with pytest.raises(ValueError, match="expected genext.training.batch_size in multiples of 6.*, got 8"):
+        gan.train(cfg, ["camstyle"])
+
+
+def test_keys_build_the_networks(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = []
+    monkeypatch.setattr(gan, "run", lambda cfg, task, *others: tasks.append(task))
+    cfg.genext.deformable.widths, cfg.genext.pg2.official = [4, 6, 8], False
+    gan.train(cfg, ["pg2", "deformable", "camstyle"])
+    gan.train(chosen(cfg, "pair"))
+    assert tasks[1].modules["discriminator"].arrangement == "pairwise" and tasks[1].generator.radius == 1
+    _, _, deformable, joint, pair = (task.modules for task in tasks)
+    assert deformable["generator"].config["decoder"] == [8, 6]
+    norms = [[type(each).__name__ for each in one["discriminator"].modules()] for one in (joint, pair)]
+    assert ["_InstanceNorm" in each for each in norms] == [False, True]
+
+
 def test_unknown_generators_are_named(cfg: CfgNode) -> None:
     with pytest.raises(ValueError, match="unknown adversarial generator 'ipg'; choose from pg2, deformable"):
         gan.train(cfg)
 
 
 def test_partners_are_of_the_rule_that_is_named(cfg: CfgNode) -> None:
-    cfg.genext.pg2.partners = "nobody"
+    cfg.genext.training.partners = "nobody"
     with pytest.raises(ValueError, match="unknown partners 'nobody'"):
         gan.train(cfg, ["pg2"])
 

@@ -22,14 +22,11 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
     """Networks of a few channels, two steps a stage."""
     cfg = config.get_default_config()
     cfg.data.root, cfg.data.sources, cfg.data.save_dir = str(reid_data), ["synthreid_tiny"], str(tmp_path)
-    cfg.genext.identity.height, cfg.genext.identity.width, cfg.genext.identity.steps = 16, 8, 2
-    cfg.genext.prior.width, cfg.genext.prior.steps = 8, 2
-    cfg.genext.inverter.hidden, cfg.genext.inverter.pool = [8], 16
-    for node in (cfg.genext.identity, cfg.genext.prior, cfg.genext.inverter, cfg.genext.cross):
-        node.train.steps, node.train.batch_size = 2, 8
-    for node in (cfg.genext.identity, cfg.genext.inverter):
-        node.widths = [4, 6, 8]
+    cfg.genext.identity.widths, cfg.genext.inverter.hidden, cfg.genext.sampling.steps = [4, 6, 8], [8], 2
+    cfg.genext.training.image_size = [16, 8]
+    cfg.genext.training.steps, cfg.genext.training.batch_size = 2, 8
     cfg.genext.training.picture_every, cfg.genext.training.mixed_precision = 0, "no"
+    cfg.genext.training.warmup, cfg.genext.training.schedule = 0, "constant"
     return cfg
 
 
@@ -62,7 +59,7 @@ def test_resuming_gives_the_network_of_an_uninterrupted_run(cfg: CfgNode, tmp_pa
     halves = cfg.clone()
     halves.data.save_dir = str(tmp_path / "halves")
     for steps in (1, 2):
-        halves.genext.cross.train.steps = steps
+        halves.genext.training.stages = [f"cross(steps={steps})"]
         again = identity.train(halves, ["cross"])["cross"] / "inverter.safetensors"
         halves.genext.training.resume = True
     assert again.read_bytes() == whole.read_bytes()
@@ -74,29 +71,48 @@ def test_a_second_run_into_the_same_folder_is_refused(cfg: CfgNode) -> None:
         identity.train(cfg, ["gen"])
 
 
-def test_raw_labels_index_a_table_of_the_official_size(cfg: CfgNode) -> None:
-    cfg.genext.identity.labels, cfg.genext.identity.rows = "raw", 1502
+def test_officially_numbers_in_file_names_are_rows_of_the_table_and_the_prior_learns_all(cfg: CfgNode) -> None:
+    cfg.genext.identity.official = True
     generator = IdentityGenerator.load(identity.train(cfg, ["gen"])["gen"] / "generator.safetensors")
+    assert generator.config["prediction"] == "eps"
     assert generator.table.num_embeddings == 1502 and 0 < int(generator.trained.sum()) < 1502
-    cfg.genext.prior.rows = "all"
     prior = CodePrior.load(identity.train(cfg, ["prior"])["prior"] / "prior.safetensors")
     torch.testing.assert_close(prior.normalizer.mean, generator.table.weight.mean(0).detach())
 
 
-def test_tables_start_from_looks_or_as_officially_at_random(cfg: CfgNode) -> None:
-    cfg.genext.identity.train.lr = 0.0
-    cfg.genext.identity.train.ema_decay = 0.0
-    codes = {}
-    for cfg.genext.identity.table in ("appearance", "random"):
-        cfg.data.save_dir = f"{cfg.data.save_dir}/{cfg.genext.identity.table}"
-        folder = identity.train(cfg, ["gen"])["gen"]
-        codes[cfg.genext.identity.table] = IdentityGenerator.load(
-            folder / "generator.safetensors"
-        ).trained_codes()
-    torch.testing.assert_close(codes["appearance"].square().mean(), torch.tensor(1.0))
-    assert codes["random"].abs().max() <= 0.05
-    cfg.genext.identity.table = "zeros"
-    with pytest.raises(
-        ValueError, match="unknown start of the table 'zeros'; choose from appearance, random"
-    ):
-        identity.train(cfg, ["gen"])
+@pytest.mark.parametrize("official", [False, True])
+def test_tables_start_from_looks_or_officially_at_random(cfg: CfgNode, official: bool) -> None:
+    cfg.genext.identity.official = official
+    cfg.genext.training.stages, cfg.genext.training.ema_decay = ["gen(lr=0)"], 0.0
+    folder = identity.train(cfg, ["gen"])["gen"]
+    codes = IdentityGenerator.load(folder / "generator.safetensors").trained_codes()
+    if official:
+        assert codes.abs().max() <= 0.05
+    else:
+        torch.testing.assert_close(codes.square().mean(), torch.tensor(1.0))
+
+
+def test_what_the_authors_do_differently_reaches_the_tasks(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+
+    def kept(cfg: CfgNode, task: object, drawn: object, how: object, *others: object) -> None:
+        found[cfg.genext.identity.official] = task, how
+
+    identity.train(cfg, ["gen", "prior"])
+    monkeypatch.setattr(identity, "run", kept)
+    for cfg.genext.identity.official in (False, True):
+        identity.train(cfg, ["inverter"])
+    (ours, own), (theirs, official) = found[False], found[True]
+    assert (ours.synthetic.pool_size, theirs.synthetic.pool_size) == (4096, 0)
+    assert (ours.data, theirs.data) == ("mixed", "synthetic")
+    assert (ours.augment.erase, theirs.augment) == (0.3, identity.Augmentation(flip=0.0))
+    assert (own.lr, official.lr, official.ema_decay, official.schedule) == (5e-4, 4e-5, 0.0, "constant")
+
+
+def test_faults_of_a_later_stage_are_told_before_the_first_is_trained(cfg: CfgNode) -> None:
+    cfg.genext.training.stages = ["prior(steps=0)"]
+    with pytest.raises(ValueError, match="expected steps of at least 1, got 0"):
+        identity.train(cfg, ["gen", "prior"])
+    assert not (Path(cfg.data.save_dir) / "gen" / "generator.safetensors").exists()

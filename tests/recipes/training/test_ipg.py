@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from tests.generators.ipg.networks import CHANNELS, pipeline
 from tests.generators.ipg.test_official import under_official_names
-from torchreid_genext import config
+from torchreid_genext import checkpoints, config
 from torchreid_genext.generators.ipg import IPGPipeline, PoseGuider, TransReID, lora, official
 from torchreid_genext.generators.ipg.embedded import PrincipalAutoencoder
 from torchreid_genext.recipes.training import ipg
@@ -24,11 +24,10 @@ def cfg(reid_data: Path, tmp_path: Path) -> CfgNode:
     """Networks of a few channels, two steps."""
     cfg = config.get_default_config()
     cfg.data.root, cfg.data.sources, cfg.data.save_dir = str(reid_data), ["synthreid_tiny"], str(tmp_path)
-    node = cfg.genext.ipg.generator
-    node.height, node.width, node.widths, node.attention = 16, 8, [8, 16], 1
-    node.heads, node.tokens, node.token_width = 2, 2, 8
-    node.encoder_weights, node.encoder_size = "", [32, 16]
-    node.train.steps, node.train.batch_size = 2, 4
+    cfg.genext.ipg.generator.update({"widths": [8, 16], "encoder": "osnet_x0_25@32x16"})
+    training = cfg.genext.training
+    training.image_size, training.steps, training.batch_size = [16, 8], 2, 4
+    training.warmup, training.schedule = 0, "constant"
     cfg.genext.training.picture_every, cfg.genext.training.mixed_precision = 0, "no"
     return cfg
 
@@ -49,7 +48,7 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
     assert (
         isinstance(pipe, DiffusionPipeline) and (folder.parent / "samples/step-00000002-people.png").is_file()
     )
-    people = ipg._examples(cfg)[0]
+    people = ipg._examples(cfg, "bold")[0]
     assert len(people) > 1 and people.shape[1:] == (3, 16, 8)
     trained = weights(pipe)
     changed = {
@@ -61,7 +60,7 @@ def test_training_leaves_a_pipeline_that_draws(cfg: CfgNode) -> None:
 
 
 FULL: dict[str, object] = {}
-SMALL = {"lora_rank": 2, "cache_latents": True, "gradient_checkpointing": True, "examples": "train"}
+SMALL = {"lora_rank": 2, "cache_latents": True, "gradient_checkpointing": True}
 
 
 @pytest.mark.parametrize("keys", (FULL, SMALL), ids=("full", "small memory"))
@@ -73,7 +72,7 @@ def test_resuming_gives_the_pipeline_of_an_uninterrupted_run(
     halves = cfg.clone()
     halves.data.save_dir = str(tmp_path / "halves")
     for steps in (1, 2):
-        halves.genext.ipg.generator.train.steps = steps
+        halves.genext.training.steps = steps
         folder = ipg.train(halves)["ipg"]
         halves.genext.training.resume = True
     again = weights(IPGPipeline.from_pretrained(folder))
@@ -90,22 +89,29 @@ def test_resuming_gives_the_pipeline_of_an_uninterrupted_run(
         )
 
 
-def test_trainings_that_began_before_these_keys_go_on(cfg: CfgNode) -> None:
-    """What is off is not said; what leaves weights alone never is."""
-    node, images = cfg.genext.ipg.generator, ipg._images(cfg)[0]
-    node.update({"gradient_checkpointing": True, "examples": "gallery", "vae": "elsewhere"})
-    said = {
-        "height", "width", "patch", "widths", "layers", "attention", "heads", "tokens", "token_width",
-        "encoder", "encoder_weights", "encoder_size", "poses", "partners", "flip", "parts", "unconditional",
-        "noise_offset", "snr_gamma",
-    }  # fmt: skip
-    assert ipg._description(cfg, images)["keys"].keys() == said
-    on = {
-        "lora_rank": 1, "cache_latents": True, "init": "folder", "noise_bias": 1.0, "channel_power": 1.0,
-        "person_weight": 2.0,
-    }  # fmt: skip
-    node.update(on)
-    assert ipg._description(cfg, images)["keys"].keys() == said | on.keys()
+def test_a_training_goes_on_only_where_keys_that_shape_it_are_the_same(cfg: CfgNode) -> None:
+    ipg.train(cfg)
+    cfg.genext.training.resume = cfg.genext.ipg.generator.gradient_checkpointing = True
+    ipg.train(cfg)
+    for node, key, value in (
+        ("ipg.generator", "snr_gamma", 1.0), ("training", "partners", "same_camera"), ("training", "flip", 0.1)
+    ):  # fmt: skip
+        changed = cfg.clone()
+        found = changed.genext.training if node == "training" else changed.genext.ipg.generator
+        found[key] = value
+        with pytest.raises(ValueError, match=key):
+            ipg.train(changed)
+
+
+def test_encoders_are_named_with_weights_and_size(cfg: CfgNode) -> None:
+    for text, size in (("osnet_x0_25", (128, 64)), ("osnet_x0_25@32x16", (32, 16))):
+        assert tuple(ipg._encoder(text)[0].image_size) == size
+    file = "pretrained/synthreid/osnet_x0_25.safetensors"
+    encoder, features = ipg._encoder(f"osnet_x0_25@{file}@64x32")
+    wanted = checkpoints.safe_load(file)["conv1.conv.weight"]
+    assert features == 512 and torch.equal(encoder.network.state_dict()["conv1.conv.weight"], wanted)
+    with pytest.raises(ValueError, match="expected genext.ipg.generator.encoder as name@weights@.*got '@x'"):
+        ipg._encoder("@x")
 
 
 def test_channels_weigh_what_they_change_in_the_image() -> None:
@@ -113,17 +119,15 @@ def test_channels_weigh_what_they_change_in_the_image() -> None:
     shown = [autoencoder.decode(torch.eye(4)[[c], :, None, None]).sample for c in range(4)]
     grey = autoencoder.decode(torch.zeros(1, 4, 1, 1)).sample
     change = torch.stack([(each - grey).norm() for each in shown])
-    torch.testing.assert_close(ipg._channel_weights(autoencoder, 2.0), change**2 / (change**2).mean())
-    assert ipg._channel_weights(autoencoder, 0.0) is None
-    with pytest.raises(ValueError, match="channel_power 0 without principal components"):
-        ipg._channel_weights(torch.nn.Identity(), 1.0)
+    torch.testing.assert_close(ipg._channel_weights(autoencoder), change / change.mean())
+    assert ipg._channel_weights(torch.nn.Identity()) is None
 
 
 def test_training_starts_from_a_saved_pipeline_of_any_precision(cfg: CfgNode, tmp_path: Path) -> None:
     saved = pipeline().to(torch.float16)
     saved.save_pretrained(tmp_path / "saved")
     cfg.genext.ipg.generator.init = str(tmp_path / "saved")
-    cfg.genext.ipg.generator.parts, cfg.genext.ipg.generator.train.steps = ["pose_guider"], 1
+    cfg.genext.ipg.generator.parts, cfg.genext.training.steps = ["pose_guider"], 1
     trained = weights(IPGPipeline.from_pretrained(ipg.train(cfg)["ipg"]))
     before = weights(saved)
     assert trained.keys() == before.keys()
@@ -137,10 +141,9 @@ def test_training_starts_from_the_files_of_the_authors(cfg: CfgNode, tmp_path: P
     wanted.register_modules(pose_guider=PoseGuider(CHANNELS[0]))
     for name, file in official.FILES.items():
         torch.save(under_official_names(getattr(wanted, name)), folder / file)
-    wanted.denoising_unet.save_config(tmp_path / "base" / "unet")
-    wanted.vae.save_pretrained(tmp_path / "vae")
-    node = cfg.genext.ipg.generator
-    node.init, node.base_model, node.vae = (str(tmp_path / name) for name in ("released", "base", "vae"))
+    wanted.denoising_unet.save_config(folder / "stable-diffusion-v1-5" / "unet")
+    wanted.vae.save_pretrained(folder / "sd-vae-ft-mse")
+    cfg.genext.ipg.generator.init = str(folder)
     shape = TransReID((64, 32), width=8, depth=1, heads=2)
     made = weights(ipg.build(cfg, reid_encoder=shape))
     assert made.keys() == weights(wanted).keys()
@@ -151,19 +154,19 @@ def test_training_starts_from_the_files_of_the_authors(cfg: CfgNode, tmp_path: P
 
 
 def test_what_does_not_go_together_is_refused(cfg: CfgNode) -> None:
-    node = cfg.genext.ipg.generator
-    node.cache_latents, node.flip = True, 0.5
+    node, training = cfg.genext.ipg.generator, cfg.genext.training
+    node.cache_latents, training.flip = True, 0.5
     with pytest.raises(
         ValueError, match="expected flip 0 with cache_latents, which keeps no mirror .*got 0.5"
     ):
         ipg.train(cfg)
-    node.flip, node.height = 0.0, 15
+    training.flip, training.image_size = 0.0, [15, 8]
     with pytest.raises(ValueError, match="expected height and width in multiples of 2, got 15 and 8"):
         ipg.train(cfg)
 
 
 def test_joints_are_needed(cfg: CfgNode) -> None:
-    cfg.genext.ipg.generator.poses = "nowhere.csv"
+    cfg.genext.joints = ["nowhere.csv"]
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         ipg.train(cfg)
     with pytest.raises(ValueError, match="unknown stage 'all'; choose from ipg"):

@@ -54,8 +54,9 @@ def own_data(root: Path, train: Records, query: Records, gallery: Records) -> It
         dataset_dir = "own"
 
         def __init__(self, root: str = "", **options: object) -> None:
-            splits = [[(str(folder / name), *rest) for name, *rest in each] for each in (train, query, gallery)]
-            super().__init__(*splits, **options)
+            splits = (train, query, gallery)
+            records = [[(str(folder / name), *rest) for name, *rest in each] for each in splits]
+            super().__init__(*records, **options)
 
     compat.register_image_dataset("own", Own)
     genext.register()
@@ -96,11 +97,11 @@ def test_joints_in_several_files_are_found_and_an_image_is_in_one_of_them(
         joints(folder / "a.csv", names[:5])
         joints(folder / "b.csv", names[5:])
         joints(folder / "all of them.csv", names)
-        assert read_dataset_poses("own", tmp_path, "a.csv b.csv").keys() == {*names}
-        assert read_dataset_poses("own", tmp_path, "all of them.csv").keys() == {*names}
+        assert read_dataset_poses("own", tmp_path, "a.csv b.csv".split()).keys() == {*names}
+        assert read_dataset_poses("own", tmp_path, ["all of them.csv"]).keys() == {*names}
         with pytest.raises(ValueError, match="expected each image once, got train_0_0.png again in .*a.csv"):
-            read_dataset_poses("own", tmp_path, "a.csv a.csv")
-        gan_cfg.genext.pg2.poses = "a.csv b.csv"
+            read_dataset_poses("own", tmp_path, "a.csv a.csv".split())
+        gan_cfg.genext.joints = ["a.csv", "b.csv"]
         made = gan._PG2(of_own(gan_cfg, tmp_path), "pg2")
     assert len(made.images) == 6 and made.examples.labels.tolist() == [7]
 
@@ -109,11 +110,11 @@ def test_files_that_do_not_tell_an_ending_are_of_images_of_any(tmp_path: Path) -
     train = images("train", range(2), 2)
     with own_data(tmp_path, train, train[:1], train[:1]) as names:
         write_openpose(tmp_path / "own" / "openpose", {Path(name).stem + ".jpg": POSE for name in names})
-        assert read_dataset_poses("own", tmp_path, "openpose").keys() == {*names}
+        assert read_dataset_poses("own", tmp_path, ["openpose"]).keys() == {*names}
         joints(tmp_path / "own" / "others.csv", ["somebody.jpg"])
-        wanted = r"expected joints of images such as train_0_0.png, got those of somebody.jpg: others.csv of own"
+        wanted = "expected joints of images such as train_0_0.png, got those of somebody.jpg: others.csv"
         with pytest.raises(ValueError, match=wanted):
-            read_dataset_poses("own", tmp_path, "others.csv")
+            read_dataset_poses("own", tmp_path, ["others.csv"])
 
 
 def test_an_exact_name_goes_before_one_with_another_ending(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_an_exact_name_goes_before_one_with_another_ending(tmp_path: Path) -> No
     with own_data(tmp_path, train, train, train):
         poses = {"a.jpg": POSE, "b.jpg": POSE - 1, "b.png": POSE}
         write_market_annotations(tmp_path / "own" / "poses.csv", poses)
-        found = read_dataset_poses("own", tmp_path, "poses.csv")
+        found = read_dataset_poses("own", tmp_path, ["poses.csv"])
     assert found.keys() == poses.keys() and (found["b.png"] == POSE.round()).all()
 
 
@@ -139,7 +140,7 @@ def test_pictures_of_ipg_show_whom_there_are_pairs_of(
         known = names if split == "gallery" else [name for name in names if "gallery" not in name]
         joints(tmp_path / "own" / "poses.csv", known)
         with caplog.at_level(logging.WARNING):
-            shown = ipg._examples(of_own(ipg_cfg, tmp_path))
+            shown = ipg._examples(of_own(ipg_cfg, tmp_path), "bold")
     if not split:
         assert shown is None and "training without sample pictures: query: expected two" in caplog.text
         return
@@ -166,7 +167,7 @@ def test_camstyle_shows_training_images_where_queries_are_of_one_camera(
 ) -> None:
     query = images("query", (7,), 2, cameras=(0,))
     with own_data(tmp_path, images("train", range(4), 2), query, images("gallery", (7,), 2, (1,))):
-        gan_cfg.genext.camstyle.update({"pair": [0, 1], "images": 1, "pool": 4})
+        gan_cfg.genext.camstyle.update({"pair": [0, 1]})
         gan_cfg.genext.training.picture_every = 2
         path = gan.train(of_own(gan_cfg, tmp_path), ["camstyle"])["camstyle"]
     assert [*path.parent.rglob("samples/step-00000002-*.png")]
@@ -198,7 +199,7 @@ def test_market_trains_with_the_published_joints(
     counts = market(tmp_path)
     published = shared_data() / "market_poses" / "market-annotation-{}.csv"
     gan_cfg.data.root, gan_cfg.data.sources = str(tmp_path), ["market1501"]
-    gan_cfg.genext[kind].poses = " ".join(str(published).format(each) for each in files.split())
+    gan_cfg.genext.joints = [str(published).format(each) for each in files.split()]
     made = {"pg2": gan._PG2, "deformable": gan._Deformable}[kind](gan_cfg, kind)
     assert 0.8 * counts["bounding_box_train"] < len(made.images) and 0 in made.images.pids
     assert (made.examples.labels > 0).all() if files == "train test" else (0 in made.examples.labels)

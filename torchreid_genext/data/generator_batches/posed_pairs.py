@@ -9,13 +9,11 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
 from torchreid_genext.data.generator_batches.orders import (
@@ -27,7 +25,9 @@ from torchreid_genext.data.generator_batches.orders import (
     share,
 )
 from torchreid_genext.data.images.in_memory import ImageTensor
+from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses import JOINTS
+from torchreid_genext.data.poses.names import image_name
 from torchreid_genext.data.poses.skeletons import scaled
 
 __all__ = ["PosePairs", "PosedImages", "mirrored", "pose_pairs", "with_partners", "with_poses"]
@@ -118,7 +118,7 @@ def with_poses(
         raise ValueError(f"unknown joint {unknown[0]!r}; choose from {', '.join(JOINTS)}")
     keypoints = torch.full((len(images), len(JOINTS), 2), -1.0)
     for row, path in enumerate(images.paths):
-        if (pose := poses.get(Path(path).name)) is not None:
+        if (pose := poses.get(image_name(path))) is not None:
             keypoints[row] = _within(path, pose, images.images.shape[2:])
     shown = (keypoints >= 0).all(dim=-1)
     faults = {row: reason for row, seen in enumerate(shown) if (reason := _fault(seen, required))}
@@ -176,8 +176,9 @@ def pose_pairs(
     """What a training loop asks for its data; images and partners are those of `pairs.batches`.
 
     Args:
-        images: all of them, on any device; batches are on the same.
-        keypoints: theirs, (N, 18, 2) of (y, x) pixels, -1 where missing.
+        images: all of them, on any device; those of batches are on the same.
+        keypoints: theirs, (N, 18, 2) of (y, x) pixels, -1 where missing; those of batches are on the CPU,
+            where what follows from them can be computed without waiting for an accelerator.
         order: which of them make up a step.
         partners: gives each image another of the same person.
         seed: of the choice of partners, and of mirror images.
@@ -195,16 +196,15 @@ def pose_pairs(
         raise ValueError(f"expected keypoints {wanted}, got {tuple(keypoints.shape)}")
     if not 0 <= flip <= 1:
         raise ValueError(f"expected a probability flip in 0..1, got {flip}")
-    device = images.images.device
-    positions = replace(images, images=torch.arange(len(images), device=device))
-    source, keypoints = batches(positions, order, partners=partners, seed=seed), keypoints.float().to(device)
+    positions = replace(images, images=torch.arange(len(images))).to("cpu")
+    source, keypoints = batches(positions, order, partners=partners, seed=seed), keypoints.float().cpu()
 
     def since(first: int, rank: int = 0, world: int = 1) -> Iterator[PosePairs]:
         for step, batch in zip(itertools.count(first), source(first, rank, world)):
             draws = torch.rand(order.batch_size, generator=generator_of(seed, _FLIPS, step))
             chosen = share(draws < flip, rank, world)
             pairs = _gathered(batch, images.images, keypoints)
-            yield _flipped(pairs, chosen.to(device), swap) if chosen.any() else pairs
+            yield _flipped(pairs, chosen, swap) if chosen.any() else pairs
 
     return since
 
@@ -212,17 +212,19 @@ def pose_pairs(
 def _gathered(batch: PairedBatch, images: Tensor, keypoints: Tensor) -> PosePairs:
     """Of a batch that has positions in place of images."""
     own, other = batch.images, batch.others
+    rows, other_rows = own.to(images.device), other.to(images.device)
     return PosePairs(
-        images[own], keypoints[own], images[other], keypoints[other],
+        images[rows], keypoints[own], images[other_rows], keypoints[other],
         batch.labels, batch.camids, batch.indices,
     )  # fmt: skip
 
 
 def _flipped(pairs: PosePairs, chosen: Tensor, swap: bool) -> PosePairs:
     """With mirror images of the pairs (B,) that are chosen."""
+    turned = chosen[:, None, None, None].to(pairs.images.device)
 
     def image(pixels: Tensor) -> Tensor:
-        return torch.where(chosen[:, None, None, None], pixels.flip(-1), pixels)
+        return torch.where(turned, pixels.flip(-1), pixels)
 
     def joints(points: Tensor) -> Tensor:
         return torch.where(chosen[:, None, None], mirrored(points, pairs.images.shape[3], swap=swap), points)
@@ -235,8 +237,7 @@ def _flipped(pairs: PosePairs, chosen: Tensor, swap: bool) -> PosePairs:
 
 def _within(path: str, pose: ArrayLike, size: Sequence[int]) -> Tensor:
     """Joints (18, 2) of a file in pixels of an image of another size, -1 where missing."""
-    with Image.open(path) as image:
-        width, height = image.size
+    height, width = image_size(path)
     points = np.asarray(pose, float)
     if points.shape != (len(JOINTS), 2):
         raise ValueError(f"expected a pose of shape ({len(JOINTS)}, 2) of {path}, got {points.shape}")

@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from torchreid_genext.processes import own_rows
+
 __all__ = ["Augmentation", "crop", "erase", "flip", "jitter"]
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in the grey of ITU-R BT.601
@@ -99,9 +101,12 @@ def crop(images: Tensor, generator: Generator, *, padding: int, fill: float = 0.
         return images
     height, width = images.shape[2:]
     windows = pad(images, (padding,) * 4, value=fill).unfold(2, height, 1).unfold(3, width, 1)
-    down, right = torch.randint(
-        2 * padding + 1, (2, len(images)), generator=generator, device=generator.device
-    ).to(images.device)
+    down, right = own_rows(
+        lambda count: torch.randint(
+            2 * padding + 1, (2, count), generator=generator, device=generator.device
+        ),
+        len(images), generator, dim=1,
+    ).to(images.device)  # fmt: skip
     return windows[torch.arange(len(images), device=images.device), :, down, right]
 
 
@@ -162,7 +167,10 @@ def _within(length: int, extent: Tensor, place: Tensor) -> Tensor:
 
 def _filling(images: Tensor, generator: Generator, fill: float | Sequence[float] | None) -> Tensor:
     if fill is None:
-        noise = torch.rand(images.shape, generator=generator, device=generator.device)
+        def draw(count: int) -> Tensor:
+            return torch.rand(count, *images.shape[1:], generator=generator, device=generator.device)
+
+        noise = own_rows(draw, len(images), generator)
         return noise.to(images.device, images.dtype)
     return torch.as_tensor(fill, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
 
@@ -222,8 +230,11 @@ def _chosen(images: Tensor, generator: Generator, probability: float) -> Tensor:
 
 def _uniform(images: Tensor, generator: Generator, number: int) -> Tensor:
     """Draws (number, B) in [0, 1), on the device of the images."""
-    draws = torch.rand(number, len(images), generator=generator, device=generator.device)
-    return draws.to(images.device)
+
+    def draw(count: int) -> Tensor:
+        return torch.rand(number, count, generator=generator, device=generator.device)
+
+    return own_rows(draw, len(images), generator, dim=1).to(images.device)
 
 
 def _check_shares(**values: float) -> None:

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.filenames import has_frames, parse
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import readable_images
+from torchreid_genext.processes import usable_cores
 
 __all__ = ["SPLITS", "ImageTensor", "channel_statistics", "load_images"]
 
@@ -109,7 +110,9 @@ def load_images(
         raise ValueError(f"expected height and width >= 1, got {height} and {width}")
     paths, pids, camids = _records(name, root, split)
     store = _Store.of(cache_dir, f"{name}_{split}", paths, (height, width))
-    pixels, faults = store.load() or store.save(*_read(paths, (height, width), workers, progress))
+    kept = store.load()
+    read = _again(*kept, paths) if kept else _read(paths, (height, width), workers, progress)
+    pixels, faults = read if kept else store.save(*read)
     whole = ImageTensor(pixels, torch.tensor(pids), torch.tensor(camids), paths, _raw_pids(paths, name))
     return _readable(whole, faults, f"{name} {split}")
 
@@ -162,17 +165,22 @@ def _read(
     return pixels, faults
 
 
+def _again(pixels: Tensor, faults: dict[int, str], paths: Sequence[str]) -> tuple[Tensor, dict[int, str]]:
+    """Files that could not be read once are tried again: a disk or network may have failed for a moment."""
+    still: dict[int, str] = {}
+    for position in faults:
+        some, reasons = _Files([paths[position]], tuple(pixels.shape[2:]))[0]
+        pixels[position] = some[0]
+        still |= {position: reason for reason in reasons.values()}
+    return pixels, still
+
+
 def _batches(
     paths: Sequence[str], size: tuple[int, int], workers: int | None
 ) -> Iterator[tuple[Tensor, dict[int, str]]]:
     files = _Files(paths, size)
-    wanted = _cores() if workers is None else workers
+    wanted = usable_cores() if workers is None else workers
     return iter(DataLoader(files, batch_size=None, num_workers=min(wanted, len(files) - 1)))
-
-
-def _cores() -> int:
-    """Cores this process may use, which a container or job scheduler may have made fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Files(Dataset):
@@ -188,11 +196,8 @@ class _Files(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, dict[int, str]]:
         paths, faults = self.batches[index], {}
         pixels = np.zeros((len(paths), *self.size, 3), dtype=np.uint8)
-        for position, path in enumerate(paths):
-            try:
-                pixels[position] = open_image(path).resize(self.size[::-1], Image.Resampling.BILINEAR)
-            except UNREADABLE as error:
-                faults[position] = str(error)
+        for position, image in readable_images(paths, faults):
+            pixels[position] = image.resize(self.size[::-1], Image.Resampling.BILINEAR)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), faults
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from torchreid_genext import compat
+from torchreid_genext.data.poses.names import image_name
 from torchreid_genext.data.poses.reading import read_poses
 
 __all__ = ["read_dataset_poses"]
@@ -15,7 +17,7 @@ __all__ = ["read_dataset_poses"]
 _SPLITS = ("train", "query", "gallery")
 
 
-def read_dataset_poses(name: str, root: str | Path, files: str) -> dict[str, np.ndarray]:
+def read_dataset_poses(name: str, root: str | Path, files: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the joints of a data set's images, whichever files they are in.
 
     An image is known by its name; where no image has the name, by its name without ending, since files of
@@ -24,8 +26,7 @@ def read_dataset_poses(name: str, root: str | Path, files: str) -> dict[str, np.
     Args:
         name: data set as torchreid knows it, ours included once registered.
         root: folder that holds the data set's own.
-        files: one or several, as `read_poses` reads them, in the data set's folder, with spaces between; a
-            name with spaces must be the only one.
+        files: in the data set's folder, or paths of others, as `read_poses` reads them.
 
     Returns:
         File name of the image, without folders, to (18, 2) array of (y, x) pixels, -1 missing.
@@ -35,17 +36,17 @@ def read_dataset_poses(name: str, root: str | Path, files: str) -> dict[str, np.
         ValueError: if a file is malformed, an image is in two of them, or none is of an image of the set.
     """
     folder, found = compat.image_dataset_folder(name, root), {}
-    for path in [folder / files] if (folder / files).exists() else map(folder.joinpath, files.split()):
+    for path in (folder / os.path.expanduser(file) for file in files):
         part = read_poses(path)
         if twice := sorted(found.keys() & part):
             raise ValueError(f"expected each image once, got {twice[0]} again in {path}")
         found |= part
-    return _by_image(found, _names(name, root), f"{files} of {name}")
+    return _by_image(found, _names(name, root), f"{', '.join(files)} of {name}")
 
 
 def _names(name: str, root: str | Path) -> list[str]:
     dataset = compat.init_image_dataset(name, root=str(root), verbose=False)
-    return [Path(record[0]).name for split in _SPLITS for record in getattr(dataset, split)]
+    return [image_name(record[0]) for split in _SPLITS for record in getattr(dataset, split)]
 
 
 def _by_image(found: Mapping[str, np.ndarray], names: list[str], where: str) -> dict[str, np.ndarray]:

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import readable_images
 from torchreid_genext.data.poses.joints import JOINTS, from_coco
 from torchreid_genext.data.poses.market_csv import read_market_annotations, write_market_annotations
+from torchreid_genext.data.poses.names import check_names
 
 __all__ = [
     "Cost", "Extracted", "cost_of", "detected_pose", "extract_poses", "keypoint_rcnn", "left_to_do",
@@ -144,9 +145,11 @@ def left_to_do(paths: Sequence[str], target: str | PathLike[str]) -> list[str]:
     """Those of the images whose poses are not in the annotation file yet; all if there is none.
 
     Raises:
-        ValueError: if images share a file name, by which poses are known, or the file is no annotation file.
+        ValueError: if images share a file name, by which poses are known, the file cannot hold one, or is no
+            annotation file.
     """
     names = {Path(path).name: path for path in dict.fromkeys(paths)}
+    check_names(names)
     if len(names) < len(set(paths)):
         twice = next(path for path in paths if names[Path(path).name] != path)
         raise ValueError(
@@ -159,7 +162,7 @@ def cost_of(network: nn.Module, paths: Sequence[str], *, device: torch.device | 
     """What the detector takes for the first image that can be read; None if there is no such image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    image = next((image for path in paths if isinstance(image := _read(path), Tensor)), None)
+    image = next((_tensor(image) for _, image in readable_images(paths, {})), None)
     if image is None:
         return None
     network = network.to(device).eval()
@@ -197,7 +200,7 @@ def extract_poses(
         progress: show a progress bar on a terminal.
 
     Raises:
-        ValueError: if images share a file name, the file is no annotation file, or the batch size is below 1.
+        ValueError: as `left_to_do`, before anything is read; if the batch size is below 1.
         OSError: if the file cannot be written.
     """
     if batch_size < 1:
@@ -221,7 +224,7 @@ def extract_poses(
 
 
 def _there(target: str | PathLike[str]) -> dict[str, np.ndarray]:
-    return dict(read_market_annotations(target)) if Path(target).exists() else {}
+    return dict(read_market_annotations(target)) if Path(target).expanduser().exists() else {}
 
 
 def _answers(
@@ -231,22 +234,15 @@ def _answers(
     hidden = None if progress else True  # None shows the bar on a terminal alone
     with tqdm(total=len(paths), unit="img", desc="poses", disable=hidden) as bar, torch.inference_mode():
         for start in range(0, len(paths), batch_size):
-            batch = {path: _read(path) for path in paths[start : start + batch_size]}
-            images = {path: image.to(device) for path, image in batch.items() if isinstance(image, Tensor)}
-            said = dict(zip(images, network(list(images.values())))) if images else {}
-            yield from ((path, said.get(path, image)) for path, image in batch.items())
+            batch, faults = paths[start : start + batch_size], {}
+            images = {row: _tensor(image).to(device) for row, image in readable_images(batch, faults)}
+            said = faults | (dict(zip(images, network(list(images.values())))) if images else {})
+            yield from ((path, said[row]) for row, path in enumerate(batch))
             bar.update(len(batch))
 
 
-def _read(path: str) -> Tensor | str:
-    """An image (3, H, W) in [0, 1], or what is wrong with it."""
-    try:
-        return _tensor(open_image(path))
-    except UNREADABLE as error:
-        return str(error) or type(error).__name__
-
-
 def _tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 __all__ = [
-    "COCO_JOINTS", "JOINTS", "LIMBS", "Person", "checked_pose", "chosen_pose", "from_coco", "marked",
-    "present", "single_pose", "to_coco",
+    "COCO_JOINTS", "JOINTS", "LIMBS", "Person", "are_shares", "checked_pose", "chosen_pose", "from_coco",
+    "marked", "present", "single_pose", "to_coco",
 ]  # fmt: skip
 
 JOINTS = (
@@ -67,6 +67,8 @@ _NECK = JOINTS.index("neck")
 _SHOULDERS = JOINTS.index("right_shoulder"), JOINTS.index("left_shoulder")
 _OURS = [joint for joint in range(len(JOINTS)) if joint != _NECK]
 _THEIRS = [COCO_JOINTS.index(JOINTS[joint]) for joint in _OURS]
+_OF_A_SHARE = 2.0  # nobody is two pixels small, but joints may lie a little outside of the image
+_FARTHEST = 2**53  # pixels; whole numbers beyond are not exact any more
 
 
 def checked_pose(pose: ArrayLike) -> np.ndarray:
@@ -144,7 +146,27 @@ def single_pose(name: str, pose: ArrayLike) -> np.ndarray:
     joints = np.asarray(pose, float)
     if joints.shape != (len(JOINTS), 2):
         raise ValueError(f"expected a pose of shape ({len(JOINTS)}, 2) of {name}, got {joints.shape}")
+    if not (np.abs(joints) < _FARTHEST).all():
+        raise ValueError(f"expected joints of {name} in pixels, -1 where missing, got NaN or infinity")
     return joints
+
+
+def are_shares(places: ArrayLike, where: str) -> bool:
+    """Whether places are shares of an image and not pixels, which nothing but their size gives away.
+
+    Args:
+        places: (M, 2) of all joints in a file that are there.
+        where: names the file in errors.
+
+    Raises:
+        ValueError: if most are shares, and some are not.
+    """
+    places = np.asarray(places, float).reshape(-1, 2)
+    small = (np.abs(places) < _OF_A_SHARE).all(axis=1)
+    if len(places) / 2 < small.sum() < len(places):
+        far = places[~small][0].tolist()
+        raise ValueError(f"expected pixels, or shares of the image, in {where}, got most in 0..1, and {far}")
+    return bool(len(places) and small.all())
 
 
 @dataclass(frozen=True, eq=False)

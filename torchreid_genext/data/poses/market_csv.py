@@ -9,34 +9,44 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.poses.joints import JOINTS, checked_pose
+from torchreid_genext.data.poses.joints import JOINTS, are_shares, single_pose
+from torchreid_genext.data.poses.names import check_names, image_name
 
 __all__ = ["read_market_annotations", "read_visibility", "write_market_annotations"]
 
 _HEADER = "name:keypoints_y:keypoints_x"
+_Row = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # y, x, and which are seen
 
 
-def read_market_annotations(path: str | PathLike[str]) -> dict[str, NDArray[np.int64]]:
+def read_market_annotations(path: str | PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read the joints of every image of an annotation file.
 
     Args:
-        path: lines of ``name: [18 y]: [18 x]`` under the header ``name:keypoints_y:keypoints_x``; a fourth
-            field is allowed.
+        path: lines of ``name: [18 y]: [18 x]`` under the header ``name:keypoints_y:keypoints_x``, in UTF-8; a
+            fourth field is allowed.
 
     Returns:
-        File name to (18, 2) array of (y, x) pixels, -1 where the joint is missing. In a file with a fourth
-        field (SynthReID's ``poses_full.csv``) hidden joints have their true position, which may lie outside
-        the image.
+        File name, without folders, to (18, 2) array of (y, x) pixels, -1 where the joint is missing; int64,
+        but float64 where a line has fractions. In a file with a fourth field (SynthReID's
+        ``poses_full.csv``) hidden joints have their true position, which may lie outside the image.
 
     Raises:
-        ValueError: if the header or a line is malformed; the message names the line.
+        ValueError: if the header or a line is malformed, an image is there twice with different joints, or
+            joints are shares of their image; the message names the line or the file.
     """
-    return {name: np.stack([y, x], axis=1) for name, y, x, _ in _rows(path)}
+    rows = _rows(path)
+    found = {name: np.stack([y, x], axis=1) for name, (y, x, _) in rows.items()}
+    fractions = [pose[(pose != -1).all(axis=1)] for pose in found.values() if pose.dtype.kind == "f"]
+    if fractions and are_shares(np.concatenate(fractions), os.fspath(path)):
+        what = "shares of the image; multiply by its size"
+        raise ValueError(f"expected pixels in {os.fspath(path)}, got {what}")
+    return found
 
 
 def read_visibility(path: str | PathLike[str]) -> dict[str, NDArray[np.bool_]]:
@@ -46,14 +56,15 @@ def read_visibility(path: str | PathLike[str]) -> dict[str, NDArray[np.bool_]]:
         path: as in `read_market_annotations`.
 
     Returns:
-        File name to (18,) array: the fourth field where there is one, else whether the joint is annotated.
+        File name, without folders, to (18,) array: the fourth field where there is one, else whether the
+        joint is annotated.
 
     Raises:
-        ValueError: as in `read_market_annotations`.
+        ValueError: as in `read_market_annotations`, but for shares.
     """
     return {
         name: seen.astype(bool) if seen is not None else (y >= 0) & (x >= 0)
-        for name, y, x, seen in _rows(path)
+        for name, (y, x, seen) in _rows(path).items()
     }
 
 
@@ -64,50 +75,70 @@ def write_market_annotations(
 
     Args:
         path: file to write.
-        poses: file name to (18, 2) array of (y, x) pixels; rounded to whole pixels.
+        poses: file name to (18, 2) array of (y, x) pixels; rounded to whole pixels. A joint just outside of
+            the image, which would become the -1 of missing ones, is written one pixel further out.
         visible: file name to (18,) flags; with it a fourth field ``[18 flags]`` is written.
 
     Raises:
-        ValueError: if a pose is not (18, 2).
+        ValueError: if a pose is not (18, 2) or not finite, or a line of the file cannot hold a name.
     """
+    check_names(poses)
     header = _HEADER if visible is None else _HEADER + ":visible"
-    lines = [
-        header,
-        *(_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items()),
-    ]
-    checkpoints.write_text(os.fspath(path), "\n".join(lines) + "\n")
+    lines = [_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items()]
+    checkpoints.write_text(os.fspath(path), "\n".join([header, *lines]) + "\n")
 
 
-def _rows(path: str | PathLike[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]]:
-    with open(path, encoding="utf-8") as file:
-        header = file.readline().strip()
-        if header not in (_HEADER, _HEADER + ":visible"):
-            raise ValueError(f"expected the header {_HEADER!r} in {os.fspath(path)}, got {header!r}")
-        for number, line in enumerate(file, start=2):
-            if line.strip():
-                yield _row(line, f"{os.fspath(path)}, line {number}", header.count(":") + 1)
+def _rows(path: str | PathLike[str]) -> dict[str, _Row]:
+    """Every image of a file: y, x, and the fourth field or None."""
+    found: dict[str, _Row] = {}
+    for where, line, fields in _lines(os.path.expanduser(path)):
+        name, row = _row(line, where, fields)
+        if not _same(found.setdefault(name, row), row):
+            raise ValueError(f"expected each image once, got other joints of {name} again in {where}")
+    return found
 
 
-def _row(line: str, where: str, fields: int) -> tuple[str, np.ndarray, np.ndarray, np.ndarray | None]:
-    name, *lists = (field.strip() for field in line.split(":"))
-    if len(lists) != fields - 1:
-        raise ValueError(f"expected {fields} fields in {where}, got {len(lists) + 1}")
-    y, x, *seen = (_integers(field, where) for field in lists)
-    return name, y, x, seen[0] if seen else None
+def _lines(path: str) -> Iterator[tuple[str, str, int]]:
+    """Place, text and number of fields of every line below the header."""
+    with open(path, encoding="utf-8-sig") as file:  # Excel begins files with a mark of their encoding
+        try:
+            header = file.readline().strip()
+            if header not in (_HEADER, _HEADER + ":visible"):
+                raise ValueError(f"expected the header {_HEADER!r} in {path}, got {header!r}")
+            for number, line in enumerate(file, start=2):
+                if line.strip():
+                    yield f"{path}, line {number}", line, header.count(":") + 1
+        except UnicodeDecodeError as error:
+            raise ValueError(f"expected UTF-8 in {path}, got {error}; save it as UTF-8") from error
 
 
-def _integers(field: str, where: str) -> np.ndarray:
+def _row(line: str, where: str, fields: int) -> tuple[str, _Row]:
+    name, *lists = line.rstrip("\n").rsplit(":", fields - 1)  # names may have colons
+    if len(lists) != fields - 1 or name.endswith("]"):  # of a list
+        raise ValueError(f"expected {fields} fields in {where}, got {line.count(': ') + 1}")
+    y, x, *seen = (_numbers(field.strip(), where) for field in lists)
+    return image_name(name), (y, x, seen[0] if seen else None)
+
+
+def _same(one: _Row, other: _Row) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other))
+
+
+def _numbers(field: str, where: str) -> np.ndarray:
     try:
         values = json.loads(field)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, list) or len(values) != len(JOINTS) or not all(type(v) is int for v in values):
-        raise ValueError(f"expected a list of {len(JOINTS)} whole numbers in {where}, got {field!r}")
-    return np.array(values, np.int64)
+    fit = isinstance(values, list) and all(type(v) in (int, float) and abs(v) < 2**53 for v in values)
+    if not fit or len(values) != len(JOINTS):
+        raise ValueError(f"expected a list of {len(JOINTS)} finite numbers in {where}, got {field[:200]!r}")
+    return np.array(values)
 
 
 def _line(name: str, pose: ArrayLike, seen: ArrayLike | None) -> str:
-    whole = np.rint(checked_pose(pose)).astype(np.int64)
+    joints = single_pose(name, pose)
+    whole = np.rint(joints).astype(np.int64)
+    whole[(whole == -1) & (joints != -1)] = -2
     fields = [name, *(json.dumps(axis.tolist()) for axis in whole.T)]
     if seen is not None:
         fields.append(json.dumps(np.asarray(seen).astype(int).tolist()))

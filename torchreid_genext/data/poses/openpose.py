@@ -10,7 +10,8 @@ Preprocessors of ControlNet write pixels or shares of their canvas, and some put
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.poses.joints import Person, chosen_pose, marked, present, single_pose
+from torchreid_genext.data.images.reading import SUFFIXES
+from torchreid_genext.data.poses.joints import Person, are_shares, chosen_pose, marked, present, single_pose
+from torchreid_genext.data.poses.names import check_names
 
 __all__ = ["image_of", "numbers", "read_openpose", "write_openpose"]
 
@@ -27,14 +30,13 @@ __all__ = ["image_of", "numbers", "read_openpose", "write_openpose"]
 _LAYOUTS = {18: list(range(18)), 25: [*range(8), *range(9, 19)]}
 _KEYS = ("pose_keypoints_2d", "pose_keypoints")  # the second in files before 2018
 _ENDING = "_keypoints"
-_IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_OF_A_SHARE = 2.0  # nobody is two pixels small, but joints may lie a little outside of the canvas
+_USUAL = ".jpg"  # extension of images whose files do not tell it
 
 
 def image_of(file: str | PathLike[str], extension: str) -> str:
     """File name of the image that a file is about; `extension` is given to names without one."""
     stem = Path(file).stem.removesuffix(_ENDING)
-    return stem if Path(stem).suffix.lower() in _IMAGES else stem + extension
+    return stem if Path(stem).suffix.lower() in SUFFIXES else stem + extension
 
 
 def read_openpose(
@@ -52,7 +54,8 @@ def read_openpose(
         faces and hands; and the (height, width) of the canvas, None where it is not told.
 
     Raises:
-        ValueError: if a part is malformed (it is named), or places are shares of a canvas that is not told.
+        ValueError: if a part is malformed (it is named), places are shares of a canvas that is not told, or
+            most places are shares and some are not.
     """
     canvas, people = _canvas(content, where), content["people"]
     if not isinstance(people, list):
@@ -79,16 +82,33 @@ def write_openpose(
         shares: give places as shares of the canvas.
 
     Raises:
-        ValueError: if a pose is not (18, 2), or shares are wanted without a size.
+        ValueError: if a pose is not (18, 2) or not finite, a name is none of an image, or shares are wanted
+            without a size.
     """
     if shares and size is None:
         raise ValueError("expected the size of the images for places as shares of it, got None")
+    files = _files(Path(os.path.expanduser(folder)), poses)
     unit = [*size[::-1], 1] if shares else [1, 1, 1]
     canvas = {"canvas_height": size[0], "canvas_width": size[1]} if size else {}
     for name, pose in poses.items():
         content = {"version": 1.3, "people": _people(name, pose, unit), **canvas}
-        file = Path(folder, f"{name.removesuffix('.jpg')}{_ENDING}.json")
-        checkpoints.write_text(file, json.dumps(content) + "\n")
+        checkpoints.write_text(files[name], json.dumps(content) + "\n")
+
+
+def _files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Of each image the file whose name leads back to it."""
+    check_names(names)
+    files = {name: folder / f"{_told(name)}{_ENDING}.json" for name in names}
+    for name, file in files.items():
+        if image_of(file, _USUAL) != name:
+            raise ValueError(f"expected names of images with {', '.join(SUFFIXES)}, got {name!r}; rename it")
+    return files
+
+
+def _told(name: str) -> str:
+    """Of an image's name what a file tells; the usual extension only where another would seem to be there."""
+    stem = name.removesuffix(_USUAL)
+    return name if Path(stem).suffix.lower() in SUFFIXES else stem
 
 
 def numbers(values: Any, lengths: tuple[int, ...], where: str) -> np.ndarray:
@@ -131,8 +151,8 @@ def _joints(person: Any, where: str) -> np.ndarray | None:
 
 
 def _in_pixels(keypoints: np.ndarray, canvas: tuple[float, float] | None, where: str) -> np.ndarray:
-    """Shares of the canvas, which nothing but their size gives away, turned into pixels."""
-    if not keypoints.any() or np.abs(keypoints[..., :2]).max() >= _OF_A_SHARE:
+    """Shares of the canvas turned into pixels; people are (N, 18, 3)."""
+    if not len(keypoints) or not are_shares(keypoints[keypoints[..., 2] > 0][:, :2], where):
         return keypoints
     if canvas is None:
         raise ValueError(f"expected pixels, or canvas_height and canvas_width, in {where}, got only shares")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from torch import Tensor
 
+from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses.drawing import draw_skeleton
 from torchreid_genext.data.poses.joints import LIMBS
+from torchreid_genext.data.poses.names import image_name
 
 __all__ = ["draw_skeletons", "pictures", "scaled"]
 
@@ -57,14 +57,12 @@ def draw_skeletons(
     pictures = torch.zeros(len(paths), 3, *size, dtype=torch.uint8)
     shown = torch.zeros(len(paths), dtype=torch.bool)
     for row, path in enumerate(paths):
-        pose = poses.get(Path(path).name)
+        pose = poses.get(image_name(path))
         if pose is None or (np.asarray(pose) == -1).all():
             continue
-        with Image.open(path) as image:
-            width, height = image.size
-        picture = draw_skeleton(scaled(pose, (height, width), size), tuple(size), style=style)
+        picture = draw_skeleton(scaled(pose, image_size(path), size), tuple(size), style=style)
         pictures[row], shown[row] = torch.from_numpy(np.array(picture)).permute(2, 0, 1), True
-    _report(paths, shown)
+    _report(paths, shown, next(iter(poses), None))
     return pictures, shown
 
 
@@ -92,9 +90,10 @@ def pictures(poses: Mapping[str, ArrayLike], size: Sequence[int], *, style: str 
     return torch.stack([torch.from_numpy(np.array(each)).permute(2, 0, 1) for each in drawn.values()])
 
 
-def _report(paths: Sequence[str], shown: Tensor) -> None:
+def _report(paths: Sequence[str], shown: Tensor, known: str | None) -> None:
     missing = [path for path, seen in zip(paths, shown.tolist(), strict=True) if not seen]
     if len(missing) == len(paths):
-        raise ValueError(f"expected joints of some of {len(paths)} images, got none, such as of {paths[0]}")
+        other = f", but of {known}" if known else ""
+        raise ValueError(f"expected joints of some of {len(paths)} images, got none of {paths[0]}{other}")
     if missing:
         _log.warning("%d of %d images have no joints, such as %s", len(missing), len(paths), missing[0])

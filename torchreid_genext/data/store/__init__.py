@@ -8,8 +8,11 @@ from torchreid_genext.data.store.image_store import (
     Entry,
     ImageStore,
     check_writable,
+    has_end,
     is_store,
     pose_order,
 )
 
-__all__ = ["SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "is_store", "pose_order"]
+__all__ = [
+    "SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "has_end", "is_store", "pose_order"
+]  # fmt: skip

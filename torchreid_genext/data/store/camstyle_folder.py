@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchreid_genext.data.filenames import parse
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import UNREADABLE, is_image, open_image
 from torchreid_genext.data.store.image_store import ImageStore, is_store
-from torchreid_genext.data.store.pose2id_folders import FORMATS, write_picture
+from torchreid_genext.data.store.pose2id_folders import write_picture
 
 __all__ = [
     "FOLDER", "Fake", "export_fakes", "fake_name", "import_fakes", "parse_fake", "style_camera",
@@ -136,6 +136,7 @@ def style_files(place: Path, name: str, cameras: Mapping[str, int]) -> dict[str,
 
 
 def _folder(place: Path) -> Path:
+    place = place.expanduser()
     return place if place.name == FOLDER else place / FOLDER
 
 
@@ -159,7 +160,7 @@ def _pictures(folder: Path) -> list[Path]:
     """Whole files, in the order of their names; what begins with a dot was being written."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    found = (path for path in folder.iterdir() if is_image(path))
     return sorted(path for path in found if not path.name.startswith("."))
 
 

@@ -6,16 +6,17 @@
     <root>/images/<2 hex>/<key>.mark.json what a judge said of it, if any did (`judgements`)
     <root>/index.jsonl                    all entries once more, so that they are read quickly (`index`)
 
-The reference is the file name of the real image. The key is the hash of the entry: 32 hexadecimal digits of
-SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII). So all who are asked for the same picture
-write the same files, and stores are merged by copying ``images`` of one into the other; a copy that was cut
-off is to be repeated (`generation.merging` looks whether what is there is whole, too).
+The reference is the file name of the real image, with folders where images share it (`references`). The key is
+the hash of the entry: 32 hexadecimal digits of SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII).
+So all who are asked for the same picture write the same files, and stores are merged by copying ``images`` of
+one into the other; a copy that was cut off is to be repeated (`generation.merging` looks whether what is there
+is whole, too).
 
-The picture is written first, then the entry, both atomically, then its line in the index. A picture without its entry, as after a kill in
-between, or an entry without its picture counts as not there; so does an entry that is not what its name says.
+The picture is written first, then the entry, both atomically, then its line in the index. A picture without
+its entry, as after a kill in between, or an entry without its picture counts as not there; so does an entry
+that is not what its name says, unless the index knows better.
 A picture that was cut off, or that a judge could not read, is written again when it is added again. Pictures
-that were dropped by a judge are there, so that they are not made again, but are left out where nobody asks for
-them.
+that were dropped by a judge are there, so that they are not made again, but are left out unless asked for.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from torchreid_genext import checkpoints
 from torchreid_genext.data.store.index import Index, Judged, Row, canonical
 from torchreid_genext.data.store.judgements import DAMAGED, Mark, mark_file, read_mark, write_mark
 
-__all__ = ["SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "is_store", "pose_order"]
+__all__ = ["SPLITS", "Answers", "Entry", "ImageStore", "check_writable", "has_end", "is_store", "pose_order"]
 
 SPLITS = ("query", "gallery", "train")
 
@@ -60,7 +61,7 @@ class Entry:
 
     Attributes:
         split: ``query``, ``gallery`` or ``train``.
-        reference: file name of the real image, without folders.
+        reference: name of the real image, by `references.reference_names`.
         pose: a name; numbers in it count as such when poses are put in order.
         provenance: how the picture was made, such as weights, sampler and seed: anything that JSON can say.
 
@@ -75,8 +76,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         _check_split(self.split)
-        for what in ("reference", "pose"):
-            _check_name(what, getattr(self, what))
+        _check_name("pose", self.pose)
+        _check_reference(self.reference)
         _check_provenance(self.provenance)
 
     @property
@@ -93,6 +94,11 @@ def _check_split(split: str) -> None:
 def _check_name(what: str, name: Any) -> None:
     if not isinstance(name, str) or name in ("", ".", "..") or set("/\\") & set(name):
         raise ValueError(f"expected a {what} that is a name without folders, got {name!r}")
+
+
+def _check_reference(name: Any) -> None:
+    if not isinstance(name, str) or "\\" in name or {"", ".", ".."} & {*name.split("/")}:
+        raise ValueError(f"expected a reference that is a name, below folders if need be, got {name!r}")
 
 
 def _check_provenance(provenance: Any) -> None:
@@ -112,7 +118,7 @@ def is_store(root: str | Path) -> bool:
 
 
 def check_writable(root: str | Path) -> None:
-    """Refuse a folder, or the one in which it is to be made, where nothing can be written; nothing is left there.
+    """Refuse a folder, or the one in which it is to be made, where nothing can be written.
 
     Raises:
         OSError: if the folder is read-only, or its disk is full.
@@ -225,7 +231,7 @@ class ImageStore:
         raise ValueError(f"expected the key of a picture of {self.root}, got {key!r}")
 
     def answers(self) -> Answers:
-        """All pictures by what they show, also those that are dropped: one reference in one pose should have one."""
+        """All pictures by what they show, with those that are dropped; one that is not is as it should be."""
         found: Answers = {}
         for key, row, judged in self._listed():
             found.setdefault(row[:3], {})[key] = judged.reasons if judged else ()
@@ -256,7 +262,8 @@ class ImageStore:
             if first != path and not filecmp.cmp(first, path, shallow=False):
                 rule = f"expected one picture of {row.reference} in pose {row.pose}"
                 cure = f"torchreid-genext store list {self.root} tells more"
-                raise ValueError(f"{rule}, got {first} and {path}, made differently as their entries tell; {cure}")
+                told = f"got {first} and {path}, made differently as their entries tell"
+                raise ValueError(f"{rule}, {told}; {cure}")
         return {pose: found[pose] for pose in sorted(found, key=pose_order)}
 
     def _rows(self, split: str, dropped: bool) -> Iterator[tuple[str, Row]]:
@@ -273,7 +280,7 @@ class ImageStore:
             ValueError: if the picture is not there, or a number in the mark is not finite.
         """
         path = self.path(entry)
-        if not (_is_whole(path) and self._says(path, entry)):
+        if not (has_end(path) and self._says(path, entry)):
             raise ValueError(f"expected a picture of the store, got {entry}")
         write_mark(path, mark)
         self._index.append({}, {entry.key: Judged(_stamp(mark_file(path)), mark.reasons)})
@@ -293,7 +300,7 @@ class ImageStore:
             file.unlink(missing_ok=True)
 
     def sweep(self, older_than: float) -> int:
-        """Delete what was being written when processes were killed, if it is so many seconds old; how many."""
+        """Delete what killed processes were writing, if it is so many seconds old; returns how many files."""
         stray = [file for file in self.root.glob("images/??/.*") if _STRAY.fullmatch(file.name)]
         if not stray:
             return 0
@@ -318,7 +325,7 @@ class ImageStore:
 
     def is_whole(self, key: str) -> bool:
         """Whether the file of a picture has its end; a copy that was interrupted has not."""
-        return _is_whole(self._file(key))
+        return has_end(self._file(key))
 
     def path(self, entry: Entry) -> Path:
         """Where the picture of an entry lies, or would lie."""
@@ -329,7 +336,7 @@ class ImageStore:
 
     def _holds(self, entry: Entry) -> bool:
         image = self.path(entry)
-        if not (_is_whole(image) and self._says(image, entry)):
+        if not (has_end(image) and self._says(image, entry)):
             return False
         mark = read_mark(image)
         return mark is None or DAMAGED not in mark.reasons
@@ -390,7 +397,7 @@ class ImageStore:
 
 
 def _keys(names: set[str]) -> Iterator[str]:
-    """Of pictures that have their entries; what begins with a dot was being written when its process ended."""
+    """Of pictures that have their entries; what begins with a dot is, or was, being written."""
     images = (name[:-4] for name in names if name[-4:] == ".png" and name[0] != ".")
     return (key for key in images if key + ".json" in names)
 
@@ -424,7 +431,7 @@ def _stamp(mark: str | Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def _is_whole(picture: Path) -> bool:
+def has_end(picture: Path) -> bool:
     """Whether a picture is there to its end; a copy that was interrupted is not."""
     try:
         with open(picture, "rb") as file:

@@ -63,7 +63,8 @@ class Index:
         before, text = len(self.rows), self._appended()
         # Provenance stays JSON: to read that of all would take longer than all else.
         parts = [line.partition(_CUT) for line in text.split(b"\n") if line]
-        for said, (_, cut, rest) in zip(_parsed([head + b"}" if cut else head for head, cut, _ in parts]), parts):
+        heads = [head + b"}" if cut else head for head, cut, _ in parts]
+        for said, (_, cut, rest) in zip(_parsed(heads), parts):
             self._take(said, rest if cut else None)
         return [*self.rows][before:]
 

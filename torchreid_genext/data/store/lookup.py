@@ -25,16 +25,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from torchreid_genext.data.images.reading import is_image
 from torchreid_genext.data.store.image_store import ImageStore, is_store
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = [
     "FOLDERS", "Coverage", "GeneratedImages", "check_generated", "collect_features", "find_generated",
+    "numbered_folders",
 ]  # fmt: skip
 
 FOLDERS = {"query": "query_gen", "gallery": "bounding_box_test_gen"}
 
 _POSE = re.compile(r"pose(\d+)")
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LAYOUT = (
     "expected generated images as <root>/{query_gen,bounding_box_test_gen}/pose1/<name of the real image>"
 )
@@ -104,7 +106,7 @@ def find_generated(root: str | Path, paths: Sequence[str], split: str) -> Genera
 
     Poses of a download are the folders ``pose<number>``, however many, in the order of their numbers. A file
     belongs to the real image of its name; another extension will do (.jpg, .jpeg, .png, .bmp, .webp). In a
-    store names are the real images', with their extension.
+    store names are the real images', with their extension, and with folders where they share names.
 
     Args:
         root: a store, or what holds ``query_gen`` and ``bounding_box_test_gen``; of another split nothing is
@@ -113,13 +115,16 @@ def find_generated(root: str | Path, paths: Sequence[str], split: str) -> Genera
         split: ``query`` or ``gallery``.
 
     Raises:
-        ValueError: as `check_generated`; also if real images share a name, not one of them has a generated
-            image, or a store holds different ones of the same pose.
+        ValueError: as `check_generated`; also if real images share a name in a download, there are none, not
+            one of them has a generated image, or a store holds different ones of the same pose.
     """
+    if not paths:
+        raise ValueError(f"expected real images of {split}, got none")
     check_generated(root, split)
     listings = _listings(root, split)
-    _refuse_shared_names(paths, split)
-    names = [os.path.basename(path) for path in paths]
+    if not is_store(root):
+        _refuse_shared_names(paths, split)
+    names = reference_names(paths)
     found = tuple(tuple(_match(listing, name) for listing in listings) for name in names)
     if not any(file for files in found for file in files):
         rule = f"expected generated images of the {split} images, such as {names[0]}"
@@ -155,10 +160,17 @@ def _pose_folders(root: str | Path, split: str) -> list[Path]:
     for place in (folder.parent, folder):
         if not place.is_dir():
             raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
-    numbered = {int(match[1]): path for path in folder.iterdir() if (match := _POSE.fullmatch(path.name))}
+    numbered = numbered_folders(folder)
     if not numbered:
         raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")
-    return [numbered[number] for number in sorted(numbered)]
+    return [*numbered.values()]
+
+
+def numbered_folders(folder: str | Path) -> dict[int, Path]:
+    """The folders ``pose1``, ``pose2``, ... in a folder, by number, in order; none if there is no such."""
+    found = ((_POSE.fullmatch(path.name), path) for path in Path(folder).glob("pose*"))
+    numbered = {int(match[1]): path for match, path in found if match}
+    return {number: numbered[number] for number in sorted(numbered)}
 
 
 def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
@@ -172,7 +184,7 @@ def _refuse_shared_names(paths: Sequence[str], split: str) -> None:
 
 def _listing(folder: Path) -> dict[str, str]:
     """Files by name and by name without extension; of several extensions the first in the alphabet counts."""
-    names = sorted((n for n in os.listdir(folder) if n.lower().endswith(_EXTENSIONS)), reverse=True)
+    names = sorted((n for n in os.listdir(folder) if is_image(n)), reverse=True)
     files = {name: str(folder / name) for name in names}
     return {os.path.splitext(name)[0]: file for name, file in files.items()} | files
 

@@ -20,9 +20,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import UNREADABLE, is_image, open_image
 from torchreid_genext.data.store.image_store import ImageStore, pose_order
-from torchreid_genext.data.store.lookup import FOLDERS
+from torchreid_genext.data.store.lookup import FOLDERS, numbered_folders
 
 __all__ = ["FORMATS", "export", "import_layout", "write_picture"]
 
@@ -35,7 +35,6 @@ FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ".webp": ("WEBP", {"lossless": True}),
 }
 _WRITERS = 4  # threads; Pillow lets go of the interpreter while it decodes and encodes
-_POSE = re.compile(r"pose(\d+)")
 _log = logging.getLogger(__name__)
 
 
@@ -90,6 +89,8 @@ def _check(store: ImageStore, plan: Sequence[tuple[Path, Path]]) -> None:
         raise ValueError(f"{rule}, got {str(store.root)!r} without")
     for _, file in plan:
         _check_format(file)
+        if file.parent.parent.name not in FOLDERS.values():
+            raise ValueError(f"expected real images of different names, got one in a folder, {file.name}")
 
 
 def _check_format(file: Path) -> None:
@@ -130,7 +131,7 @@ def import_layout(
         ValueError: if the folder has no such pictures, or JSON cannot say the provenance.
         OSError: if the store cannot be written.
     """
-    found = [*_pictures(Path(folder))]
+    found = [*_pictures(Path(folder).expanduser())]
     if not found:
         layout = f"<root>/{{{','.join(FOLDERS.values())}}}/pose1/<name of the real image>"
         raise ValueError(f"expected generated images as {layout}, got none in {str(folder)!r}")
@@ -146,12 +147,8 @@ def import_layout(
 def _pictures(folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Split, pose and file of every picture, in a fixed order."""
     for split, name in FOLDERS.items():
-        places = [place for place in folder.glob(f"{name}/*") if _POSE.fullmatch(place.name)]
-        for place in sorted(places, key=lambda place: pose_order(place.name)):
-            pose = str(int(place.name.removeprefix("pose")))
-            for file in sorted(place.iterdir()):
-                if file.suffix.lower() in FORMATS and not file.name.startswith("."):
-                    yield split, pose, file
+        for number, place in numbered_folders(folder / name).items():
+            yield from ((split, str(number), file) for file in sorted(place.iterdir()) if is_image(file))
 
 
 def _readable(file: Path) -> Image.Image | None:

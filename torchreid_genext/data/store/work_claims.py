@@ -3,10 +3,11 @@
     <folder>/<name>            a claim: its holder's token, machine and process; it is as old as its heartbeat
     <folder>/<name>.<token>    the claim of whoever took over from the holder of that token
 
-A claim appears complete and in one step, as a hard link, so of all who try at once one succeeds. Where the file
-system has no hard links, as exFAT and mounted drives, it is made empty, which one can, and then written; one
-that is not written yet is held by someone unknown. While a claim is held its time is renewed. Once that has stopped for the time-out, or the holder's process is known to be gone,
-it may be taken over, and since that, too, is a link of one name, by one. Tokens are never used twice.
+A claim appears complete and in one step, as a hard link, so of all who try at once one succeeds. Where there
+are no hard links, as on exFAT and mounted drives, it is made empty, as one of all can, and then written; until
+then someone unknown holds it. While it is held its time is renewed. Once that has stopped for the time-out, or
+the holder's process is known to be gone, it may be taken over, and since that, too, makes a file of one name,
+by one. Tokens are never used twice.
 
 Ages are differences of what the file system tells, so clocks of machines need not agree. A holder who was
 suspended for longer than the time-out may find that another did the same work: what is done under a claim
@@ -35,7 +36,9 @@ __all__ = ["TIMEOUT", "Claims"]
 TIMEOUT = 180.0  # seconds; shared file systems may show times that are a minute old
 _BEATS = 6  # in a time-out
 # What file systems without hard links, and those who mount them, answer to the wish for one.
-_LINKLESS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_LINKLESS = {
+    errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV
+}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 

@@ -116,7 +116,8 @@ def _claim(target: Path, content: dict[str, Any]) -> None:
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         if found != content:
-            raise ValueError(f"expected standard poses of this dataset in {target}, got others; delete them")
+            rule = f"expected standard poses of this dataset in {target}"
+            raise ValueError(f"{rule}, got others; choose another folder")
     elif target.exists() and any(target.iterdir()):
         raise ValueError(f"expected an empty folder or standard poses in {target}, got other files")
     else:

@@ -103,7 +103,7 @@ def write_dataset(
             manifest.
         OSError: if the folder cannot be written.
     """
-    target = Path(folder)
+    target = Path(os.path.expanduser(folder))
     plan = shots(size, seed, mode)
     wanted = _manifest_of(plan, size, seed, mode)
     if _present(target, wanted):
@@ -134,20 +134,22 @@ def read_manifest(folder: str | PathLike[str]) -> Manifest:
     Raises:
         ValueError: if there is no manifest, it cannot be read, or files are missing or too many.
     """
-    path = Path(folder) / MANIFEST
+    folder = Path(os.path.expanduser(folder))
+    path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
-            f"expected a complete SynthReID in {folder}, got no {MANIFEST} there; delete it and write anew"
+            f"expected a complete SynthReID in {folder}, got no {MANIFEST} there: it is none, or not whole; "
+            "choose another folder"
         )
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"expected a SynthReID manifest in {path}, got {error}") from error
-    found = [(name, path.name) for name in FOLDERS for path in (Path(folder) / name).glob("*.jpg")]
+    found = [(name, path.name) for name in FOLDERS for path in (folder / name).glob("*.jpg")]
     if _digest(found) != manifest.names:
         raise ValueError(
             f"expected the {sum(manifest.counts.values())} images of the manifest in {folder}, "
-            f"got {len(found)} that differ; delete the folder and write it anew"
+            f"got {len(found)} that differ; move it away and write it anew"
         )
     return manifest
 
@@ -162,7 +164,7 @@ def _present(target: Path, wanted: Manifest) -> bool:
     if found != wanted:
         raise ValueError(
             f"expected SynthReID {_label(wanted)} in {target}, got {_label(found)}; "
-            "choose another folder or delete it"
+            "choose another folder"
         )
     return True
 
@@ -258,12 +260,10 @@ class _Shots(Dataset):
 
 
 def _draw(shot: Shot, workplace: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Draw and save one image; returns its joints in whole pixels and which of them are seen."""
+    """Draw and save one image; returns its joints and which of them are seen."""
     drawn = draw_shot(shot)
     drawn.image.save(workplace / shot.folder / shot.name, quality=_JPEG_QUALITY)
-    whole = np.rint(drawn.joints).astype(int)
-    # -1 means missing in these files: a joint just outside the border is written one pixel further out
-    return np.where((whole == -1) & (drawn.joints != -1), -2, whole), drawn.visible
+    return drawn.joints, drawn.visible
 
 
 def draw_shot(shot: Shot) -> Rendering:

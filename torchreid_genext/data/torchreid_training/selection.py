@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +28,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import fault_of
 from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.data.store.camstyle_folder import style_camera
+from torchreid_genext.data.store.lookup import numbered_folders
 
 __all__ = [
     "CAMERAS", "FOLDER", "Augmentation", "Item", "Picture", "choose", "find_additions", "pose_files",
@@ -40,7 +40,6 @@ __all__ = [
 CAMERAS = ("same", "new", "per_pose", "style")
 FOLDER = "bounding_box_train_gen"
 
-_POSE = re.compile(r"pose(\d+)")
 _log = logging.getLogger(__name__)
 
 Item = tuple[Any, ...]  # path, person, camera from 0, and in newer torchreids the number of the data set
@@ -113,9 +112,7 @@ def pose_files(place: Path, name: str, cameras: Mapping[str, int]) -> dict[str, 
 
 
 def _listings(place: Path) -> dict[str, dict[str, str]]:
-    found = ((_POSE.fullmatch(folder.name), folder) for folder in place.glob(f"{FOLDER}/pose*"))
-    folders = {int(match[1]): folder for match, folder in found if match}
-    return {str(number): _listing(folders[number]) for number in sorted(folders)}
+    return {str(number): _listing(folder) for number, folder in numbered_folders(place / FOLDER).items()}
 
 
 def _listing(folder: Path) -> dict[str, str]:
@@ -237,7 +234,7 @@ def _picks(
 
 def _readable(pictures: Sequence[Picture], place: Path, name: str) -> list[Picture]:
     with ThreadPoolExecutor() as threads:  # Pillow lets other threads run while it decodes
-        faults = list(threads.map(_fault, [picture.path for picture in pictures]))
+        faults = list(threads.map(fault_of, [picture.path for picture in pictures]))
     for picture, fault in zip(pictures, faults):
         if fault:
             _log.warning("left out, since it cannot be read: %s: %s", picture.path, fault)
@@ -247,12 +244,3 @@ def _readable(pictures: Sequence[Picture], place: Path, name: str) -> list[Pictu
     poses = len({picture.pose for picture in kept})
     _log.info("%s: %d generated images in %d poses join, from %s", name, len(kept), poses, place)
     return kept
-
-
-def _fault(path: str) -> str:
-    """Why a picture cannot be read; empty if it can."""
-    try:
-        open_image(path)
-    except UNREADABLE as error:
-        return str(error) or type(error).__name__
-    return ""

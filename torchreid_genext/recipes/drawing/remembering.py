@@ -29,14 +29,14 @@ def recall(cfg: CfgNode, root: Path, device: torch.device) -> dict[str, Any] | N
         device: on which it would draw.
 
     Returns:
-        As `IPGSampler.provenance`, or None.
+        What was remembered, or None.
     """
     state = _state(cfg, device)
     return None if state is None else _known(root).get(state)
 
 
 def remember(cfg: CfgNode, root: Path, device: torch.device, how: dict[str, Any]) -> None:
-    """Note what provenance says; arguments as of `recall`. A folder that cannot be written is left as it is."""
+    """Note what provenance says, if the folder can be written; arguments as of `recall`."""
     if (state := _state(cfg, device)) is not None:
         with contextlib.suppress(OSError):
             checkpoints.write_json(root / _FILE, _known(root) | {state: how})
@@ -52,7 +52,7 @@ def _known(root: Path) -> dict[str, Any]:
 
 def _state(cfg: CfgNode, device: torch.device) -> str | None:
     """Of keys and files; None for what is no folder, or another generator, whose weights are read quickly."""
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     if cfg.genext.generator != "ipg" or not Path(node.pipeline).is_dir():
         return None
     keys = {name: value for name, value in node.items() if name not in _WITHOUT_EFFECT}

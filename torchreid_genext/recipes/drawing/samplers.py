@@ -161,7 +161,7 @@ def load_generator(cfg: CfgNode) -> nn.Module:
     if name not in ADVERSARIAL:
         raise ValueError(f"unknown genext.generator {name!r}; choose from ipg, {', '.join(ADVERSARIAL)}")
     if not (weights := cfg.genext[name].weights):
-        raise ValueError(f"expected genext.{name}.weights, a file of tools/train_gan.py, got none")
+        raise ValueError(f"expected genext.{name}.weights, a file of train-gan (--weights), got none")
     if name == "camstyle" and Path(weights).is_dir():
         return CameraPairs.load(weights)
     return build_generator(_kind(name, weights), weights)
@@ -174,17 +174,17 @@ def _kind(name: str, weights: str) -> str:
 
 
 def pose_sampler(cfg: CfgNode, dataset: str, generator: Any, poses: Mapping[str, np.ndarray]) -> PoseSampler:
-    """A sampler of people of a data set, whose joints are in the file that the generator's keys name.
+    """A sampler of people of a data set, whose joints are in the files of ``genext.joints``.
 
     Raises:
         FileNotFoundError: if there is no such file and the generator needs it.
     """
     joints = _joints_of(cfg, dataset) if generator.kind in _NEEDS_JOINTS else _no_joints
-    return PoseSampler(generator, poses, joints, precision=cfg.genext.ipg.sampling.precision)
+    return PoseSampler(generator, poses, joints, precision=cfg.genext.sampling.precision)
 
 
 def _joints_of(cfg: CfgNode, dataset: str) -> Joints:
-    found = read_dataset_poses(dataset, cfg.data.root, cfg.genext[cfg.genext.generator].poses)
+    found = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
     return lambda path: found.get(Path(path).name, _no_joints(path))
 
 

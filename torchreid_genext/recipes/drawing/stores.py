@@ -17,7 +17,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import compat
-from torchreid_genext.data.images.reading import open_image
+from torchreid_genext.data.images.reading import image_size, open_image
 from torchreid_genext.data.poses import draw_skeleton
 from torchreid_genext.data.poses.choosing import choose_poses
 from torchreid_genext.data.poses.datasets import read_dataset_poses
@@ -40,6 +40,7 @@ from torchreid_genext.recipes.drawing.samplers import (
     load_generator,
     pose_sampler,
 )
+from torchreid_genext.recipes.training.schedules import configured_size
 
 __all__ = [
     "Drawing",
@@ -51,6 +52,7 @@ __all__ = [
     "sampling",
 ]
 
+_STEPS = 20  # of IPG's scheduler, where the configuration does not say
 _CHOSEN = 8  # poses of a data set
 _WORTH_A_PLAN = 8  # batches; of fewer a plan would make a good part
 _OFFICIAL_SIZE = (128, 64)
@@ -58,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_pipeline(cfg: CfgNode, **files: Any) -> IPGPipeline:
-    """The pipeline of ``genext.ipg.sampling``, without progress bars of its own, on an accelerator if any.
+    """The pipeline of ``genext.sampling``, without progress bars of its own, on an accelerator if any.
 
     Args:
         cfg: the whole configuration; its ``pipeline`` may be a folder of the authors' files, too.
@@ -68,7 +70,7 @@ def load_pipeline(cfg: CfgNode, **files: Any) -> IPGPipeline:
         OSError: if there is none, or no small autoencoder where one is named.
         ValueError: if that has other latents.
     """
-    node = cfg.genext.ipg.sampling
+    node = cfg.genext.sampling
     tiny = AutoencoderTiny.from_pretrained(node.tiny_vae) if node.tiny_vae else None
     pipe = load_any(node.pipeline, **files)
     expected = pipe.denoising_unet.config.in_channels
@@ -88,21 +90,22 @@ def fastest_device() -> torch.device:
 
 
 def sampling(cfg: CfgNode, pipe: IPGPipeline) -> Sampling:
-    """How ``genext.ipg.sampling`` draws.
+    """How ``genext.sampling`` draws.
 
     Raises:
         ValueError: as `Sampling`.
     """
-    node = cfg.genext.ipg.sampling
-    height = node.height or pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
+    node = cfg.genext.sampling
+    height = pipe.denoising_unet.config.sample_size * pipe.vae_scale_factor
+    size = configured_size(cfg, (height, height // 2), "sampling")
     return Sampling(
-        height, node.width or height // 2, node.scheduler, node.steps, node.guidance, tuple(node.interval),
+        *size, node.scheduler, node.steps or _STEPS, node.guidance, tuple(node.interval),
         precision=resolve(node.precision, pipe.device), compile=node.compile,
     )  # fmt: skip
 
 
 def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The poses that ``genext.ipg.sampling.poses`` names, (18, 2) each, by name.
+    """The poses that ``genext.sampling.poses`` names, (18, 2) each, by name.
 
     Args:
         cfg: the whole configuration.
@@ -113,15 +116,15 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
         ValueError: if the word is unknown, or the data set has too few poses.
         FileNotFoundError: if it has none.
     """
-    node = cfg.genext.ipg
-    kind, *words = node.sampling.poses.split()
+    node = cfg.genext.sampling
+    kind, *words = node.poses.split()
     if kind == "standard":
         return _some(standard_poses(*size), words)
-    count = _count(node.sampling.poses)
+    count = _count(node.poses)
     folder = compat.image_dataset_folder(dataset, cfg.data.root)
-    every = read_dataset_poses(dataset, cfg.data.root, node.generator.poses)
-    found = {name: pose for name, pose in every.items() if (pose >= 0).any()}
-    chosen = _random(found, count, node.sampling.seed) if count else choose_poses(found, _CHOSEN)
+    known = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
+    found = {name: pose for name, pose in known.items() if (pose >= 0).any()}
+    chosen = _random(found, count, node.seed) if count else choose_poses(found, _CHOSEN)
     return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
 
 
@@ -151,8 +154,7 @@ def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]
 def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """Joints in an image of a data set, for an image of another size."""
     (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
-    with Image.open(path) as image:
-        return scaled(pose, image.size[::-1], size)
+    return scaled(pose, image_size(path), size)
 
 
 def draw_poses(
@@ -188,8 +190,8 @@ def _camstyle(cfg: CfgNode, dataset: str) -> _Sampler:
     generator = load_generator(cfg).to(fastest_device())
     cameras = cameras_of(dataset, cfg.data.root)
     known = {style_pose(camera): camera for camera in generator.cameras}
-    sampler = CameraSampler(generator, cameras, precision=cfg.genext.ipg.sampling.precision)
-    return sampler, _styles(known, cfg.genext.ipg.sampling.poses.split()), ""
+    sampler = CameraSampler(generator, cameras, precision=cfg.genext.sampling.precision)
+    return sampler, _styles(known, cfg.genext.sampling.poses.split()), ""
 
 
 def _styles(known: Mapping[str, int], words: Sequence[str]) -> dict[str, int]:
@@ -203,7 +205,7 @@ class Drawing:
     """People of a data set in poses, or as other cameras see them, by what ``genext.generator`` names.
 
     Args:
-        cfg: the whole configuration; ``genext.ipg.sampling`` has poses, batches and precision of all.
+        cfg: the whole configuration; ``genext.sampling`` has poses, batches and precision of all.
         dataset: whose people are drawn; its poses are meant, if the standard ones are not.
         pipe: of IPG; None for that of the configuration.
 
@@ -212,10 +214,11 @@ class Drawing:
 
     Attributes:
         poses: their names.
+        style: how IPG's skeletons look, as entries tell it.
     """
 
     def __init__(self, cfg: CfgNode, dataset: str = "", *, pipe: IPGPipeline | None = None) -> None:
-        self.cfg = cfg.genext.ipg.sampling
+        self.cfg = cfg.genext.sampling
         if cfg.genext.generator == "ipg":
             self._sampler, poses, style = _ipg(cfg, dataset, pipe)
         elif cfg.genext.generator == "camstyle":
@@ -223,7 +226,7 @@ class Drawing:
         else:
             self._sampler, poses, style = _adversarial(cfg, dataset)
         self.poses = [*poses]
-        self._hashes = _hashes(poses, style)
+        self.style, self._hashes = style, _hashes(poses, style)
         self._kept: dict[Work, Image.Image] = {}  # what a plan made
 
     def __call__(self, batch: Sequence[Work]) -> list[Image.Image]:
@@ -321,7 +324,7 @@ def _hashes(poses: Mapping[str, Any], style: str) -> dict[str, str]:
 
 
 def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str = "") -> Filled:
-    """Draw what the store at ``genext.ipg.root`` lacks; no network of IPG is loaded again to see that nothing is.
+    """Draw what the store at ``genext.ipg.root`` lacks; where that is nothing, IPG is loaded once to know it.
 
     Args:
         cfg: the whole configuration.
@@ -340,7 +343,7 @@ def complete(cfg: CfgNode, references: Mapping[str, Sequence[str]], dataset: str
         drawing = Drawing(cfg, dataset)
         wanted = [work for split, paths in references.items() for work in drawing.works(split, paths)]
         found = drawing.survey(store, wanted)
-        remember(cfg, store.root, fastest_device(), drawing.how)
+        remember(cfg, store.root, fastest_device(), {"how": drawing.how, "style": drawing.style})
     if not found.missing:
         return Filled(made=0, present=found.present, failed=found.failed)
     _log.info("drawing into %s what it lacks: %d pictures", store.root, len(found.missing))
@@ -353,11 +356,11 @@ def _recalled(
     cfg: CfgNode, store: ImageStore, references: Mapping[str, Sequence[str]], dataset: str
 ) -> Survey | None:
     """What the store lacks, if it is known how the pipeline draws; else None."""
-    if (how := recall(cfg, store.root, fastest_device())) is None:
+    if (known := recall(cfg, store.root, fastest_device())) is None:
         return None
-    node = cfg.genext.ipg.sampling
+    node, how = cfg.genext.sampling, known["how"]
     poses = joints(cfg, dataset, (how["sampling"]["height"], how["sampling"]["width"]))
-    hashes = _hashes(poses, f" {how['pose_style']}")
+    hashes = _hashes(poses, known["style"])
     asked = [
         work for split, paths in references.items() for work in works(split, paths, [*poses], seed=node.seed)
     ]

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from torchreid_genext import checkpoints
-from torchreid_genext.data.images.reading import UNREADABLE, open_image
+from torchreid_genext.data.images.reading import is_image, readable_images
 from torchreid_genext.data.store import pose_order
 from torchreid_genext.generation import picture_seed
 from torchreid_genext.generators.ipg import IPGPipeline, Poses
@@ -28,7 +28,6 @@ __all__ = ["OFFICIAL_SEED", "read_folder", "strip", "write_strips"]
 OFFICIAL_SEED = 12580
 _DARK = 48  # grey levels; limbs are brighter, and the rests of JPEG are darker
 _CELL = (128, 256)  # width and height of a picture in a strip
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _log = logging.getLogger(__name__)
 
 
@@ -41,15 +40,13 @@ def read_folder(folder: str | Path) -> dict[str, Image.Image]:
         FileNotFoundError: if there is no such folder.
         ValueError: if there is no image in it.
     """
-    if not Path(folder).is_dir():
+    folder, faults = Path(folder).expanduser(), {}
+    if not folder.is_dir():
         raise FileNotFoundError(f"expected a folder of images, got no folder {str(folder)!r}")
-    files = [path for path in Path(folder).iterdir() if path.suffix.lower() in _SUFFIXES]
-    images = {}
-    for path in sorted(files, key=lambda path: pose_order(path.stem)):
-        try:
-            images[path.name] = open_image(path)
-        except UNREADABLE as error:
-            _log.warning("left out, since it cannot be read: %s: %s", path, error)
+    files = sorted(filter(is_image, folder.iterdir()), key=lambda path: pose_order(path.stem))
+    images = {files[row].name: image for row, image in readable_images(files, faults)}
+    for row, fault in faults.items():
+        _log.warning("left out, since it cannot be read: %s: %s", files[row], fault)
     if not images:
         raise ValueError(f"expected images in {str(folder)!r}, got none that can be read")
     return images

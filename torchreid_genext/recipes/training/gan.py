@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ from torchreid_genext.generators.camstyle import (
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, placed, run, schedule
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
-from torchreid_genext.training.deformable import DeformableTask
+from torchreid_genext.training.deformable import DeformableTask, with_geometry
 from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
 
 __all__ = ["STAGES", "train"]
@@ -53,7 +54,9 @@ _TORSO = (
     "left_shoulder",
 )  # tells where parts go
 _BETAS = (0.5, 0.999)  # of Adam, in all three papers
-_OF_OPTIMIZERS = ("batch_size", "lr", "weight_decay")  # keys of a schedule
+_POOL = 50  # generated images that CamStyle's discriminator remembers; at least a batch
+_SIZE = (128, 64)
+_IMAGES = 2  # of each camera in a batch, where the configuration does not say
 
 
 def train(cfg: CfgNode, stages: Sequence[str] = ()) -> dict[str, Path]:
@@ -90,9 +93,12 @@ class _Training:
     images: ImageTensor
     train: Callable[[], Path]
 
+    stages: Sequence[str] = ()  # those of its schedules; none: its name
+
     def __init__(self, cfg: CfgNode, name: str) -> None:
         self.cfg, self.name, self.node = cfg, name, cfg.genext[name]
-        self.size = (self.node.height, self.node.width)
+        self.size = configured_size(cfg, _SIZE)
+        self.schedules = [schedule(cfg, stage) for stage in self.stages or (name,)]
         self.folder = Path(os.path.expanduser(cfg.data.save_dir), name)
         self.file = self.folder / f"{name}.safetensors"
 
@@ -108,28 +114,21 @@ class _Training:
         )  # fmt: skip
 
     def fit(
-        self, task: Any, source: Any, schedule: CfgNode, folder: Path, *, other: Sequence[str] = ()
-    ) -> None:
-        """Train, and put the averages of what was trained into its modules; `other` keys do not touch it."""
-        options = {name: value for name, value in schedule.items() if name not in _OF_OPTIMIZERS}
-        options = Options(folder=folder, **dict(self.cfg.genext.training), **options)
-        fitted = fit(task, source, options, description=self.description(schedule, other))
-        for name, weights in trained_weights(fitted.checkpoint).items():
-            task.modules[name].load_state_dict(weights)
-
-    def description(self, schedule: CfgNode, other: Sequence[str]) -> dict[str, Any]:
-        """What decides on the weights, beside the loop's own options."""
-        keys = {name: value for name, value in self.node.items() if not isinstance(value, CfgNode)}
-        keys = {name: value for name, value in keys.items() if name not in ("weights", *other)}
-        data = {"data": self.cfg.data.sources[0], "images": len(self.images)}
-        return data | {"batch_size": schedule.get("batch_size", 0), "keys": keys}
+        self, task: Any, source: Any, how: Schedule, folder: Path, *, other: Sequence[str] = (),
+        result: Saved | None = None,
+    ) -> None:  # fmt: skip
+        """Train, and write the result, if it is whole by then; `other` keys do not touch it."""
+        keys = {name: value for name, value in self.node.items() if name not in ("weights", *other)}
+        keys |= {"image_size": self.size, "partners": self.cfg.genext.training.partners, "flip": how.flip}
+        finish = partial(self.save, result) if result else lambda: None
+        run(self.cfg, task, source, how, folder, {"images": len(self.images), "keys": keys}, finish)
 
     def save(self, generator: Saved) -> Path:
         return generator.eval().save(self.file)
 
 
-def _adam(module: nn.Module, schedule: CfgNode) -> Optimizer:
-    return AdamW(module.parameters(), schedule.lr, _BETAS, weight_decay=schedule.weight_decay, fused=True)
+def _adam(module: nn.Module, how: Schedule) -> Optimizer:
+    return AdamW(module.parameters(), how.lr, _BETAS, weight_decay=how.weight_decay, fused=True)
 
 
 class _OfPoses(_Training):
@@ -144,14 +143,14 @@ class _OfPoses(_Training):
 
     def __init__(self, cfg: CfgNode, name: str) -> None:
         super().__init__(cfg, name)
-        self.joints = read_dataset_poses(cfg.data.sources[0], cfg.data.root, self.node.poses)
+        self.joints = read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.joints)
         posed = with_poses(self.load("train"), self.joints, required=self.required)
         posed = with_partners(posed, self._alike(posed.images))
         self.images, self.keypoints = posed.images, posed.keypoints
         self.examples = first_shown(("gallery", "query", "train"), self._shown)
 
     def _alike(self, images: ImageTensor) -> Tensor:
-        return alike(images.pids, images.camids, self.node.partners)
+        return alike(images.pids, images.camids, self.cfg.genext.training.partners)
 
     def _shown(self, split: str) -> PosePairs:
         images = asked_for(self.cfg, split, self.load(split))
@@ -162,51 +161,49 @@ class _OfPoses(_Training):
             images.pids[one], images.camids[one], one,
         )  # fmt: skip
 
-    def pairs(self, batch_size: int) -> Any:
+    def pairs(self, how: Schedule) -> Any:
         seed = self.cfg.genext.training.seed
-        order = Shuffled(len(self.images), batch_size, seed)
+        order = Shuffled(len(self.images), how.batch_size, seed)
         partners = Partners(self._alike(self.images))
-        return pose_pairs(self.images, self.keypoints, order, partners, seed=seed, flip=self.node.flip)
+        return pose_pairs(placed(self.images), self.keypoints, order, partners, seed=seed, flip=how.flip)
 
 
 class _PG2(_OfPoses):
-    def train(self) -> Path:
-        node = self.node
-        generator = pg2.PG2(self.size, width=node.channels, code=node.code, radius=node.radius)
-        coarse = StageOneTask(generator, _adam(generator.stage1, node.stage1.train), examples=self.examples)
-        self._stage("stage1", coarse, other=("discriminator", "discriminator_channels", "reconstruction"))
-        judge = pg2.Discriminator(
-            self.size, arrangement=node.discriminator, width=node.discriminator_channels
-        )
-        optimizers = [_adam(each, node.stage2.train) for each in (generator.stage2, judge)]
-        refined = StageTwoTask(
-            generator, judge, *optimizers, reconstruction=node.reconstruction, examples=self.examples
-        )
-        self._stage("stage2", refined)
-        return self.save(generator)
+    stages = ("pg2_stage1", "pg2_stage2")
 
-    def _stage(self, name: str, task: Any, **options: Any) -> None:
-        schedule = self.node[name].train
-        self.fit(task, self.pairs(schedule.batch_size), schedule, self.folder / name, **options)
+    def train(self) -> Path:
+        node, (first, second) = self.node, self.schedules
+        radius = max(1, pg2.RADIUS * self.size[0] // _SIZE[0])
+        generator = pg2.PG2(self.size, width=node.channels, radius=radius)
+        coarse = StageOneTask(generator, _adam(generator.stage1, first), examples=self.examples)
+        self._stage("stage1", coarse, first, other=("official", "discriminator_channels"))
+        arrangement = "official" if node.official else "pairwise"
+        judge = pg2.Discriminator(self.size, arrangement=arrangement, width=node.discriminator_channels)
+        optimizers = [_adam(each, second) for each in (generator.stage2, judge)]
+        refined = StageTwoTask(generator, judge, *optimizers, examples=self.examples)
+        self._stage("stage2", refined, second, result=generator)
+        return self.file
+
+    def _stage(self, name: str, task: Any, how: Schedule, **options: Any) -> None:
+        self.fit(task, self.pairs(how), how, self.folder / name, **options)
 
 
 class _Deformable(_OfPoses):
     required = _TORSO
 
     def train(self) -> Path:
-        node, schedule = self.node, self.node.train
+        node, (how,) = self.node, self.schedules
         generator = deformable.DeformableGAN(
-            self.size, encoder=node.encoder, decoder=node.decoder, skips=node.skips,
-            aggregation=node.aggregation, estimator=node.estimator, dropout=node.dropout,
+            self.size, encoder=node.widths, decoder=node.widths[:0:-1], skips=node.skips,
+            dropout=node.dropout,
         )  # fmt: skip
         judge = deformable.Discriminator(self.size, widths=node.discriminator_channels)
         task = DeformableTask(
-            generator, judge, _adam(generator, schedule), _adam(judge, schedule),
-            reconstruction=node.reconstruction, features=self._features(), window=node.window,
-            weight=node.weight or None, examples=self.examples,
+            generator, judge, _adam(generator, how), _adam(judge, how),
+            features=self._features(), examples=self.examples,
         )  # fmt: skip
-        self.fit(task, self.pairs(schedule.batch_size), schedule, self.folder)
-        return self.save(generator)
+        self.fit(task, with_geometry(self.pairs(how), generator), how, self.folder, result=generator)
+        return self.file
 
     def _features(self) -> nn.Module | None:
         return deformable.VGG19Features.load(self.node.vgg19) if self.node.vgg19 else None
@@ -220,33 +217,38 @@ class _CamStyle(_Training):
             self.folder, self.file = self.folder / f"pair{pair}", self.folder / f"pair{pair}.safetensors"
 
     def train(self) -> Path:
-        node, pair = self.node, tuple(self.node.pair)
+        pair, (how,) = tuple(self.node.pair), self.schedules
         style, judge = self._pair(pair) if pair else self._joint()
-        order = CameraBalanced(
-            self.images.camids, node.images, self.cfg.genext.training.seed, cameras=pair or None
-        )
+        images = self._images(how, len(style.cameras))
+        seed = self.cfg.genext.training.seed
+        order = CameraBalanced(self.images.camids, images, seed, cameras=pair or None)
         task = CameraStyleTask(
-            style, judge, _adam(style, node.train), _adam(judge, node.train),
-            augment=EnlargedCrop() if pair else Augmentation(flip=node.flip),
-            pool=node.pool, cycle=node.cycle, identity=node.identity,
+            style, judge, _adam(style, how), _adam(judge, how),
+            augment=EnlargedCrop() if pair else Augmentation(flip=how.flip),
+            pool=max(_POOL, images * len(style.cameras)),
             examples=first_shown(("query", "train"), self._shown),
         )  # fmt: skip
-        self.fit(task, batches(self.images, order), node.train, self.folder)
-        return self.save(style)
+        self.fit(task, batches(placed(self.images), order), how, self.folder, result=style)
+        return self.file
+
+    def _images(self, how: Schedule, cameras: int) -> int:
+        """Of each camera in a batch."""
+        if how.batch_size % cameras:
+            rule = f"expected genext.training.batch_size in multiples of {cameras}, the cameras"
+            raise ValueError(f"{rule}, got {how.batch_size}")
+        return how.batch_size // cameras or _IMAGES
 
     def _joint(self) -> tuple[CameraStyle, PatchDiscriminator]:
         node, cameras = self.node, int(self.images.camids.max()) + 1
         style = CameraStyle(cameras, image_size=self.size, width=node.channels, blocks=node.blocks)
-        return style, PatchDiscriminator(cameras, **self._judge())
+        return style, PatchDiscriminator(cameras, **self._judge("spectral"))
 
     def _pair(self, pair: tuple[int, int]) -> tuple[CameraPair, PairDiscriminator]:
         options = {"image_size": self.size, "width": self.node.channels, "blocks": self.node.blocks}
-        return CameraPair(*pair, **options, official=True), PairDiscriminator(pair, **self._judge())
+        return CameraPair(*pair, **options, official=True), PairDiscriminator(pair, **self._judge("instance"))
 
-    def _judge(self) -> dict[str, Any]:
-        return {
-            "width": self.node.discriminator_channels, "layers": self.node.layers, "norm": self.node.norm
-        }  # fmt: skip
+    def _judge(self, norm: str) -> dict[str, Any]:
+        return {"width": self.node.discriminator_channels, "layers": self.node.layers, "norm": norm}
 
     def _shown(self, split: str) -> tuple[Tensor, Tensor]:
         """An image of each camera."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -36,20 +37,21 @@ from torchreid_genext.generators.ipg import (
 )
 from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.training import Options, fit, trained_weights
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
+from torchreid_genext.training.machine import place_of
 
 __all__ = ["STAGES", "build", "train"]
 
 STAGES = ("ipg",)
 
+_PIPELINE = "pipeline"  # folder of the result
 _TYPICAL = 2000  # images of which principal components are taken
-# Keys that leave weights alone; and keys that do so when off, which a description then leaves out, so that
-# trainings go on that began before there were any.
-_SHAPELESS = ("train", "gradient_checkpointing", "examples", "base_model", "vae")
-_NEUTRAL = {"init": "", "latent_channels": 0, "guider_width": 16, "lora_rank": 0,
-            "cache_latents": False, "noise_bias": 0.0, "channel_power": 0.0,
-            "person_weight": 1.0}  # fmt: skip
+_SIZE = (128, 64)
+_HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
+_ATTENDING = 2  # levels with attention, the deepest ones
+_GUIDED = 64  # channels of the pose guider's last level
+_ENCODER = re.compile(r"(?P<name>[^@]+)(@(?P<weights>(?!\d+x\d+$).+?))?(@(?P<height>\d+)x(?P<width>\d+))?")
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -69,44 +71,57 @@ def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline
     node = cfg.genext.ipg.generator
     torch.manual_seed(cfg.genext.training.seed)
     if not node.init:
-        return _small(node)
-    pipe = load_any(node.init, base_model=node.base_model, vae=node.vae, reid_encoder=reid_encoder)
+        return _small(cfg)
+    pipe = load_any(node.init, reid_encoder=reid_encoder)
     return pipe.to(torch.float32)  # it may be stored in half precision
 
 
-def _small(node: CfgNode) -> IPGPipeline:
-    channels = node.latent_channels
+def _small(cfg: CfgNode) -> IPGPipeline:
+    node = cfg.genext.ipg.generator
+    channels, (encoder, features) = node.latent_channels, _encoder(node.encoder)
     autoencoder = PrincipalAutoencoder(node.patch, channels) if channels else PatchAutoencoder(node.patch)
-    encoder = TorchreidEncoder(node.encoder, tuple(node.encoder_size))
-    if node.encoder_weights:
-        checkpoints.load_weights(encoder.network, node.encoder_weights)
-    with torch.no_grad():
-        features = encoder(torch.zeros(1, 3, *node.encoder_size)).shape[1]
-    guider_widths = tuple(node.guider_width * 2**level for level in range(node.patch.bit_length()))
-    guider = PoseGuider(node.widths[0], guider_widths)
+    halvings = range(node.patch.bit_length() - 1, -1, -1)
+    guider = PoseGuider(node.widths[0], [_GUIDED >> each for each in halvings])
     return IPGPipeline(
         autoencoder,
-        IPGDenoiser(_unet(node, autoencoder.latent_channels)),
+        IPGDenoiser(_unet(cfg, autoencoder.latent_channels)),
         guider,
-        IdentityProjector(features, node.tokens, node.token_width),
+        IdentityProjector(features, _TOKENS, _TOKEN_WIDTH),
         encoder,
         official_scheduler(),
     )
 
 
-def _unet(node: CfgNode, channels: int) -> dict[str, Any]:
-    attended = [level >= len(node.widths) - node.attention for level in range(len(node.widths))]
+def _encoder(text: str) -> tuple[TorchreidEncoder, int]:
+    """The network that a text names, and the width of its features."""
+    if not (found := _ENCODER.fullmatch(text)):
+        raise ValueError(f"expected genext.ipg.generator.encoder as name@weights@HEIGHTxWIDTH, got {text!r}")
+    size = (int(found["height"] or _SIZE[0]), int(found["width"] or _SIZE[1]))
+    encoder = TorchreidEncoder(found["name"], size)
+    if found["weights"]:
+        checkpoints.load_weights(encoder.network, found["weights"])
+    with torch.no_grad():
+        return encoder, encoder(torch.zeros(1, 3, *size)).shape[1]
+
+
+def _size(cfg: CfgNode) -> tuple[int, int]:
+    return configured_size(cfg, _SIZE)
+
+
+def _unet(cfg: CfgNode, channels: int) -> dict[str, Any]:
+    node = cfg.genext.ipg.generator
+    attended = [level >= len(node.widths) - _ATTENDING for level in range(len(node.widths))]
     return dict(
-        sample_size=node.height // node.patch,
+        sample_size=_size(cfg)[0] // node.patch,
         in_channels=channels,
         out_channels=channels,
         down_block_types=tuple("CrossAttnDownBlock2D" if seen else "DownBlock2D" for seen in attended),
         up_block_types=tuple("CrossAttnUpBlock2D" if seen else "UpBlock2D" for seen in reversed(attended)),
         block_out_channels=tuple(node.widths),
-        layers_per_block=node.layers,
+        layers_per_block=1,
         norm_num_groups=8,
-        attention_head_dim=node.heads,
-        cross_attention_dim=node.token_width,
+        attention_head_dim=_HEADS,
+        cross_attention_dim=_TOKEN_WIDTH,
     )
 
 
@@ -122,7 +137,7 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: if there is no file of joints.
-        ValueError: if a stage is unknown, no image has joints, or as `training.fit`.
+        ValueError: if a stage is unknown, no image has joints, or as `schedule` and `training.fit`.
     """
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise ValueError(f"unknown stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
@@ -130,20 +145,25 @@ def train(cfg: CfgNode, stages: Sequence[str] = STAGES) -> dict[str, Path]:
 
 
 def _train(cfg: CfgNode) -> Path:
-    folder = Path(os.path.expanduser(cfg.data.save_dir), "ipg")
+    folder, how = Path(os.path.expanduser(cfg.data.save_dir), "ipg"), schedule(cfg, "ipg")
     pipe = build(cfg)
     images, skeletons = _images(cfg, pipe.config.pose_style)
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
+    place = place_of(images.images.nbytes + skeletons.nbytes)
+    images, skeletons = images.to(place), skeletons.to(place)
     changes = _changes(cfg, pipe)
-    task = _task(cfg, pipe, changes, images, skeletons)
-    fitted = fit(task, _pairs(cfg, images), _options(cfg, folder), description=_description(cfg, images))
-    for name, weights in trained_weights(fitted.checkpoint).items():
-        task.modules[name].load_state_dict(weights)
+    task = _task(cfg, how, pipe, changes, images, skeletons)
+    finish = functools.partial(_write, pipe, task, changes, folder)
+    run(cfg, task, _pairs(cfg, how, images), how, folder, _description(cfg, how, images), finish)
+    return folder / _PIPELINE
+
+
+def _write(pipe: IPGPipeline, task: IPGTask, changes: dict[str, LowRank], folder: Path) -> None:
     if changes:
         _put_in(changes, task, folder / "lora.safetensors")
-    return _save(pipe, folder / "pipeline")
+    _save(pipe, folder / _PIPELINE)
 
 
 def _fit(autoencoder: PrincipalAutoencoder, images: ImageTensor, seed: int) -> None:
@@ -168,116 +188,99 @@ def _changes(cfg: CfgNode, pipe: IPGPipeline) -> dict[str, LowRank]:
 
 
 def _task(
-    cfg: CfgNode, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor, skeletons: Tensor
-) -> IPGTask:
+    cfg: CfgNode, how: Schedule, pipe: IPGPipeline, changes: dict[str, LowRank], images: ImageTensor,
+    skeletons: Tensor,
+) -> IPGTask:  # fmt: skip
     node = cfg.genext.ipg.generator
-    pipe.check_inputs(node.height, node.width, "pil", ())
+    pipe.check_inputs(*_size(cfg), "pil", ())
     trained = learners(pipe, node.parts, changes).values()
     parameters = [parameter for module in trained for parameter in module.parameters()]
     return IPGTask(
         pipe,
-        torch.optim.AdamW(parameters, node.train.lr, weight_decay=node.train.weight_decay, fused=True),
+        torch.optim.AdamW(parameters, how.lr, weight_decay=how.weight_decay, fused=True),
         poses=skeletons,
-        augment=Augmentation(flip=node.flip),
+        augment=Augmentation(flip=how.flip),
         parts=node.parts,
         changes=changes,
-        images=_to_encode(node, images),
+        images=_to_encode(node, how, images),
         gradient_checkpointing=node.gradient_checkpointing,
         unconditional=node.unconditional,
-        noise_offset=node.noise_offset,
         snr_gamma=node.snr_gamma,
         noise_bias=node.noise_bias,
-        person_weight=node.person_weight,
-        channel_weights=_channel_weights(pipe.vae, node.channel_power),
+        channel_weights=_channel_weights(pipe.vae),
         examples=_examples(cfg, pipe.config.pose_style),
     )
 
 
-def _channel_weights(autoencoder: torch.nn.Module, power: float) -> Tensor | None:
+def _channel_weights(autoencoder: torch.nn.Module) -> Tensor | None:
     """Of latents whose channels differ in how much of the image they are."""
-    if not power:
-        return None
     if not isinstance(autoencoder, PrincipalAutoencoder):
-        rule = "expected channel_power 0 without principal components for latents"
-        raise ValueError(f"{rule}, got {power} and {type(autoencoder).__name__}")
-    weights = autoencoder.loudness() ** power
+        return None
+    weights = autoencoder.loudness()
     return weights / weights.mean()
 
 
-def _to_encode(node: CfgNode, images: ImageTensor) -> Tensor | None:
+def _to_encode(node: CfgNode, how: Schedule, images: ImageTensor) -> Tensor | None:
     """What is encoded once, before training."""
-    if node.cache_latents and node.flip:
-        raise ValueError(f"expected flip 0 with cache_latents, which keeps no mirror images, got {node.flip}")
+    if node.cache_latents and how.flip:
+        raise ValueError(f"expected flip 0 with cache_latents, which keeps no mirror images, got {how.flip}")
     return images.images if node.cache_latents else None
 
 
-def _images(cfg: CfgNode, style: str = "bold") -> tuple[ImageTensor, Tensor]:
-    """Images to learn from that have joints, and their skeletons, drawn in this style."""
-    images, node = _load(cfg, "train"), cfg.genext.ipg.generator
-    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), (node.height, node.width), style=style)
+def _images(cfg: CfgNode, style: str) -> tuple[ImageTensor, Tensor]:
+    """Images to learn from that have joints, and their skeletons."""
+    images = _load(cfg, "train")
+    skeletons, shown = draw_skeletons(images.paths, _joints(cfg), _size(cfg), style=style)
     return images.select(shown), skeletons[shown]
 
 
 def _load(cfg: CfgNode, split: str) -> ImageTensor:
-    node = cfg.genext.ipg.generator
+    height, width = _size(cfg)
     return load_images(
-        cfg.data.sources[0], cfg.data.root, height=node.height, width=node.width, split=split,
+        cfg.data.sources[0], cfg.data.root, height=height, width=width, split=split,
         cache_dir=Path(cfg.data.save_dir, "images"),
     )  # fmt: skip
 
 
 def _joints(cfg: CfgNode) -> dict[str, np.ndarray]:
-    return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.ipg.generator.poses)
+    return read_dataset_poses(cfg.data.sources[0], cfg.data.root, cfg.genext.joints)
 
 
-def _examples(cfg: CfgNode, style: str = "bold") -> tuple[Tensor, Tensor, Tensor] | None:
-    """People, by default such as are not learnt from: an image of each, and another with its skeleton."""
-    splits = (cfg.genext.ipg.generator.examples, "query", "gallery", "train")
-    return first_shown(splits, functools.partial(_shown, cfg, style, _joints(cfg)))
+def _examples(cfg: CfgNode, style: str) -> tuple[Tensor, Tensor, Tensor] | None:
+    """People, best such as are not learnt from: an image of each, and another with its skeleton."""
+    return first_shown(("query", "gallery", "train"), functools.partial(_shown, cfg, style, _joints(cfg)))
 
 
 def _shown(
     cfg: CfgNode, style: str, joints: dict[str, np.ndarray], split: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    images, node = asked_for(cfg, split, _load(cfg, split)), cfg.genext.ipg.generator
+    images = asked_for(cfg, split, _load(cfg, split))
     poses = [joints.get(Path(path).name) for path in images.paths]
     images = images.select(torch.tensor([pose is not None and (pose >= 0).any() for pose in poses]))
     images = images.select(two_of_each(images.pids).flatten())
-    skeletons, _ = draw_skeletons(images.paths, joints, (node.height, node.width), style=style)
+    skeletons, _ = draw_skeletons(images.paths, joints, _size(cfg), style=style)
     (references, targets), (_, wanted) = images.images.chunk(2), skeletons.chunk(2)
     return references, wanted, targets
 
 
-def _pairs(cfg: CfgNode, images: ImageTensor) -> Callable:
-    node, seed = cfg.genext.ipg.generator, cfg.genext.training.seed
-    order, partners = Shuffled(len(images), node.train.batch_size, seed), Partners(_alike(cfg, images))
-    if node.cache_latents:  # a batch says which images; the task knows what was made of them
+def _pairs(cfg: CfgNode, how: Schedule, images: ImageTensor) -> Callable:
+    seed, rule = cfg.genext.training.seed, cfg.genext.training.partners
+    order = Shuffled(len(images), how.batch_size, seed)
+    partners = Partners(alike(images.pids, images.camids, rule))
+    if cfg.genext.ipg.generator.cache_latents:  # a batch says which; the task knows what was made of them
         images = replace(images, images=torch.arange(len(images)))
     return batches(images, order, partners=partners, seed=seed)
 
 
-def _alike(cfg: CfgNode, images: ImageTensor) -> Tensor:
-    return alike(images.pids, images.camids, cfg.genext.ipg.generator.partners)
-
-
-def _options(cfg: CfgNode, folder: Path) -> Options:
-    schedule = dict(cfg.genext.ipg.generator.train)
-    for name in ("batch_size", "lr", "weight_decay"):
-        del schedule[name]
-    return Options(folder=folder, **dict(cfg.genext.training), **schedule)
-
-
-def _description(cfg: CfgNode, images: ImageTensor) -> dict[str, Any]:
+def _description(cfg: CfgNode, how: Schedule, images: ImageTensor) -> dict[str, Any]:
     """What decides on the weights, beside the loop's own options."""
-    node = cfg.genext.ipg.generator
-    keys = {name: value for name, value in node.items() if name not in _SHAPELESS}
-    keys = {name: value for name, value in keys.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
-    return {
-        "data": cfg.data.sources[0], "images": len(images), "batch_size": node.train.batch_size, "keys": keys
-    }  # fmt: skip
+    node, training = cfg.genext.ipg.generator, cfg.genext.training
+    keys = {name: value for name, value in node.items() if name != "gradient_checkpointing"}
+    keys |= {"image_size": _size(cfg), "partners": training.partners, "flip": how.flip}
+    return {"images": len(images), "keys": keys}
 
 
-def _save(pipe: IPGPipeline, folder: Path) -> Path:
+def _save(pipe: IPGPipeline, folder: Path) -> None:
     """Write the pipeline whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -287,4 +290,3 @@ def _save(pipe: IPGPipeline, folder: Path) -> Path:
     pipe.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    return folder

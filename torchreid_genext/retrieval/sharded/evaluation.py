@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.lib.recfunctions import structured_to_unstructured, unstructured_to_structured
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
@@ -19,6 +21,7 @@ from torchreid_genext.retrieval._numerics import full_precision, unit
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.metrics import (
+    MATCHES,
     Blocks,
     Protocol,
     Ranking,
@@ -176,7 +179,8 @@ def _ranked(
         raise ValueError("expected a gallery image on one process at least, got none")
     largest = max(shards.sizes)
     columns = (values.to(processes.device) for values in (query.pids, _cameras(query)))
-    for source, values in Shards(len(query), processes).visits(query.features, *columns):
+    queries = Shards(len(query), processes)
+    for source, values in queries.visits(query.features, *columns):
         visiting = RetrievalSet(*values)
         block = _blank_last(functools.partial(measured, source, visiting), gallery)
         limit = comparison.memory_limit  # of the largest gallery, since all must make the same blocks
@@ -188,7 +192,9 @@ def _ranked(
         ]
         if source == processes.rank:
             tallies = tallies or [Tally(labels, visiting.pids.numpy(), visiting.camids.numpy())]
-            ranking = Ranking.concatenate([Ranking.of(tally, protocol) for tally in tallies])
+            firsts = np.cumsum([queries.offset, *(len(tally.pids) for tally in tallies[:-1])])
+            parts = [Ranking.of(tally, protocol, int(first)) for tally, first in zip(tallies, firsts)]
+            ranking = Ranking.concatenate(parts)
     everyone = _everyones(ranking, processes)
     if not everyone.valid.any():
         raise ValueError("expected a query with a match in the gallery, got none on any process")
@@ -225,9 +231,14 @@ def _tallied(
 
 def _everyones(ranking: Ranking, processes: Processes) -> Ranking:
     """The rankings of all processes as one."""
-    columns = ranking.columns
-    own = [getattr(ranking, name) for name in columns]
-    kinds = [values.dtype for values in own]
-    values = torch.from_numpy(np.stack(own, axis=1).astype(np.float64)).to(processes.device)
-    every = processes.gather(values).cpu().numpy().T
-    return replace(ranking, **{name: row.astype(kind) for name, row, kind in zip(columns, every, kinds)})
+    names = [name for name in ranking.columns if name != "matches"]
+    own = [getattr(ranking, name) for name in names]
+    every = _gathered(np.stack(own, axis=1), processes)
+    columns = {name: row.astype(values.dtype) for name, row, values in zip(names, every.T, own)}
+    matches = _gathered(structured_to_unstructured(ranking.matches), processes)
+    return replace(ranking, matches=unstructured_to_structured(matches, MATCHES), **columns)
+
+
+def _gathered(rows: NDArray, processes: Processes) -> NDArray[np.float64]:
+    """The rows of all processes, process 0's first."""
+    return processes.gather(torch.from_numpy(rows.astype(np.float64)).to(processes.device)).cpu().numpy()

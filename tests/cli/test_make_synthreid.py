@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tools import make_synthreid
+from torchreid_genext.cli import make_synthreid
 from torchreid_genext.data import image_datasets
 from torchreid_genext.data.synthetic import read_manifest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Site, serving
-from tools import download_pretrained
+from torchreid_genext.cli import download_pretrained
 from torchreid_genext.download import HUB, KNOWN
 
 FILES = KNOWN["ipg"].files
@@ -55,7 +55,7 @@ def test_what_will_come_is_told_first_and_what_to_do_with_it_last(
     known = KNOWN["ipg_market1501"]
     plain = [type(file)(file.path, f"{HUB}/a/{file.path}", "MIT", 2) for file in known.files]
     monkeypatch.setitem(KNOWN, "small", type(known)("two files", "nobody", "look at {folder}", tuple(plain)))
-    site.files = {f"/a/{file.path}": b"{}" for file in plain}
+    site.files = {f"/a/{file.path}": b"\0\0" for file in plain}
     words = ["small", "--output", str(tmp_path), "--mirror", site.url, "--quiet"]
     download_pretrained.main(words)
     first, *_, last = capsys.readouterr().out.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from PIL import Image
 from tests.data.poses.test_detecting import tiny_keypoint_rcnn
 from tests.generators.ipg.networks import embedded
 from tests.generators.ipg.test_pipeline import picture
-from tools import generate, judge_generated
 from torchreid_genext import checkpoints, compat
+from torchreid_genext.cli import generate, judge_generated
 from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.generation import picture_seed
 
 pytestmark = pytest.mark.usefixtures("registered")
 
-KEYS = ["genext.ipg.sampling.steps", "1", "genext.ipg.sampling.batch_size", "6"]
+KEYS = ["genext.sampling.steps", "1", "genext.sampling.batch_size", "6"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fill(pipeline: Path, root: Path, store: Path, *words: str) -> None:
-    keys = [*KEYS, "genext.ipg.sampling.pipeline", str(pipeline)]
+    keys = [*KEYS, "genext.sampling.pipeline", str(pipeline)]
     generate.main([
         "--dataset", "synthreid_tiny", "--root", str(root), "--out_dir", str(store), "--limit", "2",
         *words, *keys,
@@ -95,7 +98,7 @@ def test_a_store_keeps_to_one_way_of_making(pipeline: Path, reid_data: Path, tmp
         ValueError, match="query pictures have sampling.guidance 1.0, got .*guidance 3.5 .* choose another"
     ):
         fill(
-            pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.ipg.sampling.guidance", "1.0"
+            pipeline, reid_data, tmp_path / "store", "--split", "query", "genext.sampling.guidance", "1.0"
         )
 
 
@@ -197,3 +200,94 @@ def test_pictures_in_other_poses_than_asked_for_are_dropped(
     assert "query: 4 pictures kept, 0 dropped" in capsys.readouterr().out
     with pytest.raises(ValueError, match="expected --poses with '5' of .*store, got 1, 2"):
         judge_generated.main([*command, "--poses", "standard", "1", "2"])
+
+
+def test_what_the_file_says_holds_and_zero_is_a_seed(
+    pipeline: Path, reid_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root and poses of the file, seed of the command line, from a folder that has nothing."""
+    sampling = {"seed": 5, "poses": "standard 5", "steps": 1, "pipeline": str(pipeline)}
+    tree = {"data": {"root": str(reid_data)}, "genext": {"sampling": sampling}}
+    (tmp_path / "some.yaml").write_text(json.dumps(tree))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    command = ["--dataset", "synthreid_tiny", "--split", "query", "--limit", "1"]
+    command += ["--config-file", "../some.yaml"]
+    seeds = {}
+    for seed, words in ((5, []), (0, ["--seed", "0"])):
+        generate.main(["--output", str(tmp_path / f"store{seed}"), *words, *command])
+        entries = [*ImageStore(tmp_path / f"store{seed}").entries("query")]
+        assert [entry.pose for entry in entries] == ["5"]
+        seeds[seed] = entries[0].provenance["seed"]
+    assert not [*(tmp_path / "work").iterdir()]
+    generate.main(["--output", str(tmp_path / "key"), "genext.sampling.seed", "0", *command])
+    (entry,) = ImageStore(tmp_path / "key").entries("query")
+    assert entry.provenance["seed"] == seeds[0] != seeds[5]
+
+
+def test_the_shipped_pipeline_is_found_from_any_folder(
+    reid_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--split", "query", "--limit", "1", "--poses", "standard", "5", "--plan"]
+    words += ["genext.sampling.steps", "1", "--root", str(reid_data), "--output", "store"]
+    generate.main(["--dataset", "synthreid_tiny", *words])
+    assert "1 to make" in capsys.readouterr().out and not [*tmp_path.iterdir()]
+
+
+def test_judging_refuses_what_it_would_ignore() -> None:
+    for words in (["--poses", "standard", "5"], ["--agreement", "0.5"]):
+        with pytest.raises(ValueError, match=f"expected no {words[0]} without --keypoints"):
+            judge_generated.main(["--dataset", "synthreid_tiny", *words])
+    with pytest.raises(ValueError, match="expected --weights FILE of model.name osnet_x0_5, got none"):
+        judge_generated.main(["--dataset", "synthreid_tiny", "model.name", "osnet_x0_5"])
+
+
+def test_a_seed_from_the_command_line_decides_and_a_second_one_is_refused(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = ("--split", "query", "--poses", "standard", "1", "--seed")
+    fill(pipeline, reid_data, tmp_path / "store", *words, "77")
+    store = ImageStore(tmp_path / "store")
+    for entry in store.entries():
+        assert entry.provenance["seed"] == picture_seed(77, entry.reference, entry.pose)
+    with pytest.raises(ValueError, match="seed 5, got seed 77 in 2 of 2"):
+        fill(pipeline, reid_data, tmp_path / "store", *words, "5")
+    dropped, kept = store.entries()
+    store.mark(dropped, Mark(("blank",)))
+    capsys.readouterr()
+    fill(pipeline, reid_data, tmp_path / "store", *words, "5")
+    assert "1 pictures made, 1 there already" in capsys.readouterr().out and kept in [*store.entries()]
+
+
+def test_a_damaged_image_costs_its_pictures_only_and_stops_no_plan(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = shutil.copytree(reid_data, tmp_path / "data")
+    dataset = compat.init_image_dataset("synthreid_tiny", root=str(root), verbose=False)
+    Path(dataset.query[0][0]).write_bytes(b"")
+    fill(pipeline, root, tmp_path / "store", "--split", "query", "--plan")
+    assert "16 to make" in capsys.readouterr().out
+    fill(pipeline, root, tmp_path / "store", "--split", "query")
+    assert "8 pictures made, 0 there already, 1 references failed" in capsys.readouterr().out
+
+
+def test_a_plan_is_of_the_shard(
+    pipeline: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fill(pipeline, reid_data, tmp_path / "store", "--plan", "--shard", "1", "4")
+    assert "images: 8 to make, 0 are there" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_network_is_loaded(
+    reid_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="expected a folder that can be written"):
+        fill(tmp_path / "no pipeline", reid_data, tmp_path / "file" / "store")
+
+
+def test_a_saved_pipeline_has_its_own_parts(pipeline: Path, reid_data: Path, folders: list[str]) -> None:
+    for words in (folders, ["--dataset", "synthreid_tiny", "--root", str(reid_data), "--plan"]):
+        with pytest.raises(ValueError, match="expected no --vae with the saved pipeline in "):
+            generate.main([*words, "--ckpt_dir", str(pipeline), "--vae", "x"])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.generators.ipg.networks import embedded
-from tools import evaluate_generators
+from torchreid_genext.cli import evaluate_generators
 from torchreid_genext.generators import build_generator
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -26,8 +26,8 @@ def test_ipg_stands_between_its_rivals_and_the_truth(
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25.safetensors",
         "--judge", f"genid@{shipped}/inverter.safetensors",
         "--judge", f"osnet_x0_25@{shipped}/osnet_x0_25_64x32.safetensors@64x32",
-        "genext.ipg.sampling.pipeline", str(tmp_path / "pipeline"), "genext.ipg.sampling.height", "128",
-        "genext.ipg.sampling.steps", "1", "genext.ipg.sampling.guidance", "1.0",
+        "genext.sampling.pipeline", str(tmp_path / "pipeline"), "genext.sampling.image_size", "[128, 64]",
+        "genext.sampling.steps", "1", "genext.sampling.guidance", "1.0",
     ])  # fmt: skip
     told = capsys.readouterr().out
     for what in ("judge: osnet_x0_25", "judge: genid", "safetensors@64x32", "2 people in 8 poses"):
@@ -51,8 +51,8 @@ def test_each_generator_has_a_row_and_cameras_a_table(
         for name, options in small.items()
     }
     evaluate_generators.main([
-        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--averaged", "4", "--size", "64", "32",
-        "--generators", *small, "--sheet", str(tmp_path / "sheet.png"),
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--people", "2", "--averaged", "4",
+        "--size", "64", "32", "--generators", *small, "--sheet", str(tmp_path / "sheet.png"),
         *(word for name, path in weights.items() for word in (f"genext.{name}.weights", str(path))),
     ])  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
@@ -62,3 +62,16 @@ def test_each_generator_has_a_row_and_cameras_a_table(
     assert {"PG2", "Deformable GAN", "as it was", "CamStyle"} <= found.keys()
     assert found["the truth"][1:3] == [0, 0] and found["CamStyle"][1] > 0  # of the table of cameras
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "sheet_camstyle.png").is_file()
+
+
+def test_what_would_be_ignored_is_refused(reid_data: Path) -> None:
+    words = ["--root", str(reid_data), "--dataset", "synthreid_tiny"]
+    for given, message in (
+        (["--shown", "2"], "expected no --shown without --sheet"),
+        (["--generators", "camstyle", "--size", "64", "32"], "expected no --size for camstyle"),
+        (["--generators", "pg2", "ipg", "--weights", "x"], "expected --weights for one of .* pg2 ipg"),
+        (["--weights", "x", "genext.sampling.pipeline", "y"], "expected --weights for one of"),
+        (["--people", "99999"], "expected --people in 1..12 of synthreid_tiny, got 99999"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate_generators.main([*words, *given])

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from tests.data.poses.test_detecting import tiny_keypoint_rcnn
-from tools import extract_poses
 from torchreid_genext import checkpoints
+from torchreid_genext.cli import extract_poses
 from torchreid_genext.data.poses import read_market_annotations
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -73,5 +73,8 @@ def test_poses_of_a_data_set_stand_where_training_looks_for_them(
 
 
 def test_folder_without_images_is_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected images in .*empty, got no such folder"):
+        extract_poses.main(["--images", str(tmp_path / "empty"), "--weights", str(weights)])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="expected images in .*empty, got none"):
         extract_poses.main(["--images", str(tmp_path / "empty"), "--weights", str(weights)])

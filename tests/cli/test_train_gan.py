@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tools import generate
+from torchreid_genext.cli import generate
 from torchreid_genext.data.store import ImageStore
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.usefixtures("registered")
 # Networks of a few channels, a step of training.
 SMALL = {
     "genext.camstyle.channels": 4, "genext.camstyle.blocks": 1, "genext.camstyle.discriminator_channels": 4,
-    "genext.camstyle.layers": 1, "genext.camstyle.height": 32, "genext.camstyle.width": 16,
-    "genext.camstyle.train.steps": 1, "genext.training.mixed_precision": "no",
+    "genext.camstyle.layers": 1, "genext.training.image_size": "[32,16]",
+    "genext.training.steps": 1, "genext.training.mixed_precision": "no",
 }  # fmt: skip
 
 
@@ -49,6 +49,6 @@ def test_mistakes_end_in_one_line(reid_data: Path, tmp_path: Path, monkeypatch: 
     keys = {"data.save_dir": tmp_path, "genext.generator": "identity"}
     with pytest.raises(SystemExit, match="error: unknown adversarial generator 'identity'; choose from pg2"):
         run_script(monkeypatch, "--root", str(reid_data), **keys)
-    keys = {"data.save_dir": tmp_path, "genext.generator": "pg2", "genext.pg2.poses": "none.csv"}
+    keys = {"data.save_dir": tmp_path, "genext.generator": "pg2", "genext.joints": "['none.csv']"}
     with pytest.raises(SystemExit, match="error: .*none.csv"):
         run_script(monkeypatch, "--root", str(reid_data), **keys)

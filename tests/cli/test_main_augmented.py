@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tools.test_main import run_main
+from tests.cli.test_main import run_main
 from torchreid_genext import compat, config, engine
 from torchreid_genext.data.store import ImageStore
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tools.benchmark import main, parse_arguments, read_config
 from torchreid_genext import config
+from torchreid_genext.cli.benchmark import main, parse_arguments
+from torchreid_genext.cli.parsing import configuration
 
 pytestmark = pytest.mark.usefixtures("registered")
 KEYS = ["use_gpu", "False", "model.name", "osnet_x0_25", "model.pretrained", "False", "data.workers", "0"]
@@ -44,8 +45,8 @@ def test_dry_run_says_what_would_be_done(
 
 
 def test_strict_sets_the_key() -> None:
-    assert read_config(parse_arguments(["--strict"])).genext.benchmark.strict
-    assert not read_config(parse_arguments([])).genext.benchmark.strict
+    assert configuration(parse_arguments(["--strict"])).genext.benchmark.strict
+    assert not configuration(parse_arguments([])).genext.benchmark.strict
 
 
 def test_mistakes_end_in_one_sentence(

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tools.main import main
 from torchreid_genext import checkpoints, compat, config
+from torchreid_genext.cli.main import main, parse_arguments
+from torchreid_genext.cli.parsing import configuration
 from torchreid_genext.data.filenames import parse
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -197,17 +198,15 @@ def test_interrupted_training_goes_on_from_torchreids_checkpoint(
 
 
 def test_command_line_overrides_the_file(reid_data: Path, tmp_path: Path) -> None:
-    from tools.main import parse_arguments, read_config
-
     (tmp_path / "a.yaml").write_text(
         "data:\n  root: there\n  sources: ['a']\n  targets: ['a']\n  height: 96\n"
     )
     words = f"--config-file {tmp_path}/a.yaml -s b c -t d --transforms random_erase --root here data.width 48"
-    cfg = read_config(parse_arguments(words.split()))
+    cfg = configuration(parse_arguments(words.split()))
     assert (cfg.data.sources, cfg.data.targets) == (["b", "c"], ["d"])
     assert (cfg.data.root, cfg.data.transforms) == ("here", ["random_erase"])
     assert (cfg.data.height, cfg.data.width) == (96, 48)
-    cfg = read_config(parse_arguments(["--config-file", f"{tmp_path}/a.yaml"]))
+    cfg = configuration(parse_arguments(["--config-file", f"{tmp_path}/a.yaml"]))
     assert (cfg.data.root, cfg.data.sources, cfg.data.transforms) == ("there", ["a"], ["random_flip"])
 
 

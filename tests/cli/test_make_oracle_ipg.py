@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tools import make_oracle_ipg
+from torchreid_genext.cli import make_oracle_ipg
 from torchreid_genext.data.synthetic import write_dataset
 
 TINY = ["--dataset", "synthreid_tiny", "--workers", "0"]

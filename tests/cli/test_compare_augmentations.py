@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT
 from torchreid_genext import compat
+from torchreid_genext.cli import compare_augmentations
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.torchreid_training.datasets import generated_folder
 
@@ -36,10 +35,9 @@ def root(reid_data: Path, tmp_path: Path, registered: None) -> Path:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, which finds main.py beside it."""
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    return importlib.import_module("compare_augmentations")
+def tool() -> ModuleType:
+    """The script, as a module."""
+    return compare_augmentations
 
 
 def compare(tool: ModuleType, root: Path, *words: str, ratio: str = "3:1") -> None:
@@ -70,7 +68,7 @@ def test_each_variant_is_trained_once_a_seed_and_reported(
 
 def test_seeds_differ_and_batches_keep_their_real_images(tool: ModuleType, root: Path) -> None:
     arguments = tool.parse_arguments(["--root", str(root), *KEYS, "genext.augmented.batch_ratio", "3:1"])
-    cfg = tool.config.load_config("", arguments.opts, root=str(root))
+    cfg = tool.configuration(arguments)
     plain = tool.variant_of(cfg, "none", 1)
     fakes = tool.variant_of(cfg, "camstyle+lsr", 2)
     assert (plain.train.batch_size, plain.genext.augmented.batch_ratio) == (12, "")

@@ -1,0 +1,46 @@
+"""Measure backbones under chains of training-free steps, with features extracted once and cached.
+
+torchreid-genext benchmark --config-file configs/market1501_osnet_x0_25.yaml model.load_weights weights.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from torchreid_genext import benchmark
+from torchreid_genext.cli.parsing import Parser, configuration, set_up
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what the command line asks for, or tell what would be measured."""
+    arguments = parse_arguments(argv)
+    cfg = configuration(arguments)
+    set_up(arguments)
+    if arguments.dry_run:
+        print(benchmark.describe(cfg))
+    else:
+        result = benchmark.run(cfg)
+        print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(__name__, __doc__)
+    parser.add_key("-t", "--targets", "--dataset", key="data.targets", nargs=1, help="data set to measure on")
+    parser.add_root()
+    parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="report and pictures")
+    parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="of the backbone model.name")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_key(
+        "--strict",
+        key="genext.benchmark.strict",
+        action="store_true",
+        help="stop at an image that cannot be read",
+    )
+    return parser.parse_args(argv)
+
+
+def whereabouts(result: benchmark.Result) -> str:
+    lines = [f"Report:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)"]
+    lines += [f"Picture:  {result.folder / name}" for name in result.pictures]
+    return "\n".join(lines + [f"Lists:    {result.folder / name}" for name in result.rank_lists])
