@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import cpu_offload, cpu_offload_with_hook
+from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.utils.torch_utils import get_device
@@ -112,7 +113,7 @@ def test_unets_may_have_hooks_of_their_own() -> None:
     pipe = pipeline()
     wanted = draw(pipe)
     for network in (pipe.reference_unet, pipe.denoising_unet):
-        cpu_offload_with_hook(network, torch.device("cpu"))
+        add_hook_to_module(network, AlignDevicesHook(execution_device=torch.device("cpu")))
     assert torch.equal(draw(pipe), wanted)
 
 
