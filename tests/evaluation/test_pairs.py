@@ -67,16 +67,18 @@ def test_scores_are_the_papers_definitions() -> None:
         "deformable_masked": masked_ssim(a, b, body, data_range=own_range(a)),
         "l1": l1(2 * a - 1, 2 * b - 1),
     }
-    assert vars(found) == pytest.approx({name: float(values.mean()) for name, values in expected.items()}, abs=1e-6)
+    means = {name: float(values.mean()) for name, values in expected.items()}
+    assert vars(found) == pytest.approx(means, abs=1e-6)
     official = score(made, pairs, official_mask=True)
-    whose = pose_mask(pairs.joints[pairs.source], SIZE)
-    assert official.pg2_masked == pytest.approx(float(masked_ssim(a, b, whose, window="uniform").mean()), abs=1e-6)
+    given = masked_ssim(a, b, pose_mask(pairs.joints[pairs.source], SIZE), window="uniform")
+    assert official.pg2_masked == pytest.approx(float(given.mean()), abs=1e-6)
     assert official.pg2_masked != found.pg2_masked
 
 
 def test_blur_is_rewarded_and_the_truth_is_perfect() -> None:
     pairs = trial()
-    rows = {name: score(made, pairs) for name, made in baselines(pairs, torch.full((3, *SIZE), 0.5)).items()}
+    candidates = baselines(pairs, torch.full((3, *SIZE), 0.5))
+    rows = {name: score(made, pairs) for name, made in candidates.items()}
     assert list(rows) == ["the given image", "mean training image", "the truth in 8 x 8", "the truth"]
     assert rows["the truth"].pg2_ssim == pytest.approx(1) and rows["the truth"].l1 == 0
     assert rows["the truth in 8 x 8"].pg2_ssim > rows["the given image"].pg2_ssim

@@ -1,9 +1,9 @@
-"""How near generators come to real photographs: pairs of images of a person, in the papers' own definitions.
+"""How near generators come to photographs: pairs of images of a person, in the papers' own definitions.
 
 PG2 (Ma et al., NIPS 2017) and the Deformable GAN (Siarohin et al., CVPR 2018) are judged on 12,000 pairs of
 Market-1501, each by a structural similarity and a mask of its own. SSIM rewards blur: the truth reduced to
-8 x 8 pixels is better than any generator. So it needs rows that say what it is worth, see ``baselines``, and a
-judge of identity beside it.
+8 x 8 pixels is better than any generator. So it needs rows that say what it is worth, see ``baselines``, and
+a judge of identity beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Draw", "Judge", "PairScores", "PairTrial", "baselines", "identity", 
 _HEADER = ["from", "to"]
 _BATCH = 256  # pairs at a time
 
-# Images (B, 3, H, W) in [0, 1], their joints, the joints that are wanted, (B, 18, 2) in pixels, and a generator of
+# Images (B, 3, H, W) in [0, 1], their joints and the wanted ones, (B, 18, 2) in pixels, and a generator of
 # noise for each, to images (B, 3, H, W) in [0, 1].
 Draw = Callable[[Tensor, Tensor, Tensor, list[Generator]], Tensor]
 # Images (B, 3, H, W) in [0, 1] to features (B, D).
@@ -38,7 +38,7 @@ Encode = Callable[[Tensor], Tensor]
 
 
 def read_pairs(path: str | Path) -> list[tuple[str, str]]:
-    """The pairs of a CSV file with the columns ``from`` and ``to``: names of the image given, and of the wanted.
+    """The pairs of a CSV file with the columns ``from`` and ``to``: names of the given and the wanted image.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -97,7 +97,8 @@ class PairTrial:
         source, target = (torch.tensor([place[name] for name in names]) for names in zip(*pairs))
         strangers = (images.pids[source] != images.pids[target]).nonzero()[:, 0].tolist()
         if strangers:
-            raise ValueError(f"expected one person in a pair, got two in {' and '.join(pairs[strangers[0]])}")
+            both = " and ".join(pairs[strangers[0]])
+            raise ValueError(f"expected one person in a pair, got two in {both}")
         points = torch.full((len(images), 18, 2), -1.0)
         for name, row in place.items():
             if name in joints:
@@ -133,7 +134,7 @@ class PairTrial:
         return self.images[rows].float() / 255
 
     def drawn(self, draw: Draw, *, batch: int = 32, seed: int = 0) -> Tensor:
-        """What a generator makes of all pairs, (N, 3, H, W) uint8; the noise of each depends on its number."""
+        """What a generator makes of all pairs, (N, 3, H, W) uint8; the noise of each is by its number."""
         made = torch.empty(len(self), *self.images.shape[1:], dtype=torch.uint8)
         for rows in tqdm(torch.arange(len(self)).split(batch), desc="generated", unit="batch", disable=None):
             noise = [Generator().manual_seed(seed + row) for row in rows.tolist()]
@@ -149,7 +150,7 @@ class PairScores:
 
     Attributes:
         pg2_ssim: PG2's definition: a square of 7 pixels. pg2_masked: of the body in the wanted image alone.
-        deformable_ssim: the Deformable GAN's: a Gaussian, and the range that each made image has.
+        deformable_ssim: the Deformable GAN's: a Gaussian, and the range of each made image.
         deformable_masked: of its own mask.
         l1: absolute difference, of images in [-1, 1].
     """
@@ -203,10 +204,11 @@ def baselines(trial: PairTrial, average: Tensor) -> dict[str, Tensor]:
         average: of training images, (3, H, W) in [0, 1].
     """
     mean = average.mul(255).round().byte()
+    coarse = [_coarse(trial.pictures(some)) for some in trial.target.split(_BATCH)]
     return {
         "the given image": trial.images[trial.source],
         "mean training image": mean.expand(len(trial), *mean.shape),
-        "the truth in 8 x 8": torch.cat([_coarse(trial.pictures(some)) for some in trial.target.split(_BATCH)]),
+        "the truth in 8 x 8": torch.cat(coarse),
         "the truth": trial.images[trial.target],
     }
 
