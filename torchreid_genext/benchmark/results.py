@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.store.lookup import Coverage
 from torchreid_genext.retrieval.protocol import (
     Comparison,
@@ -58,6 +59,7 @@ class Measurement:
         metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
+        dataset: its name in torchreid.
     """
 
     backbone: Backbone
@@ -79,6 +81,19 @@ class Measurement:
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
+    dataset: str = ""
+
+    def expected(self, report: Report) -> Mapping[str, float]:
+        """``mAP`` and ``rank1``, in per cent, that the card says of a chain; empty if it does not."""
+        return self.backbone.card.expect(self.dataset, report.chain)
+
+    def notes(self) -> list[str]:
+        """What is to be known of the backbone before its figures are believed."""
+        card = self.backbone.card
+        seen = f"seen: it was trained on {self.dataset}" if self.backbone.saw(self.dataset) else ""
+        licence = f"licence {card.licence}" if card.licence else ""
+        source = f"source {card.source}" if card.source else ""
+        return [note for note in (seen, "; ".join(filter(None, (licence, source)))) if note]
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
@@ -107,6 +122,8 @@ class Measurement:
             "label": self.backbone.label,
             "model": self.backbone.name,
             "weights": self.backbone.origin,
+            "card": self.backbone.card.to_json(),
+            "seen": self.backbone.saw(self.dataset),
             "precision": self.precision,
             "extracted": self.computed,
             "extraction_seconds": self.seconds,
@@ -123,6 +140,7 @@ class Measurement:
             "peak_memory": self.peak_memory.get(report.chain),
             "interval": self.intervals[place] if self.intervals else None,
             "difference": self.differences[place],
+            "expected": dict(self.expected(report)) or None,
         }
 
 

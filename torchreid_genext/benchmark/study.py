@@ -62,6 +62,7 @@ def run(cfg: CfgNode) -> Result:
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
@@ -87,6 +88,7 @@ def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
@@ -146,6 +148,7 @@ def _measure(
         metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         index=cfg.genext.evaluation.index,
+        dataset=settings.dataset_name(cfg),
     )
 
 

@@ -33,7 +33,8 @@ from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat
-from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.cli import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
@@ -155,7 +156,7 @@ class Judge(NamedTuple):
 
 def encoder_of(name: str) -> Encoder:
     backbone = Backbone.parse(name)
-    network = compat.build_model(backbone.name, 1)
+    network = sources.build(backbone.name, 1, image_size=backbone.size, options=backbone.options)
     checkpoints.load_weights(network, backbone.weights, ignore=("classifier",))
     height, width = backbone.size or getattr(network, "image_size", (128, 64))
     return Encoder(network.eval(), backbone.name, height=height, width=width)

@@ -84,7 +84,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.inference.compile = False  # torch.compile the backbone
 
     cfg.genext.benchmark = CfgNode()
-    cfg.genext.benchmark.models = []  # '[label=]name[@weights][@HEIGHTxWIDTH]' each; empty: that of model
+    cfg.genext.benchmark.models = []  # '[label=]name[(options)][@weights][@HEIGHTxWIDTH]'; empty: that of model
     cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
     cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals
