@@ -122,7 +122,7 @@ def _measure(
     splits = [Split(cfg, encoder, split) for split in images]
     query, gallery = (split.images for split in splits)
     runs = [run for split in (*splits, *learnt) for run in split.runs]
-    train = learnt[0].images if learnt else settings.open_training(cfg).sightings()
+    train = learnt[0].images if learnt else settings.training_sightings(cfg)
     found = _evaluated(cfg, query, gallery, chains, train)
     reports = found.reports
     first = next((report for report in reports if report.chain == chains[0].name), None)
@@ -242,6 +242,6 @@ def _precision_effect(
     if missing and not cfg.genext.benchmark.compare_precision:
         return None
     query, gallery, *learnt = (Split(cfg, encoder, split).images for split in every)
-    train = learnt[0] if learnt else settings.open_training(cfg).sightings()
+    train = learnt[0] if learnt else settings.training_sightings(cfg)
     exact = evaluate_chain(cfg, query, gallery, chain, train)
     return PrecisionEffect(precision, report.mAP, exact.mAP)
