@@ -58,6 +58,7 @@ class Measurement:
         metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
+        origin: where features come from that were not extracted now, in words.
     """
 
     backbone: Backbone
@@ -79,6 +80,7 @@ class Measurement:
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
+    origin: str = "from the cache"
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
@@ -97,7 +99,7 @@ class Measurement:
         generated = " and those of generated images" if self.coverage else ""
         features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
         if not self.computed:
-            return f"{features} from the cache"
+            return f"{features} {self.origin}"
         speed = f"{self.computed / self.seconds:.0f} images/s"
         return f"{features}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
 
@@ -137,6 +139,7 @@ class Result:
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
         rank_lists: names of the files of ranked galleries in it.
+        command: that made it, without the configuration.
     """
 
     dataset: str
@@ -146,6 +149,7 @@ class Result:
     folder: Path
     pictures: tuple[str, ...] = ()
     rank_lists: tuple[str, ...] = ()
+    command: str = "benchmark"
 
     def headline(self) -> str:
         """The data in a line."""
