@@ -60,6 +60,7 @@ class Measurement:
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
         dataset: its name in torchreid.
+        origin: where features come from that were not extracted now, in words.
     """
 
     backbone: Backbone
@@ -82,6 +83,7 @@ class Measurement:
     memory_limit: int | None = None
     index: str = "exact"
     dataset: str = ""
+    origin: str = "from the cache"
 
     def expected(self, report: Report) -> Mapping[str, float]:
         """``mAP`` and ``rank1``, in per cent, that the card says of a chain; empty if it does not."""
@@ -112,7 +114,7 @@ class Measurement:
         generated = " and those of generated images" if self.coverage else ""
         features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
         if not self.computed:
-            return f"{features} from the cache"
+            return f"{features} {self.origin}"
         speed = f"{self.computed / self.seconds:.0f} images/s"
         return f"{features}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
 
@@ -155,6 +157,7 @@ class Result:
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
         rank_lists: names of the files of ranked galleries in it.
+        command: that made it, without the configuration.
     """
 
     dataset: str
@@ -164,6 +167,7 @@ class Result:
     folder: Path
     pictures: tuple[str, ...] = ()
     rank_lists: tuple[str, ...] = ()
+    command: str = "benchmark"
 
     def headline(self) -> str:
         """The data in a line."""

@@ -26,6 +26,7 @@ from torchreid_genext.benchmark import settings, study
 from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.retrieval.protocol import (
+    PROTOCOLS,
     Chain,
     Report,
     RetrievalSet,
@@ -202,7 +203,7 @@ def _check(keys: CfgNode, chains: list[Chain]) -> None:
 
 
 def _check_needs(chains: list[Chain], training: Images) -> None:
-    known = {"cameras", "training features"}
+    known = {"training features"} | (set() if training.camids is None else {"cameras"})
     known |= set() if training.frames is None else {"frames", "training times"}
     for chain in chains:
         chain.check_needs(known)
@@ -211,7 +212,8 @@ def _check_needs(chains: list[Chain], training: Images) -> None:
 def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:
     """One image of each identity and camera to search for, all others to be searched."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    groups = torch.stack([images.pids, images.camids], dim=1).unique(dim=0, return_inverse=True)[1]
+    cameras = torch.zeros_like(images.pids) if images.camids is None else images.camids
+    groups = torch.stack([images.pids, cameras], dim=1).unique(dim=0, return_inverse=True)[1]
     chosen = torch.empty(int(groups.max()) + 1, dtype=torch.int64)
     chosen[groups[order]] = order  # whichever comes last
     is_query = torch.zeros(len(images), dtype=torch.bool)
@@ -222,9 +224,11 @@ def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, R
 
 def _with_matches(query: RetrievalSet, gallery: RetrievalSet) -> RetrievalSet:
     """Without the queries that nothing in the gallery could answer."""
-    unmatched = unmatched_queries(query, gallery)
+    protocol = PROTOCOLS["plain" if query.camids is None else "market1501"]
+    unmatched = unmatched_queries(query, gallery, protocol)
     lost = set(unmatched.absent) | set(unmatched.same_camera)
-    pairs = zip(query.pids.tolist(), query.camids.tolist())
+    cameras = [0] * len(query) if query.camids is None else query.camids.tolist()
+    pairs = zip(query.pids.tolist(), cameras)
     kept: Tensor = torch.tensor([pair not in lost for pair in pairs])
     if not kept.any():
         raise ValueError("expected training identities with several images under two cameras, got none")

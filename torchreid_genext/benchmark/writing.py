@@ -156,7 +156,8 @@ def _markdown(result: Result) -> str:
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
     parts += [_links(result.rank_lists)] if result.rank_lists else []
     parts.append(
-        "Repeat it with `torchreid-genext benchmark --config-file config.yaml`; the file is beside this report."
+        f"Repeat it with `torchreid-genext {result.command} --config-file config.yaml`; the file is beside this "
+        "report."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -42,7 +42,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
-    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
+    cfg.genext.evaluation.protocol = ""  # market1501 | plain | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
     cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
