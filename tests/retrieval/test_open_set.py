@@ -91,3 +91,31 @@ def test_a_report_of_other_queries_is_refused() -> None:
     other = compare(images(3, 60), images(2, 90)).rank()
     with pytest.raises(ValueError, match="expected a ranking of 61 queries with matches, got 60"):
         comparison.open_set(other)
+
+
+@pytest.mark.parametrize("name", ["market1501", "camstyle"])
+def test_cameras_are_averaged_over_queries_of_one_and_matches_of_another(name: str) -> None:
+    comparison = compare(images(1, 61), images(2, 90), memory_limit=5000)
+    report = comparison.rank(name)
+    cameras = report.cameras
+    assert cameras.cameras.tolist() == [0, 1, 2] and np.isnan(np.diag(cameras.mAP)).all()
+    query, gallery = comparison.query, comparison.gallery
+    for a, b in [(0, 1), (2, 0)]:
+        expected = []
+        for row in (query.camids == a).nonzero()[:, 0]:
+            mine = gallery.pids == query.pids[row]
+            if query.pids[row] < 0 or not (mine & (gallery.camids == b)).any():
+                continue
+            kept = ~mine | (gallery.camids == b)  # the person's images of other cameras are left aside
+            alone = compare(query.select(row[None]), gallery.select(kept)).rank(name)
+            expected.append(alone.mAP)
+        assert cameras.mAP[a, b] == pytest.approx(np.mean(expected), abs=1e-12)
+        assert cameras.queries[a, b] == len(expected)
+
+
+def test_hard_and_easy_queries_are_those_of_the_lowest_and_highest_precision() -> None:
+    report = compare(images(1, 61), images(2, 90)).rank()
+    valid = report.average_precision[report.ranking.valid]
+    np.testing.assert_array_equal(report.average_precision[report.hardest(7)], np.sort(valid)[:7])
+    np.testing.assert_array_equal(report.average_precision[report.easiest(7)], np.sort(valid)[::-1][:7])
+    assert len(report.hardest(1000)) == report.num_valid_queries < 61
