@@ -32,7 +32,10 @@ def expected(comparison, own_camera=False):
 @pytest.mark.parametrize("digits", [False, True])
 @pytest.mark.parametrize("limit", [None, 2000])
 def test_figures_are_those_of_the_definitions(chain: str, digits: bool, limit: int | None) -> None:
-    comparison = compare(images(1, 30, digits), images(2, 60, digits), chain, memory_limit=limit)
+    gallery = images(2, 60, digits)
+    pids = gallery.pids.where(gallery.pids < 5, gallery.pids + 50)  # people whom nobody asks for
+    gallery = RetrievalSet(gallery.features, pids, gallery.camids)
+    comparison = compare(images(1, 30, digits), gallery, chain, memory_limit=limit)
     report = comparison.rank()
     found = comparison.open_set(report, thresholds={0.5: 0.75, 0.25: 3.0})
     pairs, pids = expected(comparison)
@@ -64,7 +67,8 @@ def test_blank_gallery_images_are_never_accepted_at_a_finite_distance() -> None:
     gallery = images(2, 90)
     features = gallery.features * (torch.arange(90) % 4 > 0)[:, None]
     comparison = compare(images(1, 30), RetrievalSet(features, gallery.pids, gallery.camids))
-    found = comparison.open_set(comparison.rank(), thresholds={0.5: 1e9})
+    found = comparison.open_set(comparison.rank(), thresholds={0.5: 1e9, 1.0: np.inf})
+    assert (found.given[1.0].tpr, found.given[1.0].fpr) == (1, 1)
     assert found.given[0.5].fpr < 0.8 and found.given[0.5].tpr < 0.8
     pairs, _ = expected(comparison)
     assert found.eer == pytest.approx(reference.verification(pairs, [])[0])
@@ -84,6 +88,15 @@ def test_equal_distances_everywhere_are_counted() -> None:
     found = comparison.open_set(comparison.rank())
     assert (found.eer, found.verification[1e-3].tpr, found.identification[0.1]) == (1, 0, 0)
     assert found.to_json()["tpr_at_fpr"]["0.001"]["threshold"] is None
+
+
+def test_a_rate_may_be_reached_but_not_exceeded() -> None:
+    places = torch.tensor([2.0, 1.0, *range(3, 102)])[:, None]  # the match, then 100 of others: one is nearer
+    gallery = RetrievalSet(places, [7] + [8] * 100, [1] * 101)
+    comparison = compare(RetrievalSet(torch.zeros(1, 1) + 1e-3, [7], [0]), gallery)
+    found = comparison.open_set(comparison.rank())
+    assert (found.verification[1e-2].tpr, found.verification[1e-2].fpr) == (1, 1e-2)
+    assert found.verification[1e-3].tpr == 0
 
 
 def test_a_report_of_other_queries_is_refused() -> None:

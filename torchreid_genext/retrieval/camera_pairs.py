@@ -18,7 +18,7 @@ class CameraPairs:
     """How well a query of one camera finds its person's images under another one, in the whole gallery.
 
     Attributes:
-        cameras: ids (C,), ascending.
+        cameras: ids (C,) of queries and matches, ascending.
         mAP: of the query's camera (row) and that of the matches (column), (C, C) in 0 .. 1, NaN without a
             query; the person's images under further cameras are left aside.
         queries: behind each, (C, C).
@@ -34,16 +34,16 @@ class CameraPairs:
         return {"cameras": self.cameras.tolist(), "mAP": rates, "queries": self.queries.tolist()}
 
 
-def camera_pairs(ranking: Ranking, q_camids: NDArray, g_camids: NDArray) -> CameraPairs:
+def camera_pairs(ranking: Ranking, q_camids: NDArray, m_camids: NDArray) -> CameraPairs:
     """Average what was found of each query by the camera of the matches.
 
     Args:
         ranking: of the queries.
         q_camids: camera of each query (Q,).
-        g_camids: camera of each gallery image (G,).
+        m_camids: camera of the gallery image of each match (E,).
     """
-    cameras, codes = np.unique(np.concatenate([q_camids, g_camids]), return_inverse=True)
-    of_query, of_match = codes[: len(q_camids)], codes[len(q_camids) :][ranking.matches["index"]]
+    cameras, codes = np.unique(np.concatenate([q_camids, m_camids]), return_inverse=True)
+    of_query, of_match = codes[: len(q_camids)], codes[len(q_camids) :]
     group = ranking.matches["query"] * len(cameras) + of_match  # a query's matches under one camera
     order = np.argsort(group, kind="stable")
     groups, starts, sizes = np.unique(group[order], return_index=True, return_counts=True)

@@ -241,7 +241,8 @@ def _intervals(values: tuple[float, float], samples: NDArray[np.float64]) -> dic
 def _by_cameras(comparison: Comparison, ranking: Ranking) -> CameraPairs | None:
     if comparison.query.camids is None or comparison.gallery.camids is None:
         return None
-    return camera_pairs(ranking, comparison.query.camids.numpy(), comparison.gallery.camids.numpy())
+    camids = comparison.gallery.camids.numpy()[ranking.matches["index"]]
+    return camera_pairs(ranking, comparison.query.camids.numpy(), camids)
 
 
 def _plain(values: NDArray) -> list[float | None]:
