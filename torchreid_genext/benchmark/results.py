@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from torchreid_genext.retrieval.protocol import (
     Training,
     compare,
 )
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
+
+_NAMED = 10  # of the hard and of the easy queries
 
 Difference = dict[str, Interval]  # "mAP", "rank1" -> change, lower and upper end of its interval
 
@@ -53,6 +56,7 @@ class Measurement:
         intervals: one a report: mAP and rank-1 themselves; empty without resampling.
         failures: chain -> why it could not be measured.
         peak_memory: chain -> bytes above the start, of the chain and its ranking.
+        open_sets: chain -> its decisions on pairs and on people who are not in the gallery, where asked for.
         comparisons: chain -> what it made of the sets, of the chains that were kept.
         precision_effect: what the precision changed, if it is known.
         train: the training split, if a chain learns from it.
@@ -77,6 +81,7 @@ class Measurement:
     intervals: list[Difference] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    open_sets: dict[str, OpenSet] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     train: Training | None = None
     metric: str = "euclidean"
@@ -143,7 +148,21 @@ class Measurement:
             "interval": self.intervals[place] if self.intervals else None,
             "difference": self.differences[place],
             "expected": dict(self.expected(report)) or None,
+            "open_set": found.to_json() if (found := self.open_sets.get(report.chain)) else None,
+            "hard_queries": self.named_queries(report, report.hardest(_NAMED)),
+            "easy_queries": self.named_queries(report, report.easiest(_NAMED)),
         }
+
+    def named_queries(self, report: Report, rows: Iterable[int]) -> list[dict[str, Any]]:
+        """Image, average precision and rank of the first match of some queries."""
+        return [
+            {
+                "image": self.query.paths[row],
+                "average_precision": float(report.average_precision[row]),
+                "first_match_rank": int(report.first_match_rank[row]),
+            }
+            for row in map(int, rows)
+        ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,8 @@ from torchreid_genext.benchmark.results import (
 )
 from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.extraction import Encoder
+from torchreid_genext.retrieval.folds import folds
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
@@ -162,6 +164,7 @@ def compared_with_first(cfg: CfgNode, found: Evaluated, chain: Chain) -> dict[st
         "intervals": [_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
         "failures": found.failures,
         "peak_memory": found.peak_memory,
+        "open_sets": found.open_sets,
         "comparisons": found.comparisons,
     }
 
@@ -173,6 +176,7 @@ class Evaluated:
         self.reports: list[Report] = []
         self.failures: dict[str, str] = {}
         self.peak_memory: dict[str, int] = {}
+        self.open_sets: dict[str, OpenSet] = {}
         self.comparisons: dict[str, Comparison] = {}
 
     def first(self, chain: Chain) -> Report | None:
@@ -189,7 +193,11 @@ def evaluated(
         memory = PeakMemory()
         try:
             comparison = _compared(cfg, query, gallery, chain, train)
-            found.reports.append(comparison.rank(settings.protocol(cfg)))
+            report = comparison.rank(settings.protocol(cfg))
+            found.peak_memory[chain.name] = memory.growth()
+            if cfg.genext.benchmark.open_set:
+                found.open_sets[chain.name] = _open_set(cfg, comparison, report, chain, train)
+            found.reports.append(report)
         except Exception as error:  # whatever it is: hours of other rows must not be lost
             detail = _log.isEnabledFor(logging.DEBUG)
             _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
@@ -199,8 +207,24 @@ def evaluated(
             room -= 4 * (comparison.query.features.numel() + comparison.gallery.features.numel())
             if room >= 0:
                 found.comparisons[chain.name] = comparison
-        found.peak_memory[chain.name] = memory.growth()
+        found.peak_memory.setdefault(chain.name, memory.growth())
     return found
+
+
+def _open_set(
+    cfg: CfgNode, comparison: Comparison, report: Report, chain: Chain, train: Training | None
+) -> OpenSet:
+    """Decisions on the test; also by thresholds of the training split, where its features are known."""
+    seed, thresholds = cfg.genext.benchmark.seed, None
+    if isinstance(train, RetrievalSet):
+        try:
+            query, gallery, others = next(folds(train, 2, seed=seed))
+            learnt = _compared(cfg, query, gallery, chain, others)
+            points = learnt.open_set(learnt.rank(settings.protocol(cfg))).verification
+            thresholds = {rate: point.threshold for rate, point in points.items()}
+        except ValueError as error:  # generated images or times may be known of the test alone
+            _log.warning("  no threshold is chosen on the training split: %s", error)
+    return comparison.open_set(report, thresholds=thresholds, seed=seed)
 
 
 def _draws(cfg: CfgNode) -> bool:
