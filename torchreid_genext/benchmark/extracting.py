@@ -112,12 +112,15 @@ def _retrieval_set(
 ) -> RetrievalSet:
     """The readable images with their features, which stay where they are unless a device is named."""
     kept = extraction.kept
-    pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
+    pids, camids, frames = (
+        None if column is None else torch.tensor(column)[kept]
+        for column in (images.pids, images.camids, images.frames)
+    )
     return RetrievalSet(
         extraction.features.to(device),
         pids,
         camids,
-        frames=None if images.frames is None else torch.tensor(images.frames)[kept],
+        frames=frames,
         generated=generated.features.to(device) if generated else None,
         paths=[images.paths[i] for i in kept],
     )

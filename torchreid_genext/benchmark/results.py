@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from torchreid_genext.retrieval.protocol import (
     Training,
     compare,
 )
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
+
+_NAMED = 10  # of the hard and of the easy queries
 
 Difference = dict[str, Interval]  # "mAP", "rank1" -> change, lower and upper end of its interval
 
@@ -53,6 +56,7 @@ class Measurement:
         intervals: one a report: mAP and rank-1 themselves; empty without resampling.
         failures: chain -> why it could not be measured.
         peak_memory: chain -> bytes above the start, of the chain and its ranking.
+        open_sets: chain -> its decisions on pairs and on people who are not in the gallery, where asked for.
         comparisons: chain -> what it made of the sets, of the chains that were kept.
         precision_effect: what the precision changed, if it is known.
         train: the training split, if a chain learns from it.
@@ -60,6 +64,7 @@ class Measurement:
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
         dataset: its name in torchreid.
+        origin: where features come from that were not extracted now, in words.
     """
 
     backbone: Backbone
@@ -76,12 +81,14 @@ class Measurement:
     intervals: list[Difference] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    open_sets: dict[str, OpenSet] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     train: Training | None = None
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
     dataset: str = ""
+    origin: str = "from the cache"
 
     def expected(self, report: Report) -> Mapping[str, float]:
         """``mAP`` and ``rank1``, in per cent, that the card says of a chain; empty if it does not."""
@@ -112,7 +119,7 @@ class Measurement:
         generated = " and those of generated images" if self.coverage else ""
         features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
         if not self.computed:
-            return f"{features} from the cache"
+            return f"{features} {self.origin}"
         speed = f"{self.computed / self.seconds:.0f} images/s"
         return f"{features}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
 
@@ -141,7 +148,21 @@ class Measurement:
             "interval": self.intervals[place] if self.intervals else None,
             "difference": self.differences[place],
             "expected": dict(self.expected(report)) or None,
+            "open_set": found.to_json() if (found := self.open_sets.get(report.chain)) else None,
+            "hard_queries": self.named_queries(report, report.hardest(_NAMED)),
+            "easy_queries": self.named_queries(report, report.easiest(_NAMED)),
         }
+
+    def named_queries(self, report: Report, rows: Iterable[int]) -> list[dict[str, Any]]:
+        """Image, average precision and rank of the first match of some queries."""
+        return [
+            {
+                "image": self.query.paths[row],
+                "average_precision": float(report.average_precision[row]),
+                "first_match_rank": int(report.first_match_rank[row]),
+            }
+            for row in map(int, rows)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +176,7 @@ class Result:
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
         rank_lists: names of the files of ranked galleries in it.
+        command: that made it, without the configuration.
     """
 
     dataset: str
@@ -164,6 +186,7 @@ class Result:
     folder: Path
     pictures: tuple[str, ...] = ()
     rank_lists: tuple[str, ...] = ()
+    command: str = "benchmark"
 
     def headline(self) -> str:
         """The data in a line."""

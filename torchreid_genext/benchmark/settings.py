@@ -14,6 +14,7 @@ from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.filenames import global_frames
+from torchreid_genext.data.folders.names import PREFIX as FOLDER
 from torchreid_genext.data.store.lookup import GeneratedImages, find_generated
 from torchreid_genext.extraction import Encoder, FeatureTable
 from torchreid_genext.precision import comparison_device, resolve
@@ -23,13 +24,15 @@ from torchreid_genext.retrieval.protocol import (
     check_options,
     expand_chains,
 )
+from torchreid_genext.retrieval.rules import protocol_named
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "build_network", "cache_dir", "chains", "dataset_name", "is_ours",
-    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol", "with_generated",
+    "Backbone", "Images", "backbones", "build_encoder", "build_network", "cache_dir", "chains", "check_keys",
+    "check_needs", "dataset_name", "is_ours", "is_present", "open_dataset", "open_training", "protocol",
+    "training_sightings", "with_generated",
 ]  # fmt: skip
 
 OWN_CAMERA = -1  # an encoder's camera: each image's own, and of generated images, which have none, unknown
@@ -83,7 +86,14 @@ def check_keys(cfg: CfgNode) -> None:
 
 def protocol(cfg: CfgNode) -> str:
     """Which evaluation the configuration asks for."""
-    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
+    usual = "cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501"
+    return cfg.genext.evaluation.protocol or (usual if _has_cameras(cfg) else "plain")
+
+
+def _has_cameras(cfg: CfgNode) -> bool:
+    """Whether the data set tells cameras; only folders of users may not."""
+    name = dataset_name(cfg)
+    return not name.startswith(FOLDER) or compat.image_dataset(name).read().has_cameras
 
 
 def chains(cfg: CfgNode) -> list[Chain]:
@@ -187,25 +197,35 @@ def _device(cfg: CfgNode) -> torch.device:
 
 @dataclass(frozen=True)
 class Images:
-    """One split: image files with identity, camera and, where names tell it, time of each; generated images
-    where a chain uses them.
+    """One split: image files with identity and, where they are known, camera and time of each; generated
+    images where a chain uses them.
     """
 
     paths: list[str]
     pids: list[int]
-    camids: list[int]
+    camids: list[int] | None
     frames: list[int] | None = None
     generated: GeneratedImages | None = None
 
     @classmethod
-    def of(cls, records: Sequence[tuple[Any, ...]], dataset: str) -> Images:
-        """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's."""
+    def of(cls, records: Sequence[tuple[Any, ...]], dataset: str, host: Any = None) -> Images:
+        """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's.
+
+        Args:
+            records: of a split.
+            dataset: name of the data set.
+            host: the data set, if it may know that there are no cameras, or times that names do not tell.
+        """
         paths, pids, camids = zip(*(record[:3] for record in sorted(records)))
-        return cls(list(paths), list(pids), list(camids), _frames(paths, dataset))
+        times = getattr(host, "frames", None)
+        frames = [times[path] for path in paths] if times else _frames(paths, dataset)
+        known = getattr(host, "has_cameras", True)
+        return cls(list(paths), list(pids), list(camids) if known else None, frames)
 
     def sightings(self) -> Sightings | None:
         """Who was where when; None where names do not tell the time."""
-        return None if self.frames is None else Sightings(self.pids, self.camids, self.frames)
+        known = self.frames is not None and self.camids is not None
+        return None if not known else Sightings(self.pids, self.camids, self.frames)
 
 
 def _frames(paths: Sequence[str], dataset: str) -> list[int] | None:
@@ -245,16 +265,34 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
         ValueError: if the data set is unknown or not there; it says how to lay it out.
     """
     name, dataset = dataset_name(cfg), _host_dataset(cfg)
-    return Images.of(dataset.query, name), Images.of(dataset.gallery, name)
+    for split in ("query", "gallery"):
+        if not getattr(dataset, split):
+            raise ValueError(f"expected {split} images in {name}, got none; add a folder query and one gallery")
+    return Images.of(dataset.query, name, dataset), Images.of(dataset.gallery, name, dataset)
 
 
 def open_training(cfg: CfgNode) -> Images:
     """The training split, its identities numbered as torchreid does; raises as `open_dataset`."""
-    return Images.of(_host_dataset(cfg).train, dataset_name(cfg))
+    if (images := _training(cfg)) is None:
+        raise ValueError(f"expected training images in {dataset_name(cfg)}, got none; add a folder train")
+    return images
+
+
+def training_sightings(cfg: CfgNode) -> Sightings | None:
+    """Who was where when in the training split; None where there is none, or it does not tell."""
+    images = _training(cfg)
+    return None if images is None else images.sightings()
+
+
+def _training(cfg: CfgNode) -> Images | None:
+    name, dataset = dataset_name(cfg), _host_dataset(cfg)
+    return Images.of(dataset.train, name, dataset) if dataset.train else None
 
 
 def _host_dataset(cfg: CfgNode) -> Any:
     name, root = dataset_name(cfg), cfg.data.root
+    if name.startswith(FOLDER):
+        return compat.init_image_dataset(name, root=root, verbose=False)
     if not is_ours(cfg) and not is_present(cfg):
         folder = compat.image_dataset_folder(name, root)
         raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
@@ -270,11 +308,14 @@ def check_needs(cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Ch
     Raises:
         ValueError: naming the chain, the step and what is missing.
     """
-    known = {"cameras", "training features"}
+    known = {"training features"}
+    known |= {"cameras"} if all(split.camids is not None for split in images) else set()
     known |= {"generated query", "generated gallery"}  # which are looked for by themselves
     known |= {"frames"} if all(split.frames is not None for split in images) else set()
+    for split, whose in zip(images, ("query", "gallery")):
+        protocol_named(protocol(cfg)).check_cameras(split.camids, whose)
     for chain in chains:
-        if "training times" in chain.needs and open_training(cfg).sightings() is not None:
+        if "training times" in chain.needs and training_sightings(cfg) is not None:
             known.add("training times")
         try:
             chain.check_needs(known)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchreid_genext import checkpoints
+from torchreid_genext.benchmark import breakdowns
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.retrieval.protocol import Report
 
@@ -153,10 +154,12 @@ def _markdown(result: Result) -> str:
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
         parts += [f"{line}." for line in _coverage(measurement)]
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
+        parts += breakdowns.markdown(measurement)
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
     parts += [_links(result.rank_lists)] if result.rank_lists else []
     parts.append(
-        "Repeat it with `torchreid-genext benchmark --config-file config.yaml`; the file is beside this report."
+        f"Repeat it with `torchreid-genext {result.command} --config-file config.yaml`; the file is beside this "
+        "report."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -42,7 +42,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
-    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
+    cfg.genext.evaluation.protocol = ""  # market1501 | plain | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
     cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
@@ -90,6 +90,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals
     cfg.genext.benchmark.seed = 0  # of those resamplings
     cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
+    cfg.genext.benchmark.open_set = True  # also verify pairs, and look for people who are not in the gallery
     cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP
     cfg.genext.benchmark.strict = False  # stop at an unreadable image instead of listing it
     cfg.genext.benchmark.pictures = True  # write PNGs beside the report
