@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("registered")
 def backbone(**options: Any) -> TransReIDBackbone:
     """With weights of a training: nothing is zero or one."""
     network = TransReIDBackbone(3, **{**SMALL, **options})
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and name != "form":
             tensor.copy_(
                 torch.rand_like(tensor) + 0.1 if tensor.ndim == 1 else 0.3 * torch.randn_like(tensor)
             )
@@ -55,6 +55,8 @@ def as_authors_save(network: TransReIDBackbone, prefix: str = "") -> dict[str, T
     if network.body.part is None:
         beginnings = {"body.whole.0.": f"base.blocks.{depth}.", "body.whole.1.": "base.norm."} | beginnings
     for name, tensor in network.state_dict().items():
+        if name == "form":  # is ours
+            continue
         ours = next(each for each in beginnings if name.startswith(each))
         named[prefix + beginnings[ours] + name.removeprefix(ours)] = tensor
     if network.body.part is not None:
@@ -143,6 +145,16 @@ def test_our_own_checkpoints_are_read(tmp_path: Path) -> None:
     assert left == [f"classifier.{i}.weight" for i in range(5)]
 
 
+def test_what_no_shape_tells_travels_with_our_weights(tmp_path: Path) -> None:
+    network = backbone(width=64, heads=4, shift=3, groups=5, cameras=2, side=0.5)
+    path = checkpoints.save_backbone(tmp_path / "w.safetensors", network, {})
+    again = sources.build("transreid", 1, image_size=(64, 32))
+    checkpoints.load_weights(again, path)
+    cameras = torch.tensor([0, 1, 0])
+    assert torch.equal(again.eval()(images(), cameras), network(images(), cameras))
+    assert again.options == network.options
+
+
 def test_every_recorded_tensor_of_pose2id_finds_its_place(tmp_path: Path, caplog: Any) -> None:
     table = json.loads(gzip.decompress((ROOT / "tests/data/official_ipg.json.gz").read_bytes()))
     shapes = table["transformer_20.pth"]
@@ -155,7 +167,7 @@ def test_every_recorded_tensor_of_pose2id_finds_its_place(tmp_path: Path, caplog
     assert {name: x.shape for name, x in translated.items()} == {name: x.shape for name, x in own.items()}
     assert network.feature_dim == 3840 and network.body.blocks[10] and len(network.body.blocks) == 11
     unused = [name for name in shapes if name.startswith(("base.norm.", "base.fc.", "base.blocks.11."))]
-    assert len(translated) == len(shapes) - len(unused)
+    assert len(translated) == len(shapes) - len(unused) + 1  # heads, shift and groups are ours
 
 
 def test_it_gives_what_the_pipeline_reads_from_the_same_file(tmp_path: Path) -> None:
@@ -254,4 +266,4 @@ def test_torchreids_engines_train_it(loss: str, jpm: bool, tiny_datasets: None, 
     engine.run(save_dir=str(tmp_path), max_epoch=1, print_freq=100)
     after = engine.model.state_dict()
     still = {key for key in before if torch.equal(before[key], after[key])}
-    assert still == {f"necks.{i}.bias" for i in range(5 if jpm else 1)}
+    assert still == {"form", *(f"necks.{i}.bias" for i in range(5 if jpm else 1))}

@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _PARTS = 4
 _HEAD_WIDTH = 64  # of an attention, in all published sizes
 _CLASSES = ("head.", "fc.", "pre_logits.")  # of ImageNet
+_FORM = ("heads", "shift", "groups")  # of the body: what no shape of a tensor tells
 _UNUSED = (*_CLASSES, *(f"body.{name}" for name in _CLASSES))
 _HEADS = ("bottleneck", "classifier", "b1.", "b2.", *_CLASSES)  # beside a transformer, not in it
 _NAMES = (
@@ -70,6 +71,8 @@ class TransReIDBackbone(Necked):
             body.part = None
         rows = max(cameras, 1) * max(views, 1)
         self.register_parameter("sie", nn.Parameter(torch.zeros(rows, 1, width)) if rows > 1 else None)
+        form = [side, *(body.config[name] for name in _FORM)]
+        self.register_buffer("form", torch.tensor(form, dtype=torch.float32))  # travels with the weights
         _initialise(self)
 
     @property
@@ -151,6 +154,9 @@ class TransReIDBackbone(Necked):
         found["depth"] = len(blocks) if bare else len(blocks) - 1
         trained = ours or "necks.0.weight" in state
         found["jpm"] = "body.part.0.norm1.weight" in state or not trained and self.body.part is not None
+        if "form" in state:
+            side, *numbers = state["form"].tolist()
+            found |= {"side": side, **{name: int(number) for name, number in zip(_FORM, numbers)}}
         return found | self._sides(state)
 
     @property
@@ -173,7 +179,7 @@ class TransReIDBackbone(Necked):
             state = names.without(state, tuple(last), source)
         else:
             state = _with_heads(state, last, ["whole", "part"] if self.body.part is not None else ["whole"])
-        return self.completed(self._at_this_size(state), source)
+        return self.completed({"form": self.form} | self._at_this_size(state), source)
 
     def _at_this_size(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         positions = state["body.pos_embed"]
