@@ -164,3 +164,18 @@ def test_search_of_features_is_that_of_images(people: Path, tmp_path: Path) -> N
 def test_images_without_labels_have_no_splits(people: Path) -> None:
     with pytest.raises(ValueError, match="expected no --split with --images"):
         command(["extract", "--images", str(people), "--split", "query"])
+
+
+def test_the_page_of_a_search_has_all_that_was_found(people: Path, tmp_path: Path) -> None:
+    words = ["--query", str(people / "query"), "--gallery", str(people / "gallery"), "--top", "2"]
+    command(["search", *words, "--output", str(tmp_path / "s"), *KEYS])
+    page = (tmp_path / "s" / "search.html").read_text()
+    assert page.count("<section>") == 4 and page.count("<figure ") == page.count("<img ") == 12
+    assert str(people) not in page
+
+
+@pytest.mark.parametrize("chain", ["camera_norm", "nfc(neighbours=cross_camera)"])
+def test_training_refuses_steps_that_need_cameras_where_there_are_none(people: Path, tmp_path: Path, chain: str) -> None:
+    with pytest.raises(ValueError, match="camids in both sets for the step .* by folder:"):
+        command(["main", "-s", f"folder:{people / 'gallery'}", "-t", f"folder:{people}", "--output", str(tmp_path / "m"),
+                 *KEYS, "genext.evaluation.chain", chain])  # fmt: skip

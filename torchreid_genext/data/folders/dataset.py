@@ -51,6 +51,11 @@ class FolderDataset(ImageDataset, metaclass=_Kind):
         return read_folder(cls.place)
 
     @classmethod
+    def cameras_known(cls) -> bool:
+        """Whether the folder tells cameras."""
+        return cls.read().has_cameras
+
+    @classmethod
     def check_training(cls) -> None:
         """Raise ValueError if there is nobody to train on."""
         if not cls.read().train:
