@@ -16,7 +16,8 @@ from tests.conftest import shared_data
 from torchreid_genext import benchmark, checkpoints, compat, config
 from torchreid_genext.benchmark.settings import Backbone, build_encoder, open_dataset
 from torchreid_genext.extraction import extract
-from torchreid_genext.retrieval.protocol import RetrievalSet, bootstrap_difference, evaluate
+from torchreid_genext.retrieval.folds import folds
+from torchreid_genext.retrieval.protocol import RetrievalSet, bootstrap_difference, compare, evaluate
 
 pytestmark = pytest.mark.usefixtures("registered")
 CHAINS = ["base", "l2", "nfc(k1=1|2)"]
@@ -68,6 +69,40 @@ def test_rates_and_differences_are_those_of_the_protocol(cfg: CfgNode) -> None:
     for found, report in zip(measurement.differences[1:], expected[1:]):
         interval = bootstrap_difference(expected[0], report, samples=50, seed=0)
         assert all(found[name] == pytest.approx(interval[name], abs=1e-6) for name in ("mAP", "rank1"))
+
+
+def test_reports_have_the_open_set_and_breakdowns(cfg: CfgNode) -> None:
+    cfg.genext.benchmark.chains = ["base", "lda"]
+    result = benchmark.run(cfg)
+    (model,) = json.loads((result.folder / "report.json").read_text())["models"]
+    markdown = (result.folder / "report.md").read_text()
+    query, gallery = sets(cfg)
+    comparison = compare(query, gallery)
+    expected = comparison.open_set(comparison.rank())
+    query, gallery, others = next(folds(result.measurements[0].train, 2))
+    base, learnt = (chain["open_set"] for chain in model["chains"])
+    assert base["eer"] == pytest.approx(expected.eer, abs=1e-6)
+    assert base["dir_at_far"]["0.1"] == pytest.approx(expected.identification[0.1], abs=1e-6)
+    for found, chain in ((base, "base"), (learnt, "lda")):
+        unseen = compare(query, gallery, chain, train=others)
+        point = unseen.open_set(unseen.rank()).verification[0.01]
+        threshold = pytest.approx(point.threshold, rel=1e-5) if point.tpr else None
+        assert found["given"]["0.01"]["threshold"] == threshold
+    chain = model["chains"][0]
+    assert len(chain["hard_queries"]) == 10 and chain["hard_queries"][0]["image"].endswith((".jpg", ".png"))
+    values = [query["average_precision"] for query in chain["hard_queries"] + chain["easy_queries"][::-1]]
+    assert values == sorted(values)
+    assert len(chain["camera_pairs"]["cameras"]) == len(chain["camera_pairs"]["mAP"][0]) > 1
+    for text in ("| chain | EER | TPR at FPR 1 |", "| camera | 1 |", "Hard queries of", "Easy queries of"):
+        assert text in markdown
+
+
+def test_the_open_set_is_left_out_where_nobody_asks(cfg: CfgNode) -> None:
+    cfg.genext.benchmark.open_set = False
+    cfg.genext.benchmark.chains = ["base"]
+    result = benchmark.run(cfg)
+    assert result.to_json()["models"][0]["chains"][0]["open_set"] is None
+    assert "EER" not in (result.folder / "report.md").read_text()
 
 
 def test_reports_say_the_same_in_three_formats(cfg: CfgNode) -> None:

@@ -236,3 +236,15 @@ def test_distances_are_counted_where_they_lie(chain: str) -> None:
     people = 60
     images, pairs = 8 * people, people * 7 * people
     assert waits(chain, people=people).fetched < 20 * images < pairs
+
+
+@pytest.mark.parametrize("chain", ["l2", "rerank(k1=6,k2=3)"])
+def test_the_open_set_is_counted_on_the_device(chain: str) -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        comparison = transform(*world(device)[:2], chain, memory_limit=SMALL)
+        found.append(comparison.open_set(comparison.rank(), thresholds={0.5: 1.0}))
+    assert found[1].eer == pytest.approx(found[0].eer, abs=2e-3)
+    assert found[1].identification == pytest.approx(found[0].identification)
+    for rate, point in found[0].verification.items():
+        assert found[1].verification[rate].tpr == pytest.approx(point.tpr, abs=2e-2)

@@ -32,7 +32,10 @@ def expected(comparison, own_camera=False):
 @pytest.mark.parametrize("digits", [False, True])
 @pytest.mark.parametrize("limit", [None, 2000])
 def test_figures_are_those_of_the_definitions(chain: str, digits: bool, limit: int | None) -> None:
-    comparison = compare(images(1, 30, digits), images(2, 60, digits), chain, memory_limit=limit)
+    gallery = images(2, 60, digits)
+    pids = gallery.pids.where(gallery.pids < 5, gallery.pids + 50)  # people whom nobody asks for
+    gallery = RetrievalSet(gallery.features, pids, gallery.camids)
+    comparison = compare(images(1, 30, digits), gallery, chain, memory_limit=limit)
     report = comparison.rank()
     found = comparison.open_set(report, thresholds={0.5: 0.75, 0.25: 3.0})
     pairs, pids = expected(comparison)
@@ -64,7 +67,8 @@ def test_blank_gallery_images_are_never_accepted_at_a_finite_distance() -> None:
     gallery = images(2, 90)
     features = gallery.features * (torch.arange(90) % 4 > 0)[:, None]
     comparison = compare(images(1, 30), RetrievalSet(features, gallery.pids, gallery.camids))
-    found = comparison.open_set(comparison.rank(), thresholds={0.5: 1e9})
+    found = comparison.open_set(comparison.rank(), thresholds={0.5: 1e9, 1.0: np.inf})
+    assert (found.given[1.0].tpr, found.given[1.0].fpr) == (1, 1)
     assert found.given[0.5].fpr < 0.8 and found.given[0.5].tpr < 0.8
     pairs, _ = expected(comparison)
     assert found.eer == pytest.approx(reference.verification(pairs, [])[0])
@@ -86,8 +90,45 @@ def test_equal_distances_everywhere_are_counted() -> None:
     assert found.to_json()["tpr_at_fpr"]["0.001"]["threshold"] is None
 
 
+def test_a_rate_may_be_reached_but_not_exceeded() -> None:
+    places = torch.tensor([2.0, 1.0, *range(3, 102)])[:, None]  # the match, then 100 of others: one is nearer
+    gallery = RetrievalSet(places, [7] + [8] * 100, [1] * 101)
+    comparison = compare(RetrievalSet(torch.zeros(1, 1) + 1e-3, [7], [0]), gallery)
+    found = comparison.open_set(comparison.rank())
+    assert (found.verification[1e-2].tpr, found.verification[1e-2].fpr) == (1, 1e-2)
+    assert found.verification[1e-3].tpr == 0
+
+
 def test_a_report_of_other_queries_is_refused() -> None:
     comparison = compare(images(1, 61), images(2, 90))
     other = compare(images(3, 60), images(2, 90)).rank()
     with pytest.raises(ValueError, match="expected a ranking of 61 queries with matches, got 60"):
         comparison.open_set(other)
+
+
+@pytest.mark.parametrize("name", ["market1501", "camstyle"])
+def test_cameras_are_averaged_over_queries_of_one_and_matches_of_another(name: str) -> None:
+    comparison = compare(images(1, 61), images(2, 90), memory_limit=5000)
+    report = comparison.rank(name)
+    cameras = report.cameras
+    assert cameras.cameras.tolist() == [0, 1, 2] and np.isnan(np.diag(cameras.mAP)).all()
+    query, gallery = comparison.query, comparison.gallery
+    for a, b in [(0, 1), (2, 0)]:
+        expected = []
+        for row in (query.camids == a).nonzero()[:, 0]:
+            mine = gallery.pids == query.pids[row]
+            if query.pids[row] < 0 or not (mine & (gallery.camids == b)).any():
+                continue
+            kept = ~mine | (gallery.camids == b)  # the person's images of other cameras are left aside
+            alone = compare(query.select(row[None]), gallery.select(kept)).rank(name)
+            expected.append(alone.mAP)
+        assert cameras.mAP[a, b] == pytest.approx(np.mean(expected), abs=1e-12)
+        assert cameras.queries[a, b] == len(expected)
+
+
+def test_hard_and_easy_queries_are_those_of_the_lowest_and_highest_precision() -> None:
+    report = compare(images(1, 61), images(2, 90)).rank()
+    valid = report.average_precision[report.ranking.valid]
+    np.testing.assert_array_equal(report.average_precision[report.hardest(7)], np.sort(valid)[:7])
+    np.testing.assert_array_equal(report.average_precision[report.easiest(7)], np.sort(valid)[::-1][:7])
+    assert len(report.hardest(1000)) == report.num_valid_queries < 61

@@ -27,6 +27,25 @@ SIZES = {2: (61, 30), 3: (40, 1, 50)}  # images of each process; both sets have 
 CHAINS = ("base", "l2", "nfc(k1=3)", "nfc(side=gallery)", "rerank(k1=6,k2=3)", "nfc+rerank(k1=6,k2=1)")
 
 
+LEARNT = (
+    "lda(width=5)+dmon(k1=3)",
+    "camera_norm+lda+blend+tracklets(gap=400)+nfc+st",
+    "camera_norm(statistics=gallery,normalize_after=False)+tracklets(side=gallery,threshold=-1)",
+    "dmon(side=gallery,normalize_before=False)+camera_norm+l2+rerank(k1=6,k2=3)",
+)
+
+
+def timed(seed: int) -> RetrievalSet:
+    """91 images of 11 people with times, of two cameras and of a third one that took one image."""
+    generator = torch.Generator().manual_seed(seed)
+    pids, camids = (torch.randint(0, n, (91,), generator=generator) for n in (11, 2))
+    camids[7 * seed] = 2
+    centres = torch.randn(11, 8, generator=torch.Generator().manual_seed(9))
+    features = centres[pids] + torch.randn(91, 8, generator=generator) + camids[:, None]
+    frames = 1000 * pids + 300 * camids + torch.randint(0, 200, (91,), generator=generator)
+    return RetrievalSet(features, pids, camids, frames)
+
+
 def images(seed: int) -> RetrievalSet:
     """91 images of few small whole numbers: products are exact, and there are ties and duplicates."""
     generator = torch.Generator().manual_seed(seed)
@@ -98,16 +117,21 @@ def results(rank: int, count: int) -> dict[str, Any]:
         ),
     }
     for chain in CHAINS:
-        found[chain] = vars(sharded.evaluate(query, gallery, chain))
-    found["streid"] = vars(sharded.evaluate(query, gallery, protocol="streid", memory_limit=3000))
+        found[chain] = vars(sharded.evaluate(query, gallery, chain).ranking)
+    found["streid"] = vars(sharded.evaluate(query, gallery, protocol="streid", memory_limit=3000).ranking)
     uneven = images(1).select(without(0, rank, count)), images(2).select(without(count - 1, rank, count))
     for chain in CHAINS:
-        found[f"uneven {chain}"] = vars(sharded.evaluate(*uneven, chain))
-        found[f"blank {chain}"] = vars(sharded.evaluate(query, blank(images(2)).select(own), chain))
+        found[f"uneven {chain}"] = vars(sharded.evaluate(*uneven, chain).ranking)
+        found[f"blank {chain}"] = vars(sharded.evaluate(query, blank(images(2)).select(own), chain).ranking)
     without_cameras = RetrievalSet(query.features, query.pids), RetrievalSet(gallery.features, gallery.pids)
-    found["no cameras"] = vars(sharded.evaluate(*without_cameras, protocol=PLAIN))
+    found["no cameras"] = vars(sharded.evaluate(*without_cameras, protocol=PLAIN).ranking)
+    for chain in LEARNT:
+        sets = timed(1), timed(2)
+        found[f"learnt {chain}"] = sharded.evaluate(*(s.select(own) for s in sets), chain, train=timed(3))
+        uneven = sets[0].select(without(0, rank, count)), sets[1].select(without(count - 1, rank, count))
+        found[f"uneven {chain}"] = sharded.evaluate(*uneven, chain, train=timed(3), memory_limit=9000)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found["autocast"] = vars(sharded.evaluate(query, gallery, metric="cosine"))
+        found["autocast"] = vars(sharded.evaluate(query, gallery, metric="cosine").ranking)
     found["problems"] = [problem(rank, act) for act in problems(rank, x[own], query, gallery)]
     return found
 
@@ -124,7 +148,7 @@ def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: Retrieval
         lambda: sharded.nearest(x, k=2 + rank),
         lambda: sharded.nearest(x, x[:, :5], k=2),
         lambda: sharded.nfc(x, k2=0),
-        lambda: sharded.evaluate(query, gallery, "camera_norm"),
+        lambda: sharded.evaluate(query, gallery, "aro"),
         lambda: sharded.evaluate(query, gallery, "nfc(side=joint)"),
         lambda: sharded.evaluate(query, gallery, "rerank+l2"),
         lambda: sharded.evaluate(query, gallery, protocol="cuhk03"),
@@ -251,6 +275,25 @@ def test_every_process_has_the_ranking_of_one_process(found: dict, count: int, c
 
 
 @pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("chain", LEARNT)
+def test_every_process_has_the_report_of_one_process(found: dict, count: int, chain: str) -> None:
+    expected = protocol.evaluate(timed(1), timed(2), chain, train=timed(3))
+    for part in found[count]:
+        for kind in ("learnt", "uneven"):
+            report = part[f"{kind} {chain}"]
+            precision = report.average_precision
+            np.testing.assert_allclose(precision, expected.average_precision, atol=1e-6, err_msg=kind)
+            for name in ("mAP", "mINP", "cmc", "id2_query", "id2_gallery"):
+                assert getattr(report, name) == pytest.approx(getattr(expected, name), abs=1e-6)
+            for name in ("chain", "protocol", "metric", "num_query", "num_gallery"):
+                assert getattr(report, name) == getattr(expected, name)
+            for ours, one in ((report, expected), (report.cameras, expected.cameras)):
+                for name, values in vars(one).items():
+                    if isinstance(values, np.ndarray):
+                        np.testing.assert_allclose(getattr(ours, name), values, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("count", SIZES)
 def test_ties_and_junk_are_read_as_in_one_process(found: dict, count: int) -> None:
     after = protocol.transform(images(1), images(2), "base")
     labels = [values.numpy() for values in (after.query.pids, after.gallery.pids)]
@@ -275,7 +318,9 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert own_k.startswith("expected one k on all processes, got 2, 3")
         assert two_widths == "expected x and y of one width, got 20 and 5"
         assert k2 == "expected k2 >= 1, got 0"
-        assert step == "expected only the steps l2, nfc, rerank in shards, got camera_norm"
+        assert step == (
+            "expected only the steps l2, blend, st, lda, nfc, camera_norm, dmon, tracklets, rerank in shards, got aro"
+        )
         assert "expected nfc in shards with neighbours=any" in side
         assert last.startswith("expected re-ranking to be the last step")
         assert cuhk03 == "expected a protocol whose curve is a CMC in shards, got cuhk03"

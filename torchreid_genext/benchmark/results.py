@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.store.lookup import Coverage
 from torchreid_genext.retrieval.protocol import (
     Comparison,
@@ -15,9 +16,12 @@ from torchreid_genext.retrieval.protocol import (
     Training,
     compare,
 )
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
+
+_NAMED = 10  # of the hard and of the easy queries
 
 Difference = dict[str, Interval]  # "mAP", "rank1" -> change, lower and upper end of its interval
 
@@ -52,12 +56,14 @@ class Measurement:
         intervals: one a report: mAP and rank-1 themselves; empty without resampling.
         failures: chain -> why it could not be measured.
         peak_memory: chain -> bytes above the start, of the chain and its ranking.
+        open_sets: chain -> its decisions on pairs and on people who are not in the gallery, where asked for.
         comparisons: chain -> what it made of the sets, of the chains that were kept.
         precision_effect: what the precision changed, if it is known.
         train: the training split, if a chain learns from it.
         metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
+        dataset: its name in torchreid.
         origin: where features come from that were not extracted now, in words.
     """
 
@@ -75,12 +81,26 @@ class Measurement:
     intervals: list[Difference] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     peak_memory: dict[str, int] = field(default_factory=dict)
+    open_sets: dict[str, OpenSet] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     train: Training | None = None
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
+    dataset: str = ""
     origin: str = "from the cache"
+
+    def expected(self, report: Report) -> Mapping[str, float]:
+        """``mAP`` and ``rank1``, in per cent, that the card says of a chain; empty if it does not."""
+        return self.backbone.card.expect(self.dataset, report.chain)
+
+    def notes(self) -> list[str]:
+        """What is to be known of the backbone before its figures are believed."""
+        card = self.backbone.card
+        seen = f"seen: it was trained on {self.dataset}" if self.backbone.saw(self.dataset) else ""
+        licence = f"licence {card.licence}" if card.licence else ""
+        source = f"source {card.source}" if card.source else ""
+        return [note for note in (seen, "; ".join(filter(None, (licence, source)))) if note]
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
@@ -109,6 +129,8 @@ class Measurement:
             "label": self.backbone.label,
             "model": self.backbone.name,
             "weights": self.backbone.origin,
+            "card": self.backbone.card.to_json(),
+            "seen": self.backbone.saw(self.dataset),
             "precision": self.precision,
             "extracted": self.computed,
             "extraction_seconds": self.seconds,
@@ -125,7 +147,22 @@ class Measurement:
             "peak_memory": self.peak_memory.get(report.chain),
             "interval": self.intervals[place] if self.intervals else None,
             "difference": self.differences[place],
+            "expected": dict(self.expected(report)) or None,
+            "open_set": found.to_json() if (found := self.open_sets.get(report.chain)) else None,
+            "hard_queries": self.named_queries(report, report.hardest(_NAMED)),
+            "easy_queries": self.named_queries(report, report.easiest(_NAMED)),
         }
+
+    def named_queries(self, report: Report, rows: Iterable[int]) -> list[dict[str, Any]]:
+        """Image, average precision and rank of the first match of some queries."""
+        return [
+            {
+                "image": self.query.paths[row],
+                "average_precision": float(report.average_precision[row]),
+                "first_match_rank": int(report.first_match_rank[row]),
+            }
+            for row in map(int, rows)
+        ]
 
 
 @dataclass(frozen=True, eq=False)

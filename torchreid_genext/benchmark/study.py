@@ -26,6 +26,8 @@ from torchreid_genext.benchmark.results import (
 )
 from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.extraction import Encoder
+from torchreid_genext.retrieval.folds import folds
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
@@ -62,6 +64,7 @@ def run(cfg: CfgNode) -> Result:
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
@@ -87,6 +90,7 @@ def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
@@ -140,6 +144,7 @@ def _measure(
         metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         index=cfg.genext.evaluation.index,
+        dataset=settings.dataset_name(cfg),
         **rows,
     )
 
@@ -159,6 +164,7 @@ def compared_with_first(cfg: CfgNode, found: Evaluated, chain: Chain) -> dict[st
         "intervals": [_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
         "failures": found.failures,
         "peak_memory": found.peak_memory,
+        "open_sets": found.open_sets,
         "comparisons": found.comparisons,
     }
 
@@ -170,6 +176,7 @@ class Evaluated:
         self.reports: list[Report] = []
         self.failures: dict[str, str] = {}
         self.peak_memory: dict[str, int] = {}
+        self.open_sets: dict[str, OpenSet] = {}
         self.comparisons: dict[str, Comparison] = {}
 
     def first(self, chain: Chain) -> Report | None:
@@ -186,7 +193,11 @@ def evaluated(
         memory = PeakMemory()
         try:
             comparison = _compared(cfg, query, gallery, chain, train)
-            found.reports.append(comparison.rank(settings.protocol(cfg)))
+            report = comparison.rank(settings.protocol(cfg))
+            found.peak_memory[chain.name] = memory.growth()
+            if cfg.genext.benchmark.open_set:
+                found.open_sets[chain.name] = _open_set(cfg, comparison, report, chain, train)
+            found.reports.append(report)
         except Exception as error:  # whatever it is: hours of other rows must not be lost
             detail = _log.isEnabledFor(logging.DEBUG)
             _log.warning("  chain %s failed: %s", chain.name, error, exc_info=detail)
@@ -196,8 +207,24 @@ def evaluated(
             room -= 4 * (comparison.query.features.numel() + comparison.gallery.features.numel())
             if room >= 0:
                 found.comparisons[chain.name] = comparison
-        found.peak_memory[chain.name] = memory.growth()
+        found.peak_memory.setdefault(chain.name, memory.growth())
     return found
+
+
+def _open_set(
+    cfg: CfgNode, comparison: Comparison, report: Report, chain: Chain, train: Training | None
+) -> OpenSet:
+    """Decisions on the test; also by thresholds of the training split, where its features are known."""
+    seed, thresholds = cfg.genext.benchmark.seed, None
+    if isinstance(train, RetrievalSet):
+        try:
+            query, gallery, others = next(folds(train, 2, seed=seed))
+            learnt = _compared(cfg, query, gallery, chain, others)
+            points = learnt.open_set(learnt.rank(settings.protocol(cfg))).verification
+            thresholds = {rate: point.threshold for rate, point in points.items()}
+        except ValueError as error:  # generated images or times may be known of the test alone
+            _log.warning("  no threshold is chosen on the training split: %s", error)
+    return comparison.open_set(report, thresholds=thresholds, seed=seed)
 
 
 def _draws(cfg: CfgNode) -> bool:

@@ -84,12 +84,13 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.inference.compile = False  # torch.compile the backbone
 
     cfg.genext.benchmark = CfgNode()
-    cfg.genext.benchmark.models = []  # '[label=]name[@weights][@HEIGHTxWIDTH]' each; empty: that of model
+    cfg.genext.benchmark.models = []  # '[label=]name[(options)][@weights][@HEIGHTxWIDTH]'; empty: that of model
     cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
     cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals
     cfg.genext.benchmark.seed = 0  # of those resamplings
     cfg.genext.benchmark.cache_dir = ""  # features by content; empty: <data.save_dir>/features
+    cfg.genext.benchmark.open_set = True  # also verify pairs, and look for people who are not in the gallery
     cfg.genext.benchmark.compare_precision = False  # with bf16, also extract in fp32 and compare mAP
     cfg.genext.benchmark.strict = False  # stop at an unreadable image instead of listing it
     cfg.genext.benchmark.pictures = True  # write PNGs beside the report

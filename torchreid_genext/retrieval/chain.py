@@ -77,6 +77,11 @@ class Chain:
         return frozenset().union(*(step.needs for step in self.steps))
 
     @property
+    def reranks(self) -> bool:
+        """Whether its last step re-ranks."""
+        return any(step.final for step in self.steps)
+
+    @property
     def knows_time(self) -> bool:
         """Whether a step looks at when images were taken."""
         return not self.needs.isdisjoint(("frames", "training times"))

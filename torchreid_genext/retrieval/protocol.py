@@ -29,7 +29,7 @@ from torchreid_genext.retrieval.steps import STEPS, Step
 __all__ = [
     "METRICS", "PROTOCOLS", "STEPS", "Chain", "Comparison", "Protocol", "Ranking", "Report", "RetrievalSet",
     "Sightings", "Step", "Training", "bootstrap", "bootstrap_difference", "check_options", "compare", "distances",
-    "evaluate", "expand_chains", "transform",
+    "evaluate", "expand_chains", "known", "transform",
 ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def compare(
     chain = Chain.parse(chain)
     check_options(metric=metric, memory_limit=memory_limit, index=index)
     _check(query, gallery)
-    chain.check_needs(_known(query, gallery, train))
+    chain.check_needs(known(query, gallery, train))
     comparison = Comparison(query, gallery, Metric(metric), train, memory_limit, index)
     for step in chain.steps:
         comparison = comparison.after(step)
@@ -108,15 +108,15 @@ def compare(
 transform = compare  # its earlier name
 
 
-def _known(query: RetrievalSet, gallery: RetrievalSet, train: Training | None) -> set[str]:
+def known(query: RetrievalSet, gallery: RetrievalSet, train: Training | None) -> set[str]:
     """What there is besides features, as steps name it."""
-    known = query.has & gallery.has
-    known |= {
+    found = query.has & gallery.has
+    found |= {
         f"generated {side}" for side, s in (("query", query), ("gallery", gallery)) if "generated" in s.has
     }
-    known |= {"training features"} if isinstance(train, RetrievalSet) else set()
+    found |= {"training features"} if isinstance(train, RetrievalSet) else set()
     timed = train is not None and train.frames is not None and train.camids is not None
-    return known | ({"training times"} if timed else set())
+    return found | ({"training times"} if timed else set())
 
 
 def check_options(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchreid_genext.retrieval.camera_pairs import CameraPairs, camera_pairs
 from torchreid_genext.retrieval.metrics import Ranking
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Report:
         query_pids: identity of each query (Q,).
         density_query: ID2 of each query image (Q,).
         density_gallery: of each gallery image of an identity that is queried, in their order.
+        cameras: mAP by camera of the query and of the match; None where cameras are not known.
     """
 
     chain: str
@@ -51,6 +53,7 @@ class Report:
     query_pids: NDArray[np.int64] = field(repr=False)
     density_query: NDArray[np.float32] = field(repr=False)
     density_gallery: NDArray[np.float32] = field(repr=False)
+    cameras: CameraPairs | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -78,6 +81,7 @@ class Report:
             query_pids=comparison.query.pids.numpy(),
             density_query=density_query.cpu().numpy(),
             density_gallery=density_gallery.cpu().numpy(),
+            cameras=_by_cameras(comparison, ranking),
         )
 
     @property
@@ -120,6 +124,14 @@ class Report:
         """Of each query (Q,), 0 without a match."""
         return self.ranking.first_match_rank
 
+    def hardest(self, number: int) -> NDArray[np.int64]:
+        """Rows of the queries of the lowest average precision, the lowest first."""
+        return np.argsort(self.average_precision, kind="stable")[: min(number, self.num_valid_queries)]
+
+    def easiest(self, number: int) -> NDArray[np.int64]:
+        """Rows of the queries of the highest average precision, the highest first."""
+        return np.argsort(-self.average_precision, kind="stable")[: min(number, self.num_valid_queries)]
+
     def rank(self, k: int) -> float:
         """Share of queries with a match among the first k.
 
@@ -138,6 +150,7 @@ class Report:
         )  # fmt: skip
         arrays = ("average_precision", "first_match_rank", "density_query", "density_gallery")
         values = {name: getattr(self, name) for name in names}
+        values["camera_pairs"] = self.cameras.to_json() if self.cameras else None
         return values | ({name: _plain(getattr(self, name)) for name in arrays} if per_query else {})
 
     def summary(self) -> str:
@@ -223,6 +236,13 @@ def _intervals(values: tuple[float, float], samples: NDArray[np.float64]) -> dic
         name: (float(values[row]), float(low[row]), float(high[row]))
         for row, name in enumerate(("mAP", "rank1"))
     }
+
+
+def _by_cameras(comparison: Comparison, ranking: Ranking) -> CameraPairs | None:
+    if comparison.query.camids is None or comparison.gallery.camids is None:
+        return None
+    camids = comparison.gallery.camids.numpy()[ranking.matches["index"]]
+    return camera_pairs(ranking, comparison.query.camids.numpy(), camids)
 
 
 def _plain(values: NDArray) -> list[float | None]:

@@ -40,6 +40,7 @@ _POSE = re.compile(r"pose(\d+)")
 _LAYOUT = (
     "expected generated images as <root>/{query_gen,bounding_box_test_gen}/pose1/<name of the real image>"
 )
+_FETCHED = "tools/download_pretrained.py ipg_market1501 fetches Pose2ID's of Market-1501"
 _log = logging.getLogger(__name__)
 
 # Image files -> features (n, D) of those that can be read, and their positions in the list, ascending.
@@ -159,7 +160,7 @@ def _pose_folders(root: str | Path, split: str) -> list[Path]:
     folder = Path(os.path.expanduser(root), FOLDERS[split])
     for place in (folder.parent, folder):
         if not place.is_dir():
-            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
+            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}; {_FETCHED}")
     numbered = numbered_folders(folder)
     if not numbered:
         raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")

@@ -17,9 +17,9 @@ process holds its own shard, one visiting shard, and lists, but never the featur
     rank = dist.get_rank()
     query = RetrievalSet(**load_file(f"query_{rank}.safetensors"))  # features, pids, camids
     gallery = RetrievalSet(**load_file(f"gallery_{rank}.safetensors"))
-    ranking = sharded.evaluate(query, gallery, "nfc+rerank")  # of all queries, on every process
+    report = sharded.evaluate(query, gallery, "nfc+rerank")  # of all queries, on every process
     if rank == 0:
-        print(ranking.mAP, ranking.cmc(10))
+        print(report.summary())
     dist.destroy_process_group()
 
 All processes must make the same calls in the same order. If one of them ends, the others stop with a

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.lib.recfunctions import structured_to_unstructured, unstructured_to_structured
-from numpy.typing import NDArray
 from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks as row_blocks
-from torchreid_genext.retrieval._blocks import check_limit
+from torchreid_genext.retrieval._blocks import check_count, check_limit
 from torchreid_genext.retrieval._counting import Gallery, Tally
-from torchreid_genext.retrieval._numerics import full_precision, unit
+from torchreid_genext.retrieval._numerics import full_precision
 from torchreid_genext.retrieval.chain import Chain
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.metrics import (
-    MATCHES,
     Blocks,
     Protocol,
     Ranking,
@@ -30,17 +28,17 @@ from torchreid_genext.retrieval.metrics import (
     count,
     protocol_named,
 )
-from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.sharded.neighbours import nfc
+from torchreid_genext.retrieval.protocol import known
+from torchreid_genext.retrieval.report import Report
+from torchreid_genext.retrieval.sets import RetrievalSet, Training
 from torchreid_genext.retrieval.sharded.processes import Processes
+from torchreid_genext.retrieval.sharded.reporting import assembled, cameras_of
 from torchreid_genext.retrieval.sharded.reranking import Reranking
 from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval.sharded.steps import applied, check_step
 from torchreid_genext.retrieval.steps import Step
-from torchreid_genext.retrieval.steps.base import on_each
 
 __all__ = ["evaluate"]
-
-_STEPS = ("l2", "nfc", "rerank")
 
 Measured = Callable[[int, RetrievalSet, slice, slice], Tensor]
 
@@ -53,22 +51,28 @@ def evaluate(
     *,
     metric: str = "euclidean",
     protocol: Protocol | str = "market1501",
+    max_rank: int = 50,
     memory_limit: int | None = None,
+    train: Training | None = None,
     group: dist.ProcessGroup | None = None,
-) -> Ranking:
+) -> Report:
     """Apply a chain to shards of both sets, and rank the whole gallery for each query.
 
     Args:
         query: shard of this process; it may have no rows.
         gallery: its shard of what is searched, likewise.
-        chain: of the steps ``l2``, ``nfc`` (neighbours of any camera, each set on its own) and ``rerank``.
+        chain: of the steps ``l2``, ``camera_norm``, ``lda``, ``tracklets``, ``blend``, ``dmon``, ``nfc``
+            (neighbours of any camera, each set on its own), ``st``, and ``rerank``, of features only.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.
-        memory_limit: bytes of working memory, 96 MiB unless told; one visiting shard comes on top.
+        max_rank: length of the CMC curve, >= 1; at most the gallery's size.
+        memory_limit: bytes of working memory, 96 MiB unless told; one visiting shard comes on top. Of
+            ``tracklets`` a process holds all images of its share of the cameras.
+        train: the whole training split on every process, for steps that learn from it.
         group: processes that hold the shards; None is the whole world.
 
     Returns:
-        The ranking of all queries, process 0's first, on every process; it has the rates.
+        The report of all queries, process 0's first, on every process.
 
     Raises:
         ValueError: if an argument is out of range or not supported, on any process.
@@ -76,17 +80,23 @@ def evaluate(
     """
     processes = Processes(query.features.device, group)
     chain, protocol = processes.agreed(
-        lambda: _checked(query, gallery, chain, metric, protocol, memory_limit)
+        lambda: _checked(query, gallery, chain, metric, protocol, memory_limit, train)
     )
+    reranks, length = chain.reranks, ("max_rank", max_rank)
     chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": str(memory_limit)}
-    processes.same(width=query.features.shape[1], **chosen)
-    comparison = Comparison(query, gallery, Metric(metric), memory_limit=memory_limit)
-    for step in chain.steps:
-        if step.name == "rerank":
-            measured = _reranked(comparison, step, processes)
-            return _ranked(comparison, measured, protocol, processes, whole_rows=True)
-        comparison = _changed(comparison, step, group)
-    return _ranked(comparison, _compared(comparison), protocol, processes)
+    sizes = {"width": query.features.shape[1], "max_rank": processes.agreed(lambda: check_count(*length))}
+    processes.same(training_images=0 if train is None else len(train), **sizes, **chosen)
+    if not sum(processes.numbers(len(gallery))):
+        raise ValueError("expected a gallery image on one process at least, got none")
+    comparison = Comparison(query, gallery, Metric(metric), train, memory_limit)
+    for step in chain.steps[: -1 if reranks else None]:
+        comparison = applied(comparison, step, processes)
+    start = time.perf_counter()
+    measured = _reranked(comparison, chain.steps[-1], processes) if reranks else _compared(comparison)
+    own = _ranked(comparison, measured, protocol, processes, whole_rows=reranks)
+    comparison = replace(comparison, steps=chain.steps)
+    seconds = {**comparison.seconds, "rank": time.perf_counter() - start}
+    return assembled(comparison, own, processes, max_rank=max_rank, seconds=seconds)
 
 
 def _checked(
@@ -96,6 +106,7 @@ def _checked(
     metric: str,
     protocol: Protocol | str,
     memory_limit: int | None,
+    train: Training | None,
 ) -> tuple[Chain, Protocol]:
     widths = query.features.shape[1], gallery.features.shape[1]
     if widths[0] != widths[1]:
@@ -109,39 +120,11 @@ def _checked(
     Metric(metric)
     chain = Chain.parse(chain)
     for step in chain.steps:
-        _check_step(step)
+        check_step(step)
+    if chain.reranks and any(step.measures or step.name == "blend" for step in chain.steps):
+        raise ValueError(f"expected re-ranking of a distance of features in shards, got {chain.name}")
+    chain.check_needs(known(query, gallery, train))
     return chain, protocol
-
-
-def _check_step(step: Step) -> None:
-    if step.name not in _STEPS:
-        raise ValueError(f"expected only the steps {', '.join(_STEPS)} in shards, got {step.name}")
-    if step.name != "nfc":
-        return
-    if step.side == "joint" or step.neighbours != "any" or step.self_distance != math.inf:
-        raise ValueError(
-            "expected nfc in shards with neighbours=any, self_distance=inf, and each set on its own, "
-            f"got side={step.side}, neighbours={step.neighbours}, self_distance={step.self_distance}"
-        )
-
-
-def _changed(comparison: Comparison, step: Step, group: dist.ProcessGroup | None) -> Comparison:
-    if step.name == "l2":
-        return step(comparison)
-    comparison = comparison.with_measure(replace(comparison.measure, steady=True))
-
-    def normalized(features: Tensor, wanted: bool) -> Tensor:
-        return unit(features) if wanted else features
-
-    def centralized(images: RetrievalSet) -> Tensor:
-        features = normalized(images.features, step.normalize_before)
-        options = {"memory_limit": comparison.memory_limit, "group": group}
-        return normalized(nfc(features, k1=step.k1, k2=step.k2, **options), step.normalize_after)
-
-    def left_alone(images: RetrievalSet) -> Tensor:
-        return normalized(images.features, step.normalize_before or step.normalize_after)
-
-    return on_each(comparison, step.side, centralized, left_alone)
 
 
 def _compared(comparison: Comparison) -> Measured:
@@ -173,17 +156,13 @@ def _ranked(
     whole_rows: bool = False,
 ) -> Ranking:
     query, gallery = comparison.query, comparison.gallery
-    shards = Shards(len(gallery), processes)
-    labels = protocol.gallery(gallery.pids.numpy(), _cameras(gallery).numpy(), first=shards.offset)
-    if not shards.total:
-        raise ValueError("expected a gallery image on one process at least, got none")
-    largest = max(shards.sizes)
-    columns = (values.to(processes.device) for values in (query.pids, _cameras(query)))
-    queries = Shards(len(query), processes)
-    for source, values in queries.visits(query.features, *columns):
-        visiting = RetrievalSet(*values)
+    shards, queries = Shards(len(gallery), processes), Shards(len(query), processes)
+    labels = protocol.gallery(gallery.pids.numpy(), cameras_of(gallery).numpy(), first=shards.offset)
+    largest, columns = max(shards.sizes), _columns(query, processes)
+    for source, values in queries.visits(*columns.values()):
+        visiting = _visitor(dict(zip(columns, values)))
         block = _blank_last(functools.partial(measured, source, visiting), gallery)
-        limit = comparison.memory_limit  # of the largest gallery, since all must make the same blocks
+        limit = 4 * comparison.pairs_within_limit  # of the largest gallery: all must make the same blocks
         shape = block_shape(len(visiting), largest, limit, whole_rows=whole_rows)
         blocks = Blocks(block, len(gallery), shape[1])
         tallies = [
@@ -195,14 +174,25 @@ def _ranked(
             firsts = np.cumsum([queries.offset, *(len(tally.pids) for tally in tallies[:-1])])
             parts = [Ranking.of(tally, protocol, int(first)) for tally, first in zip(tallies, firsts)]
             ranking = Ranking.concatenate(parts)
-    everyone = _everyones(ranking, processes)
-    if not everyone.valid.any():
+    if not any(processes.numbers(int(ranking.valid.any()))):
         raise ValueError("expected a query with a match in the gallery, got none on any process")
-    return everyone
+    return ranking
 
 
-def _cameras(images: RetrievalSet) -> Tensor:
-    return torch.zeros_like(images.pids) if images.camids is None else images.camids
+def _columns(query: RetrievalSet, processes: Processes) -> dict[str, Tensor]:
+    """What queries take with them."""
+    columns = {"features": query.features, "pids": query.pids, "camids": cameras_of(query)}
+    columns |= {"frames": query.frames, "earlier": query.earlier}
+    columns = {name: values.to(processes.device) for name, values in columns.items() if values is not None}
+    processes.same(**{"kinds of labels": tuple(columns)})
+    return columns
+
+
+def _visitor(columns: dict[str, Tensor]) -> RetrievalSet:
+    features, earlier = columns["features"], columns.pop("earlier", None)
+    if earlier is None:
+        return RetrievalSet(**columns)
+    return RetrievalSet(**columns | {"features": earlier}).remembered().with_features(features)
 
 
 def _blank_last(
@@ -227,18 +217,3 @@ def _tallied(
     strangers = torch.from_numpy(tally.strangers).to(processes.device)
     tally.strangers = processes.sum(strangers).cpu().numpy()
     return tally
-
-
-def _everyones(ranking: Ranking, processes: Processes) -> Ranking:
-    """The rankings of all processes as one."""
-    names = [name for name in ranking.columns if name != "matches"]
-    own = [getattr(ranking, name) for name in names]
-    every = _gathered(np.stack(own, axis=1), processes)
-    columns = {name: row.astype(values.dtype) for name, row, values in zip(names, every.T, own)}
-    matches = _gathered(structured_to_unstructured(ranking.matches), processes)
-    return replace(ranking, matches=unstructured_to_structured(matches, MATCHES), **columns)
-
-
-def _gathered(rows: NDArray, processes: Processes) -> NDArray[np.float64]:
-    """The rows of all processes, process 0's first."""
-    return processes.gather(torch.from_numpy(rows.astype(np.float64)).to(processes.device)).cpu().numpy()

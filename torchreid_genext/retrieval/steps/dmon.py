@@ -15,7 +15,7 @@ from torchreid_genext.retrieval.neighbours import at_most, check_features, neare
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 
-__all__ = ["NeighbourMean", "dmon"]
+__all__ = ["NeighbourMean", "dmon", "hops"]
 
 _DECAY = (1.0, 0.5, 0.25)  # of each hop
 _WIDENING = 1.5  # of the Gaussian, from hop to hop
@@ -92,13 +92,14 @@ def dmon(
     result = torch.empty_like(features)
     row_bytes = 8 * features.shape[1] * k1 * k2**2
     for rows in blocks_within(len(features), row_bytes, memory_limit):
-        around = _neighbourhood(features, lists, rows, k1, k2, sigma)
+        own = torch.arange(rows.start, rows.stop, device=features.device)
+        around = hops(features, lists, own, k1, k2, sigma)
         result[rows] = gamma * features[rows] + (1 - gamma) * around
     return result
 
 
-def _neighbourhood(features: Tensor, lists: Tensor, rows: slice, k1: int, k2: int, sigma: float) -> Tensor:
-    """Weighted sum (B, D) of the three hops of some features."""
+def hops(features: Tensor, lists: Tensor, rows: Tensor, k1: int, k2: int, sigma: float) -> Tensor:
+    """Weighted sum (B, D) of the three hops of some rows (B,) of the features."""
     hop = lists[rows, :k1]
     total = torch.zeros_like(features[rows])
     for number, decay in enumerate(_DECAY):
@@ -106,9 +107,8 @@ def _neighbourhood(features: Tensor, lists: Tensor, rows: slice, k1: int, k2: in
             hop = lists[hop, :k2].flatten(1)
         hop, fresh = _each_once(hop)
         squares = squared_distances(features[rows, None], features, hop)
-        own = torch.arange(rows.start, rows.stop, device=hop.device)[:, None]
         weights = (squares / (-2 * (sigma * _WIDENING**number) ** 2)).exp_()
-        weights.masked_fill_(~fresh | (hop == own), 0)
+        weights.masked_fill_(~fresh | (hop == rows[:, None]), 0)
         sums = from_fixed(to_fixed(weights).sum(1, keepdim=True))  # in any order, so that alike rows stay alike
         weights *= decay / (sums + _EPSILON)
         for place in range(hop.shape[1]):  # by ascending index, rounded alike in all rows

@@ -38,7 +38,10 @@ class Discriminate(Step):
     needs = frozenset({"training features"})
 
     def __call__(self, comparison: Comparison) -> Comparison:
-        metric = self.fit(comparison)
+        return self.project(comparison, self.fit(comparison))
+
+    def project(self, comparison: Comparison, metric: DiscriminantMetric) -> Comparison:
+        """Both sets through a metric."""
 
         def projected(images: RetrievalSet) -> Tensor:
             features = metric(images.features)
