@@ -57,13 +57,18 @@ def test_benchmark_of_a_folder_by_name_and_by_options_is_the_same(people: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["genext.evaluation.protocol", "market1501"], "cameras of the query under protocol market1501, got none"),
+        (
+            ["genext.evaluation.protocol", "market1501"],
+            "cameras of the query under protocol market1501, got none",
+        ),
         (["genext.benchmark.chains", "['camera_norm']"], "camids in both sets for the step camera_norm"),
         (["genext.benchmark.chains", "['st']"], "for the step st"),
         (["genext.benchmark.chains", "['lda']"], "training"),
     ],
 )
-def test_what_the_folder_lacks_is_told_before_the_work(people: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_what_the_folder_lacks_is_told_before_the_work(
+    people: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
     line = ["benchmark", "-t", f"folder:{people}", "--output", str(tmp_path / "out"), *KEYS, *words]
     with pytest.raises(ValueError, match=message):
         command(line)
@@ -75,7 +80,10 @@ def test_what_the_folder_lacks_is_told_before_the_work(people: Path, tmp_path: P
     [
         (["--query", "a"], "expected --query and --gallery, got --query"),
         (["--pattern", "(?P<pid>.)"], "expected --query and --gallery, got --pattern"),
-        (["-t", "market1501", "--query", "a", "--gallery", "b"], "either a data set or --query and --gallery"),
+        (
+            ["-t", "market1501", "--query", "a", "--gallery", "b"],
+            "either a data set or --query and --gallery",
+        ),
         (["--query", "a", "--gallery", "b"], "expected images in .*a, got no such folder"),
         (["-t", "folder:nowhere"], "a folder of images, got .*nowhere"),
     ],
@@ -85,12 +93,16 @@ def test_options_that_contradict_or_lead_nowhere(tmp_path: Path, words: list[str
         command(["benchmark", *words, "--output", str(tmp_path), *KEYS])
 
 
-def test_features_go_out_and_come_back_with_the_same_table(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_features_go_out_and_come_back_with_the_same_table(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command(["extract", "-t", f"folder:{people}", "--output", str(tmp_path / "f"), *KEYS])
     files = [str(tmp_path / "f" / f"{split}.npz") for split in ("query", "gallery")]
     query, gallery = map(RetrievalSet.load, files)
     assert query.camids is None and len(gallery) == 12 and gallery.paths[0].startswith(str(people))
-    command(["evaluate", *files, "--chain", "base", "--chain", "nfc", "--output", str(tmp_path / "e"), *QUICK])
+    command(
+        ["evaluate", *files, "--chain", "base", "--chain", "nfc", "--output", str(tmp_path / "e"), *QUICK]
+    )
     saved = json.loads((tmp_path / "e" / "report.json").read_text())
     told = capsys.readouterr().out
     for chain in saved["models"][0]["chains"]:
@@ -102,14 +114,19 @@ def test_features_go_out_and_come_back_with_the_same_table(people: Path, tmp_pat
 def sets(folder: Path, cameras: bool = True) -> list[str]:
     generator = np.random.default_rng(0)
     for name, count in (("q", 6), ("g", 18), ("t", 18)):
-        columns = {"features": generator.normal(size=(count, 8)).astype(np.float32), "pids": np.arange(count) % 6}
+        columns = {
+            "features": generator.normal(size=(count, 8)).astype(np.float32),
+            "pids": np.arange(count) % 6,
+        }
         if cameras:
             columns |= {"camids": np.arange(count) // 6 % 3 + (name == "g"), "frames": np.arange(count) * 100}
         np.savez(folder / f"{name}.npz", **columns)
     return [str(folder / "q.npz"), str(folder / "g.npz")]
 
 
-def test_evaluate_takes_cameras_times_and_a_training_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_takes_cameras_times_and_a_training_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--chain", "camera_norm", "--chain", "st", "--train", str(tmp_path / "t.npz"), *QUICK]
     command(["evaluate", *sets(tmp_path), *words])
     told = capsys.readouterr().out
@@ -175,7 +192,26 @@ def test_the_page_of_a_search_has_all_that_was_found(people: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("chain", ["camera_norm", "nfc(neighbours=cross_camera)"])
-def test_training_refuses_steps_that_need_cameras_where_there_are_none(people: Path, tmp_path: Path, chain: str) -> None:
+def test_training_refuses_steps_that_need_cameras_where_there_are_none(
+    people: Path, tmp_path: Path, chain: str
+) -> None:
     with pytest.raises(ValueError, match="camids in both sets for the step .* by folder:"):
         command(["main", "-s", f"folder:{people / 'gallery'}", "-t", f"folder:{people}", "--output", str(tmp_path / "m"),
                  *KEYS, "genext.evaluation.chain", chain])  # fmt: skip
+
+
+def test_training_on_a_folder_ends_with_a_test_on_a_small_gallery(people: Path, tmp_path: Path) -> None:
+    words = [
+        "-s",
+        f"folder:{people / 'gallery'}",
+        "-t",
+        f"folder:{people}",
+        "train.max_epoch",
+        "1",
+        "train.batch_size",
+        "4",
+    ]
+    ended = run("main", *words, "--output", "m", *KEYS, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "Rank-10" in ended.stdout and "Rank-20" not in ended.stdout
+    assert (tmp_path / "m" / "model.safetensors").is_file()

@@ -42,7 +42,9 @@ def test_features_in_npy_have_their_labels_in_a_csv_beside(tmp_path: Path) -> No
 
 def test_a_mat_has_rows_as_labels_and_cells_as_paths(tmp_path: Path) -> None:
     cells = np.array(["one.png", "two.png", "3", "4"], dtype=object)
-    savemat(tmp_path / "mine.mat", {"features": FEATURES, "pids": PIDS, "camids": [1.0, 2, 1, 2], "paths": cells})
+    savemat(
+        tmp_path / "mine.mat", {"features": FEATURES, "pids": PIDS, "camids": [1.0, 2, 1, 2], "paths": cells}
+    )
     found = RetrievalSet.load(tmp_path / "mine.mat")
     assert found.pids.tolist() == PIDS and found.camids.tolist() == [1, 2, 1, 2]
     assert list(found.paths[:2]) == ["one.png", "two.png"]
@@ -68,15 +70,27 @@ def write(file: Path, **columns: object) -> None:
 
 HOSTILE = {
     "no features": (lambda f: write(f, embeddings=FEATURES, pids=PIDS), "expected features in .*, got pids"),
-    "lengths differ": (lambda f: write(f, features=FEATURES, pids=PIDS[:3]), "expected 4 pids, .* got 3, in .*mine.npz"),
+    "lengths differ": (
+        lambda f: write(f, features=FEATURES, pids=PIDS[:3]),
+        "expected 4 pids, .* got 3, in .*mine.npz",
+    ),
     "not a number": (lambda f: write(f, features=FEATURES * np.nan, pids=PIDS), "finite.*in .*mine.npz"),
     "one dimension": (lambda f: write(f, features=FEATURES[0], pids=PIDS), "in .*mine.npz"),
-    "objects": (lambda f: write(f, features=np.array([None, {}]), pids=[1, 2]), "cannot be read: Object arrays"),
-    "truncated": (lambda f: (write(f, features=FEATURES), f.write_bytes(f.read_bytes()[:200])), "cannot be read"),
+    "objects": (
+        lambda f: write(f, features=np.array([None, {}]), pids=[1, 2]),
+        "cannot be read: Object arrays",
+    ),
+    "truncated": (
+        lambda f: (write(f, features=FEATURES), f.write_bytes(f.read_bytes()[:200])),
+        "cannot be read",
+    ),
     "empty": (lambda f: f.write_bytes(b""), "cannot be read"),
     "a page": (lambda f: f.write_text("<html>"), "cannot be read"),
     "half pids": (lambda f: write(f, features=FEATURES, pids=[1.5, 1, 1, 1]), "whole numbers"),
-    "frames of words": (lambda f: write(f, features=FEATURES, pids=PIDS, frames=list("abcd")), "frames to be whole"),
+    "frames of words": (
+        lambda f: write(f, features=FEATURES, pids=PIDS, frames=list("abcd")),
+        "frames to be whole",
+    ),
     "negative frames": (lambda f: write(f, features=FEATURES, pids=PIDS, frames=[-1] * 4), "frames >= 0"),
 }
 

@@ -57,7 +57,9 @@ def test_files_say_the_same(tmp_path: Path) -> None:
     for number, hits in enumerate(found.lists):
         assert [hit["row"] for hit in told["queries"][number]["list"]] == [hit.row for hit in hits]
         mine = [row for row in rows if row["query"] == found.queries[number]]
-        assert [(int(row["rank"]), int(row["row"])) for row in mine] == [(n, h.row) for n, h in enumerate(hits, 1)]
+        assert [(int(row["rank"]), int(row["row"])) for row in mine] == [
+            (n, h.row) for n, h in enumerate(hits, 1)
+        ]
         assert stored["rows"][number].tolist() == [hit.row for hit in hits]
         assert np.allclose(stored["distances"][number], [hit.distance for hit in hits])
 

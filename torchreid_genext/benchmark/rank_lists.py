@@ -40,7 +40,9 @@ def write_search(found: Found, folder: str | Path) -> Path:
     """Write ``search.html``, a page of the first 200 lists, into a folder; of images only."""
     rows = zip(found.queries[:_SHOWN], found.lists)
     lists = [(query, [(hit.name, hit.distance) for hit in hits]) for query, hits in rows]
-    page = render_search(f"Search after {found.chain}", [query for query, _ in lists], [hits for _, hits in lists])
+    page = render_search(
+        f"Search after {found.chain}", [query for query, _ in lists], [hits for _, hits in lists]
+    )
     return checkpoints.write_text(Path(folder) / "search.html", page)
 
 

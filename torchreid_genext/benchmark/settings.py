@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol", "training_sightings",
-    "with_generated",
+    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol",
+    "training_sightings", "with_generated",
 ]  # fmt: skip
 
 OWN_CAMERA = -1  # an encoder's camera: each image's own, and of generated images, which have none, unknown
@@ -254,7 +254,8 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     name, dataset = dataset_name(cfg), _host_dataset(cfg)
     for split in ("query", "gallery"):
         if not getattr(dataset, split):
-            raise ValueError(f"expected {split} images in {name}, got none; add a folder query and one gallery")
+            cure = "add a folder query and one gallery"
+            raise ValueError(f"expected {split} images in {name}, got none; {cure}")
     return Images.of(dataset.query, name, dataset), Images.of(dataset.gallery, name, dataset)
 
 

@@ -58,8 +58,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__name__, __doc__, features.READS)
     parser.add_argument("--query", required=True, metavar="PATH", help="what is searched for")
     parser.add_argument("--gallery", required=True, metavar="PATH", help="what is searched")
-    parser.add_argument("--top", type=positive, default=20, metavar="N", help="length of a list (default: 20)")
-    parser.add_argument("--chain", default="base", help="of training-free steps, as nfc+rerank (default: base)")
+    parser.add_argument(
+        "--top", type=positive, default=20, metavar="N", help="length of a list (default: 20)"
+    )
+    parser.add_argument(
+        "--chain", default="base", help="of training-free steps, as nfc+rerank (default: base)"
+    )
     parser.add_root()
     features.add_encoder(parser)
     parser.add_key("--metric", key="test.dist_metric", help="euclidean or cosine")

@@ -37,7 +37,10 @@ class FolderDataset(ImageDataset, metaclass=_Kind):
         verbose, combineall, mode = (options.pop(key, default) for key, default in _HELD)
         super().__init__(*(split or some for split in with_cells), verbose=False, mode=mode, **options)
         self.train, self.query, self.gallery = with_cells
-        self.num_train_pids, self.num_train_cams = self.get_num_pids(self.train), self.get_num_cams(self.train)
+        self.num_train_pids, self.num_train_cams = (
+            self.get_num_pids(self.train),
+            self.get_num_cams(self.train),
+        )
         self.verbose, self.combineall = verbose, combineall
         if combineall:
             self.combine_all()
