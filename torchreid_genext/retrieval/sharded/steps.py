@@ -240,4 +240,4 @@ _TOGETHER: dict[str, Callable[[Comparison, Step, Processes], Comparison]] = {
     "lda": _lda, "nfc": _nfc, "camera_norm": _camera_norm, "dmon": _dmon, "tracklets": _tracklets,
 }  # fmt: skip
 
-STEPS = (*_LOCAL, *_TOGETHER, "rerank")
+STEPS = (*_LOCAL, *_TOGETHER, "rerank", "ca_jaccard")
