@@ -31,6 +31,7 @@ LEARNT = (
     "lda(width=5)+dmon(k1=3)",
     "camera_norm+lda+blend+tracklets(gap=400)+nfc+st",
     "camera_norm(statistics=gallery,normalize_after=False)+tracklets(side=gallery,threshold=-1)",
+    "dba(k=4)+alpha_qe+blend+aqe(k=500)",
     "camera_norm+ca_jaccard(k1_inter=9,k2_intra=3)",
     "camera_norm+lda+blend+tracklets+st+ca_jaccard(k1_intra=70,lambda_value=0.1)",
     "dmon(side=gallery,normalize_before=False)+camera_norm+l2+rerank(k1=6,k2=3)",
@@ -321,8 +322,8 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert two_widths == "expected x and y of one width, got 20 and 5"
         assert k2 == "expected k2 >= 1, got 0"
         assert step == (
-            "expected only the steps l2, blend, st, lda, nfc, camera_norm, dmon, tracklets, rerank, "
-            "ca_jaccard in shards, got aro"
+            "expected only the steps l2, blend, st, aqe, alpha_qe, dba, lda, nfc, camera_norm, "
+            "dmon, tracklets, rerank, ca_jaccard in shards, got aro"
         )
         assert "expected nfc in shards with neighbours=any" in side
         assert last.startswith("expected re-ranking to be the last step")

@@ -63,8 +63,8 @@ def evaluate(
         query: shard of this process; it may have no rows.
         gallery: its shard of what is searched, likewise.
         chain: of the steps ``l2``, ``camera_norm``, ``lda``, ``tracklets``, ``blend``, ``dmon``, ``nfc``
-            (neighbours of any camera, each set on its own), ``st``, ``rerank`` of features only, and
-            ``ca_jaccard``.
+            (neighbours of any camera, each set on its own), ``aqe``, ``alpha_qe``, ``dba``, ``st``,
+            ``rerank`` of features only, and ``ca_jaccard``.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.
         max_rank: length of the CMC curve, >= 1; at most the gallery's size.
