@@ -40,12 +40,17 @@ setup(
     ],
     extras_require={
         "faiss": ["faiss-cpu>=1.8"],
+        "timm": ["timm>=1.0"],
+        "onnx": ["onnxruntime>=1.18"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "test": [
             "pytest>=8.0",
             "pytest-xdist>=3.8",
             "hypothesis>=6.100",
             "faiss-cpu>=1.8",
+            "timm>=1.0",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
         ],
     },
 )

@@ -53,7 +53,10 @@ class Watched:
     def __init__(self, part: Part, multiple: int) -> None:
         self.part, self.multiple = part, multiple
 
-    def __call__(self, task: Any, source: Any, options: Options, *, description: Mapping[str, Any]) -> Fitted:
+    def __call__(
+        self, task: Any, source: Any, options: Options, *, description: Mapping[str, Any],
+        finish: Callable[[], object],
+    ) -> Fitted:  # fmt: skip
         part, row = self.part, f"{options.folder.name}, batches x {self.multiple}"
 
         def run(steps: int, kind: str) -> Fitted:
@@ -69,6 +72,7 @@ class Watched:
         steps = 4 if part.tiny else min(2000, max(20, int(SECONDS * probe.images_per_second / batch)))
         part.start_memory()
         fitted = run(steps, "")
+        finish()
         if part.profile:
             part.timed(row, lambda: run(10, "profiled"), 1)
         each = total / WARM / batch

@@ -20,21 +20,21 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 MAY_IMPORT = {
     "__init__": {"backbones", "compat", "config", "data", "engine", "generators"},
     "__main__": {"cli"},
-    "backbones": {"checkpoints", "generators"},
+    "backbones": {"checkpoints", "compat", "data", "generators"},
     "benchmark": {
-        "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists", "recipes",
-        "retrieval", "visualization",
+        "backbones", "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists",
+        "recipes", "retrieval", "visualization",
     },  # fmt: skip
     "checkpoints": set(),
     "cli": {
-        "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation", "extraction",
-        "generation", "generators", "precision", "processes", "recipes", "retrieval", "visualization",
+        "backbones", "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation",
+        "extraction", "generation", "generators", "precision", "processes", "recipes", "retrieval", "visualization",
     },  # fmt: skip
     "compat": set(),
     "config": {"checkpoints", "retrieval"},
     "data": {"checkpoints", "compat", "processes"},
     "download": {"checkpoints"},
-    "engine": {"checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
+    "engine": {"backbones", "checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
     "evaluation": {"data", "generators", "retrieval", "visualization"},
     "extraction": {"checkpoints", "compat", "data", "processes"},
     "generation": {"checkpoints", "compat", "data", "extraction", "processes", "visualization"},

@@ -226,3 +226,6 @@ def test_combinations_that_cannot_run_are_refused_before_data_is_loaded() -> Non
     cfg = config.load_config(opts=["test.visrank", "True"])
     with pytest.raises(ValueError, match="expected test.evaluate True with test.visrank True"):
         config.check_config(cfg)
+    options = ["test.visrank", "True", "test.evaluate", "True", "test.visrank_topk", "0"]
+    with pytest.raises(ValueError, match="expected test.visrank_topk >= 1, got 0"):
+        config.check_config(config.load_config(opts=options))

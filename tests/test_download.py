@@ -281,6 +281,17 @@ def test_a_web_page_is_taken_for_no_file(site: Site, tmp_path: Path, kind: str, 
     assert not left(tmp_path)
 
 
+def test_a_web_page_costs_nothing_of_what_came_before(site: Site, tmp_path: Path) -> None:
+    site.cuts = [100_000]
+    with pytest.raises(ConnectionError):
+        get(known(site), tmp_path, attempts=1)
+    site.files["/w.pth"], site.kind = PORTAL, "text/html"
+    with pytest.raises(ConnectionError, match="got a web page, .*100,000 bytes are kept"):
+        get(known(site, size=None), tmp_path, attempts=1)
+    site.files["/w.pth"], site.kind = CONTENT, "application/octet-stream"
+    assert get(known(site), tmp_path)[0].read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [

@@ -45,6 +45,7 @@ def register() -> None:
         compat.register_model(name, factory)
     for name, dataset in data.image_datasets().items():
         compat.register_image_dataset(name, dataset)
+    compat.register_datasets_of("folder:", data.folder_datasets)
     _unregister_augmented()  # some may extend data sets that are gone
     for name, dataset in augmented_datasets(compat.image_datasets()).items():
         compat.register_image_dataset(name, dataset)
@@ -57,6 +58,7 @@ def unregister() -> None:
     for name, factory in MODELS.items():
         compat.unregister_model(name, factory)
     _unregister_augmented()
+    compat.unregister_datasets_of("folder:")
     for name, dataset in data.image_datasets().items():
         compat.unregister_image_dataset(name, dataset)
 

@@ -129,6 +129,23 @@ def register_image_dataset(name: str, dataset: type) -> None:
     _add(_image_datasets(), "image data set", name, dataset)
 
 
+def register_datasets_of(prefix: str, datasets: Callable[[str], dict[str, type]]) -> None:
+    """Let every name that begins with `prefix` be an image data set, made when it is first asked for.
+
+    Args:
+        prefix: such as ``folder:``.
+        datasets: gives the class of a name, and others that come with it, by name.
+    """
+    _made_of_names[prefix] = datasets
+
+
+def unregister_datasets_of(prefix: str) -> None:
+    """Forget a prefix, and all data sets whose names begin with it."""
+    _made_of_names.pop(prefix, None)
+    for name in [name for name in _image_datasets() if name.startswith(prefix)]:
+        del _image_datasets()[name]
+
+
 def unregister_model(name: str, factory: Callable[..., nn.Module]) -> None:
     """Take `name` out of torchreid again, if it still means `factory`."""
     _remove(_models(), name, factory)
@@ -147,6 +164,16 @@ def _add(table: dict[str, Any], kind: str, name: str, entry: Any) -> None:
 def _remove(table: dict[str, Any], name: str, entry: Any) -> None:
     if table.get(name) is entry:
         del table[name]
+
+
+_made_of_names: dict[str, Callable[[str], dict[str, type]]] = {}
+
+
+def _meet(name: str) -> None:
+    """Make the data set of a name that has a prefix."""
+    for prefix, datasets in _made_of_names.items():
+        if name.startswith(prefix):
+            _image_datasets().update(datasets(name))
 
 
 # Construction
@@ -264,7 +291,13 @@ def image_dataset_folder(name: str, root: str | Path) -> Path:
     return Path(os.path.expanduser(root), getattr(_image_dataset(name), "dataset_dir", None) or "")
 
 
+def image_dataset(name: str) -> Any:
+    """What torchreid knows by this name: a class, or what makes a data set; raises as above."""
+    return _image_dataset(name)
+
+
 def _image_dataset(name: str) -> type:
+    _meet(name)
     if name not in _image_datasets():
         raise ValueError(f"unknown image data set {name!r}; {_dataset_choices(name)}")
     return _image_datasets()[name]
@@ -310,6 +343,8 @@ def image_data_manager(**options: Any) -> Any:
         ValueError: if a source or target is unknown (the choices are listed), its images are not there, or
             the host misreads their cameras.
     """
+    for name in options["sources"]:
+        getattr(_image_dataset(name), "check_training", lambda: None)()
     with _opening([*options["sources"], *options["targets"]], options):
         manager = host().data.ImageDataManager(**options)
     for name, splits in manager.test_dataset.items():

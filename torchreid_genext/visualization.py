@@ -238,33 +238,40 @@ def density_histograms(
 
 @_styled
 def embeddings(
-    before: np.ndarray, after: np.ndarray, pids: np.ndarray, camids: np.ndarray, *, names: tuple[str, str]
+    before: np.ndarray,
+    after: np.ndarray,
+    pids: np.ndarray,
+    camids: np.ndarray | None,
+    *,
+    names: tuple[str, str],
 ) -> Figure:
     """Features of a few identities in the two directions in which both versions together vary most.
 
     Args:
         before: features (N, D). after: the same images after a chain, (N, D).
-        pids: identity of each, shown by colour. camids: camera of each, shown by marker.
+        pids: identity of each, shown by colour. camids: camera of each, shown by marker, if it is known.
         names: of the two chains.
     """
     plane = _principal_plane(_expect_some(np.concatenate([before, after]), "features"))
+    cameras = np.zeros(len(pids), dtype=int) if camids is None else camids
     width, height = np.ptp(plane, axis=0)
     figure = _figure(10, 1.3 + 4.8 * max(0.3, min(1.5, height / max(width, 1e-12))))
     panels, points = figure.subplots(1, 2, sharex=True, sharey=True), np.split(plane, 2)
     for axes, name, places in zip(panels, names, points):
         for colour, pid in zip(_colours(len(set(pids))), sorted(set(pids))):
-            for camid in sorted(set(camids[pids == pid])):
-                x, y = places[(pids == pid) & (camids == camid)].T
+            for camid in sorted(set(cameras[pids == pid])):
+                x, y = places[(pids == pid) & (cameras == camid)].T
                 axes.scatter(x, y, s=34, color=colour, marker=_marker(camid), alpha=0.85, linewidths=0)
         axes.set_title(_wrapped(name, 55))
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_aspect("equal", "box")
-    handles = [
-        panels[0].scatter([], [], color=_INK, marker=_marker(c), label=f"camera {c + 1}")
-        for c in sorted(set(camids))
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    if camids is not None:
+        handles = [
+            panels[0].scatter([], [], color=_INK, marker=_marker(c), label=f"camera {c + 1}")
+            for c in sorted(set(camids))
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     figure.draw_without_rendering()  # the layout knows what titles take once panels are of equal scale
     return figure
 

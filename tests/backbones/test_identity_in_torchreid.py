@@ -297,6 +297,7 @@ def test_cached_codes_are_told_apart_by_all_they_depend_on(
         normal = IdentityBackbone(CLASSES, **plain.config, **norm)
         super(IdentityBackbone, normal).load_state_dict(plain.state_dict())
         assert [computed(model) for model in (normal, normal, plain)] == [3, 0, 0]
+        assert normal.fingerprint != plain.fingerprint
     v, noise = (generator(image_size=SIZE, prediction=prediction) for prediction in ("v", "eps"))
     noise.load_state_dict(v.state_dict())
     turned = generator(image_size=SIZE)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_package import setup_arguments
 from torchreid_genext import cli
+from torchreid_genext.config import get_default_config
 
 SCRIPTS = sorted((ROOT / "tools").glob("*.py"))
 
@@ -99,3 +102,13 @@ def test_help_is_there_in_a_moment(tmp_path: Path) -> None:
         return time.perf_counter() - begun
 
     assert min(seconds("-m", "torchreid_genext", "--help") for _ in range(3)) < 1 + seconds("-c", "")
+
+
+def test_options_stand_for_keys_that_exist() -> None:
+    tree, found = get_default_config(), set()
+    for path in (ROOT / "torchreid_genext/cli").glob("*.py"):
+        found |= {*re.findall(r'\bkey="([\w.]+)"', path.read_text())}
+    assert len(found) > 10
+    for key in found:
+        *nodes, name = key.split(".")
+        assert name in functools.reduce(lambda node, each: node[each], nodes, tree), key

@@ -64,6 +64,29 @@ def test_each_generator_has_a_row_and_cameras_a_table(
     assert (tmp_path / "sheet.png").is_file() and (tmp_path / "sheet_camstyle.png").is_file()
 
 
+def test_photographs_are_judged_in_the_papers_definitions(
+    reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    images = sorted((reid_data / "synthreid_tiny" / "bounding_box_test").glob("*"))
+    people = [[path.name for path in images if path.name[:4] == pid] for pid in {p.name[:4] for p in images}]
+    lines = [f"{names[0]},{names[1]}" for names in people if len(names) > 2]
+    (tmp_path / "pairs.csv").write_text("\n".join(["from,to", *lines]))
+    embedded().save_pretrained(tmp_path / "pipeline")
+    options = {"image_size": (64, 32), "width": 4, "code": 4, "radius": 2}
+    pg2 = build_generator("pg2", **options).save(tmp_path / "pg2.safetensors")
+    evaluate_generators.main([
+        "--root", str(reid_data), "--dataset", "synthreid_tiny", "--pairs", str(tmp_path / "pairs.csv"),
+        "--limit", "3", "--generators", "pg2", "ipg", "genext.pg2.weights", str(pg2),
+        "genext.sampling.pipeline", str(tmp_path / "pipeline"), "genext.sampling.steps", "1",
+    ])  # fmt: skip
+    told = capsys.readouterr().out
+    table = [line for line in told.splitlines() if line[20:].count(".") > 5]
+    found = {line[:20].strip(): [*map(float, line[20:].split())] for line in table}
+    assert found["the truth"][:5] == [1, 1, 1, 1, 0] and "3 pairs of 3 people" in told
+    assert found["PG2"][0] < found["the truth in 8 x 8"][0] < 1 and len(found["IPG"]) == 7
+    assert {"the given image", "mean training image"} <= found.keys()
+
+
 def test_what_would_be_ignored_is_refused(reid_data: Path) -> None:
     words = ["--root", str(reid_data), "--dataset", "synthreid_tiny"]
     for given, message in (
@@ -71,6 +94,9 @@ def test_what_would_be_ignored_is_refused(reid_data: Path) -> None:
         (["--generators", "camstyle", "--size", "64", "32"], "expected no --size for camstyle"),
         (["--generators", "pg2", "ipg", "--weights", "x"], "expected --weights for one of .* pg2 ipg"),
         (["--weights", "x", "genext.sampling.pipeline", "y"], "expected --weights for one of"),
+        (["--limit", "3"], "expected no --limit without --pairs"),
+        (["--pairs", "x.csv", "--people", "3"], "expected no --people with --pairs"),
+        (["--pairs", "x.csv", "--generators", "camstyle"], "expected generators of poses with --pairs"),
         (["--people", "99999"], "expected --people in 1..12 of synthreid_tiny, got 99999"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -207,7 +207,7 @@ def test_what_the_file_says_holds_and_zero_is_a_seed(
 ) -> None:
     """Root and poses of the file, seed of the command line, from a folder that has nothing."""
     sampling = {"seed": 5, "poses": "standard 5", "steps": 1, "pipeline": str(pipeline)}
-    tree = {"data": {"root": str(reid_data)}, "genext": {"ipg": {"sampling": sampling}}}
+    tree = {"data": {"root": str(reid_data)}, "genext": {"sampling": sampling}}
     (tmp_path / "some.yaml").write_text(json.dumps(tree))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -92,7 +92,7 @@ def test_what_is_said_twice_alike_holds() -> None:
 def yaml(tmp_path: Path) -> list[str]:
     (tmp_path / "some.yaml").write_text(
         "data: {root: there}\n"
-        "genext: {ipg: {sampling: {seed: 5, poses: standard 5}}, benchmark: {strict: true}}\n"
+        "genext: {sampling: {seed: 5, poses: standard 5}, benchmark: {strict: true}}\n"
     )
     return ["--config-file", str(tmp_path / "some.yaml")]
 
@@ -152,7 +152,7 @@ def test_shipped_weights_and_recipes_are_found_from_any_folder(
     monkeypatch.chdir(tmp_path)
     cfg = configuration(benchmark.parse_arguments(["--config-file", "configs/demo.yaml"]))
     assert Path(cfg.model.load_weights).is_file() and Path(cfg.genext.sampling.pipeline).is_dir()
-    assert Path(cfg.genext.ipg.generator.encoder_weights).is_file()
+    assert Path(cfg.genext.ipg.generator.encoder.split("@")[1]).is_file()
     for model in cfg.genext.benchmark.models:
         assert Path(model.split("@")[1]).is_file()
     assert cfg.data.save_dir == "log/demo"  # what is written goes into the working folder
@@ -167,6 +167,17 @@ def test_another_folder_of_that_name_changes_no_default(
     assert cfg.genext.sampling.pipeline == str(ROOT / "pretrained/synthreid/ipg")
     cfg = configuration(parser().parse_args(["genext.sampling.pipeline", "pretrained/synthreid/ipg"]))
     assert cfg.genext.sampling.pipeline == "pretrained/synthreid/ipg"  # the user's own, who names it
+
+
+def test_shipped_recipes_mean_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("pretrained/synthreid/osnet_x0_25.safetensors")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    cfg = configuration(parser().parse_args(["--config-file", "configs/demo.yaml"]))
+    assert cfg.model.load_weights == str(ROOT / file)
+    Path("own.yaml").write_text(f"model: {{load_weights: {file}}}")
+    assert configuration(parser().parse_args(["--config-file", "own.yaml"])).model.load_weights == str(file)
 
 
 def test_paths_stay_as_they_are_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.generation.worker import MADE, POSES, draw, generator, run
-from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store import ImageStore, pose2id_folders
+from torchreid_genext.data.store.lookup import find_generated
 from torchreid_genext.data.store.work_claims import Claims
 from torchreid_genext.generation import Filled, Work, fill, works
 from torchreid_genext.generation.work import unit_name
@@ -316,3 +317,20 @@ def test_references_of_strange_names_are_drawn(store: ImageStore, tmp_path: Path
     assert fill_with(store, wanted) == Filled(12, 0, {})
     assert fill_with(store, wanted) == Filled(0, 12, {})
     assert {*store.files("query")["1"]} == {*names}
+
+
+def test_people_in_folders_of_their_own_are_drawn_found_and_exported_under_no_wrong_name(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "people" / person / "1.png" for person in ("anna", "bert", "carl")]
+    for shade, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 16), (80 * shade, 0, 0)).save(path)
+    wanted = works("query", [*map(str, paths)], POSES, seed=0)
+    assert fill_with(store, wanted) == Filled(9, 0, {}) and fill_with(store, wanted) == Filled(0, 9, {})
+    found = find_generated(store.root, [*map(str, paths)], "query")
+    for path, (first, *_) in zip(paths, found.paths):
+        with Image.open(first) as image, Image.open(path) as real:
+            assert image.getpixel((4, 8)) == real.getpixel((4, 8))
+    with pytest.raises(ValueError, match="expected real images of different names, got one in a folder, 1.png"):
+        pose2id_folders.export(store, tmp_path / "exported", progress=False)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from torchreid_genext.generation.work import Work, content_hash, picture_seed, shard_of, units_of, works
+from torchreid_genext.generation.work import (
+    Work,
+    content_hash,
+    picture_seed,
+    shard_of,
+    unit_name,
+    units_of,
+    works,
+)
 
 
 def test_seed_of_a_picture_is_a_hash_of_what_it_depends_on() -> None:
@@ -29,9 +37,13 @@ def test_works_keep_the_poses_of_a_reference_together_and_know_no_folders() -> N
     assert found[0] == Work("train", "x/a.jpg", "1", picture_seed(3, "a.jpg", "1"))
 
 
-def test_real_images_of_one_name_are_refused_and_one_asked_for_twice_is_not() -> None:
-    with pytest.raises(ValueError, match="expected query images of different names, got x/a.jpg and y/a.jpg"):
-        works("query", ["x/a.jpg", "y/a.jpg"], ["1"], seed=0)
+def test_real_images_of_one_name_are_told_apart_by_folders_and_one_asked_for_twice_is_one() -> None:
+    found = works("query", ["d/x/a.jpg", "d/y/a.jpg", "d/y/b.jpg"], ["1"], seed=0)
+    assert [work.name for work in found] == ["x/a.jpg", "y/a.jpg", "y/b.jpg"]
+    assert found[0].seed == picture_seed(0, "x/a.jpg", "1") != found[1].seed
+    deep = ["x/y/a.jpg", "z/y/a.jpg"]
+    assert [work.name for work in works("query", deep, "1", seed=0)] == deep
+    assert unit_name(found[0]) != unit_name(found[1])
     assert len(works("query", ["x/a.jpg", "x/a.jpg"], ["1"], seed=0)) == 1
     with pytest.raises(ValueError, match="unknown split 'test'; choose from query, gallery, train"):
         works("test", [], [], seed=0)

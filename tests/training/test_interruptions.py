@@ -58,7 +58,8 @@ def killed_in_a_loss(folder: Path) -> None:
 
 def killed_in_a_save(folder: Path, system_call: str) -> None:
     """Die instead of the second file of weights being flushed, put in place, or followed by removals."""
-    original, counts = getattr(os, system_call), [0]
+    owner = Path if system_call == "unlink" else os  # Python 3.10's paths keep the system's own
+    original, counts = getattr(owner, system_call), [0]
 
     def call(*arguments: Any, **more: Any) -> Any:
         saves = any("step-00000004.safetensors" in name for name in os.listdir(folder))
@@ -67,7 +68,7 @@ def killed_in_a_save(folder: Path, system_call: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **more)
 
-    setattr(os, system_call, call)
+    setattr(owner, system_call, call)
     train(folder, **HARD)
 
 

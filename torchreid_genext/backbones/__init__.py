@@ -22,5 +22,17 @@ def _genid_refined(
     return RefinedIdentityBackbone(num_classes, loss)
 
 
+def _transreid(
+    num_classes: int, loss: str = "softmax", pretrained: bool = False, use_gpu: bool = False, **options: Any
+) -> Any:
+    from torchreid_genext.backbones.transreid import TransReIDBackbone
+
+    return TransReIDBackbone(num_classes, loss, **options)
+
+
 # name -> factory, called by torchreid with ``num_classes, loss, pretrained, use_gpu``
-MODELS: Mapping[str, Callable[..., Any]] = {"genid": _genid, "genid_refined": _genid_refined}
+MODELS: Mapping[str, Callable[..., Any]] = {
+    "genid": _genid,
+    "genid_refined": _genid_refined,
+    "transreid": _transreid,
+}

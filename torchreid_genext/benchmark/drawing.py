@@ -137,14 +137,14 @@ def _embedding(before: RetrievalSet, after: RetrievalSet, names: tuple[str, str]
     rows = np.isin(before.pids, _well_seen(before))
     features = [normalize(version.features).cpu().numpy()[rows] for version in (before, after)]
     titles = tuple(f"{name}, normalised" for name in names)
-    return visualization.embeddings(
-        *features, before.pids.numpy()[rows], before.camids.numpy()[rows], names=titles
-    )
+    camids = None if before.camids is None else before.camids.numpy()[rows]
+    return visualization.embeddings(*features, before.pids.numpy()[rows], camids, names=titles)
 
 
 def _well_seen(gallery: RetrievalSet) -> list[int]:
-    """Identities from all over the set that most cameras have seen; distractors are none."""
-    seen = Counter(pid for pid, _ in set(zip(gallery.pids.tolist(), gallery.camids.tolist())) if pid > 0)
+    """Identities from all over the set that most cameras, or images, have seen; distractors are none."""
+    cameras = range(len(gallery)) if gallery.camids is None else gallery.camids.tolist()
+    seen = Counter(pid for pid, _ in set(zip(gallery.pids.tolist(), cameras)) if pid > 0)
     enough = sorted(seen.values(), reverse=True)[: 4 * _IDENTITIES]
     candidates = sorted(pid for pid, cameras in seen.items() if cameras >= min(enough, default=0))
     places = np.linspace(0, len(candidates) - 1, min(_IDENTITIES, len(candidates)))
@@ -159,7 +159,7 @@ def _ranked_queries(
     return [
         RankedQuery(
             queries.paths[row],
-            f"query, camera {int(queries.camids[row]) + 1}",
+            f"query{_camera(queries, row, ', ')}",
             [(name, hits[number]) for name, hits in lists.items()],
         )
         for number, row in enumerate(rows)
@@ -172,6 +172,10 @@ def _hits(comparison: Comparison, rows: list[int], protocol: Protocol) -> list[l
     return [[_hit(comparison.gallery, place) for place in places if place.rank] for places in lists]
 
 
+def _camera(images: RetrievalSet, row: int, before: str = "") -> str:
+    return "" if images.camids is None else f"{before}camera {int(images.camids[row]) + 1}"
+
+
 def _hit(gallery: RetrievalSet, place: Place) -> Hit:
-    caption = f"camera {int(gallery.camids[place.index]) + 1}\n{place.distance:.3g}"
+    caption = f"{_camera(gallery, place.index)}\n{place.distance:.3g}".strip()
     return Hit(gallery.paths[place.index], place.kind, caption)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from torchreid_genext.benchmark import settings
-from torchreid_genext.benchmark.settings import Images
+from torchreid_genext.benchmark.settings import OWN_CAMERA, Images
 from torchreid_genext.extraction import (
     Encoder,
     Extraction,
+    FeatureTable,
     GeneratedFeatures,
     Plan,
     generated_features,
@@ -38,8 +40,7 @@ class Split:
     """
 
     def __init__(self, cfg: CfgNode, encoder: Encoder, images: Images) -> None:
-        planned = plan(encoder, images.paths, settings.cache_dir(cfg))
-        extraction = planned.run(workers=workers(cfg), strict=cfg.genext.benchmark.strict)
+        extraction = _extract(cfg, encoder, images)
         generated = _extract_generated(cfg, encoder, images, extraction)
         device = comparison_device(cfg.genext.evaluation.device)
         self.images = _retrieval_set(images, extraction, generated, device)
@@ -51,12 +52,40 @@ def plans(cfg: CfgNode, encoder: Encoder, images: Sequence[Images]) -> list[Plan
     """All that is to be extracted: of both splits, and of their generated images."""
     folder = settings.cache_dir(cfg)
     generated = [plan_generated(encoder, split.generated, folder) for split in images if split.generated]
-    return [*(plan(encoder, split.paths, folder) for split in images), *itertools.chain(*generated)]
+    real = (planned for split in images for _, planned in _plans(cfg, encoder, split))
+    return [*real, *itertools.chain(*generated)]
 
 
 def workers(cfg: CfgNode) -> int | None:
     """One process a core; ``data.workers`` counts decoders alone, but 0 is none here too."""
     return None if cfg.data.workers else 0
+
+
+def _plans(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Iterator[tuple[Tensor, Plan]]:
+    """Positions of images and what is to be done for them: for all at once, or for those of each camera."""
+    folder, camids = settings.cache_dir(cfg), torch.tensor(images.camids)
+    if encoder.camera != OWN_CAMERA:
+        yield torch.arange(len(camids)), plan(encoder, images.paths, folder)
+        return
+    for camera in camids.unique().tolist():
+        places = (camids == camera).nonzero()[:, 0]
+        yield places, plan(encoder.of_camera(camera), [images.paths[i] for i in places], folder)
+
+
+def _extract(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Extraction:
+    options = {"workers": workers(cfg), "strict": cfg.genext.benchmark.strict, "may_be_empty": True}
+    parts = [(places, planned.run(**options)) for places, planned in _plans(cfg, encoder, images)]
+    if not any(len(part.kept) for _, part in parts):
+        path, why = next(iter(parts[0][1].unreadable.items()))
+        raise ValueError(f"expected a readable image among {len(images.paths)}, got none; {path}: {why}")
+    kept, order = torch.cat([places[part.kept] for places, part in parts]).sort()
+    return Extraction(
+        torch.cat([part.features for _, part in parts if len(part.kept)])[order],
+        kept,
+        {path: why for _, part in parts for path, why in part.unreadable.items()},
+        sum(part.computed for _, part in parts),
+        sum(part.seconds for _, part in parts),
+    )
 
 
 def _extract_generated(
@@ -83,12 +112,15 @@ def _retrieval_set(
 ) -> RetrievalSet:
     """The readable images with their features, which stay where they are unless a device is named."""
     kept = extraction.kept
-    pids, camids = torch.tensor(images.pids)[kept], torch.tensor(images.camids)[kept]
+    pids, camids, frames = (
+        None if column is None else torch.tensor(column)[kept]
+        for column in (images.pids, images.camids, images.frames)
+    )
     return RetrievalSet(
         extraction.features.to(device),
         pids,
         camids,
-        frames=None if images.frames is None else torch.tensor(images.frames)[kept],
+        frames=frames,
         generated=generated.features.to(device) if generated else None,
         paths=[images.paths[i] for i in kept],
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.store.lookup import Coverage
 from torchreid_genext.retrieval.protocol import (
     Comparison,
@@ -63,6 +63,8 @@ class Measurement:
         metric: distance of features.
         memory_limit: bytes of working memory of the chains; None is the library's default.
         index: how chains search neighbours.
+        dataset: its name in torchreid.
+        origin: where features come from that were not extracted now, in words.
     """
 
     backbone: Backbone
@@ -85,6 +87,20 @@ class Measurement:
     metric: str = "euclidean"
     memory_limit: int | None = None
     index: str = "exact"
+    dataset: str = ""
+    origin: str = "from the cache"
+
+    def expected(self, report: Report) -> Mapping[str, float]:
+        """``mAP`` and ``rank1``, in per cent, that the card says of a chain; empty if it does not."""
+        return self.backbone.card.expect(self.dataset, report.chain)
+
+    def notes(self) -> list[str]:
+        """What is to be known of the backbone before its figures are believed."""
+        card = self.backbone.card
+        seen = f"seen: it was trained on {self.dataset}" if self.backbone.saw(self.dataset) else ""
+        licence = f"licence {card.licence}" if card.licence else ""
+        source = f"source {card.source}" if card.source else ""
+        return [note for note in (seen, "; ".join(filter(None, (licence, source)))) if note]
 
     def after(self, chain: str) -> Comparison:
         """Both sets, and how they are compared, after a chain."""
@@ -103,7 +119,7 @@ class Measurement:
         generated = " and those of generated images" if self.coverage else ""
         features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
         if not self.computed:
-            return f"{features} from the cache"
+            return f"{features} {self.origin}"
         speed = f"{self.computed / self.seconds:.0f} images/s"
         return f"{features}, {self.computed} extracted in {self.seconds:.1f} s ({speed})"
 
@@ -113,6 +129,8 @@ class Measurement:
             "label": self.backbone.label,
             "model": self.backbone.name,
             "weights": self.backbone.origin,
+            "card": self.backbone.card.to_json(),
+            "seen": self.backbone.saw(self.dataset),
             "precision": self.precision,
             "extracted": self.computed,
             "extraction_seconds": self.seconds,
@@ -129,6 +147,7 @@ class Measurement:
             "peak_memory": self.peak_memory.get(report.chain),
             "interval": self.intervals[place] if self.intervals else None,
             "difference": self.differences[place],
+            "expected": dict(self.expected(report)) or None,
             "open_set": found.to_json() if (found := self.open_sets.get(report.chain)) else None,
             "hard_queries": self.named_queries(report, report.hardest(_NAMED)),
             "easy_queries": self.named_queries(report, report.easiest(_NAMED)),
@@ -157,6 +176,7 @@ class Result:
         folder: where the report and the pictures are.
         pictures: names of the pictures in it.
         rank_lists: names of the files of ranked galleries in it.
+        command: that made it, without the configuration.
     """
 
     dataset: str
@@ -166,6 +186,7 @@ class Result:
     folder: Path
     pictures: tuple[str, ...] = ()
     rank_lists: tuple[str, ...] = ()
+    command: str = "benchmark"
 
     def headline(self) -> str:
         """The data in a line."""

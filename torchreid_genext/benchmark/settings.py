@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchreid_genext import checkpoints, compat, config, data
+from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.card import Preprocessing
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.filenames import global_frames
+from torchreid_genext.data.folders.names import PREFIX as FOLDER
 from torchreid_genext.data.store.lookup import GeneratedImages, find_generated
-from torchreid_genext.extraction import Encoder
+from torchreid_genext.extraction import Encoder, FeatureTable
 from torchreid_genext.precision import comparison_device, resolve
 from torchreid_genext.retrieval.protocol import (
     Chain,
@@ -21,85 +24,47 @@ from torchreid_genext.retrieval.protocol import (
     check_options,
     expand_chains,
 )
+from torchreid_genext.retrieval.rules import protocol_named
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
     "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol", "with_generated",
+    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol", "training_sightings",
+    "with_generated",
 ]  # fmt: skip
 
+OWN_CAMERA = -1  # an encoder's camera: each image's own, and of generated images, which have none, unknown
 _LAYOUT = (
     "lay it out as torchreid's documentation of data sets says, "
     "Market-1501 as <data.root>/market1501/Market-1501-v15.09.15/{bounding_box_train,bounding_box_test,query}"
 )
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A torchreid model.
-
-    Attributes:
-        label: its name in reports.
-        name: torchreid's.
-        weights: file; empty where there is none.
-        size: height and width in pixels of what it sees; None for those of ``data``.
-        pretrained: whether torchreid has weights for it where there is no file.
-    """
-
-    label: str
-    name: str
-    weights: str
-    size: tuple[int, int] | None = None
-    pretrained: bool = True
-
-    @property
-    def title(self) -> str:
-        """The label, with a warning where features mean nothing."""
-        return self.label if self.weights or self.pretrained else f"{self.label} (random weights)"
-
-    @property
-    def origin(self) -> str:
-        """The file of weights, or what stands in for it."""
-        return self.weights or ("pretrained" if self.pretrained else "random weights")
-
-    @classmethod
-    def parse(cls, text: str) -> Backbone:
-        """Read ``[label=]name[@weights][@HxW]``.
-
-        Raises:
-            ValueError: if a part is empty.
-        """
-        label, equals, rest = text.partition("=") if "=" in text.partition("@")[0] else ("", "", text)
-        rest, size = _without_size(rest)
-        name, at, weights = rest.partition("@")
-        if not name or (equals and not label) or (at and not weights):
-            raise ValueError(f"expected a model as [label=]name[@weights][@HEIGHTxWIDTH], got {text!r}")
-        parts = (name, Path(weights).stem, "x".join(map(str, size or ())))
-        return cls(label or "@".join(filter(None, parts)), name, weights, size)
-
-
-def _without_size(text: str) -> tuple[str, tuple[int, int] | None]:
-    found = re.search(r"@(\d+)x(\d+)$", text)
-    return (text[: found.start()], (int(found[1]), int(found[2]))) if found else (text, None)
-
-
 def backbones(cfg: CfgNode) -> list[Backbone]:
     """The models of ``genext.benchmark.models``, or the one of ``model``.
 
     Raises:
-        ValueError: if one cannot be read, is unknown to torchreid (the choices are listed), or labels repeat.
+        ValueError: if one cannot be read, is unknown (the choices are listed), its card cannot be read, or
+            labels repeat.
+        FileNotFoundError: if a card names weights that are not there.
+        ImportError: if a package is missing; the message names the cure.
     """
     texts = cfg.genext.benchmark.models
-    named = [Backbone.parse(text) for text in texts]
-    found = named or [Backbone(cfg.model.name, cfg.model.name, cfg.model.load_weights)]
-    _check_known([backbone.name for backbone in found])
-    found = [replace(backbone, pretrained=cfg.model.pretrained) for backbone in found]
+    found = [Backbone.parse(text) for text in texts] or [_of_model(cfg)]
+    for backbone in found:
+        sources.check(backbone.name)
+    found = [replace(backbone, pretrained=cfg.model.pretrained).with_card() for backbone in found]
     labels = [backbone.label for backbone in found]
     if len(set(labels)) < len(labels):
         raise ValueError(f"expected different labels for the models, got {', '.join(labels)}")
     return found
+
+
+def _of_model(cfg: CfgNode) -> Backbone:
+    found = Backbone.parse(cfg.model.name)
+    return replace(found, label=cfg.model.name, weights=cfg.model.load_weights or found.weights)
 
 
 def check_keys(cfg: CfgNode) -> None:
@@ -121,13 +86,14 @@ def check_keys(cfg: CfgNode) -> None:
 
 def protocol(cfg: CfgNode) -> str:
     """Which evaluation the configuration asks for."""
-    return cfg.genext.evaluation.protocol or ("cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501")
+    usual = "cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501"
+    return cfg.genext.evaluation.protocol or (usual if _has_cameras(cfg) else "plain")
 
 
-def _check_known(names: Sequence[str]) -> None:
-    for name in names:
-        if name not in compat.model_names():
-            raise ValueError(f"unknown model {name!r}; choose from {', '.join(compat.model_names())}")
+def _has_cameras(cfg: CfgNode) -> bool:
+    """Whether the data set tells cameras; only folders of users may not."""
+    name = dataset_name(cfg)
+    return not name.startswith(FOLDER) or compat.image_dataset(name).read().has_cameras
 
 
 def chains(cfg: CfgNode) -> list[Chain]:
@@ -147,8 +113,10 @@ def cache_dir(cfg: CfgNode) -> Path:
     return Path(cfg.genext.benchmark.cache_dir or Path(cfg.data.save_dir, "features"))
 
 
-def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> Encoder:
-    """The model with its weights and the preprocessing of the configuration.
+def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> Encoder | FeatureTable:
+    """The model with its weights, and the preprocessing of its card, else of the configuration.
+
+    A network of timm with timm's own weights sees images as timm says, where no card says otherwise.
 
     Args:
         cfg: the whole tree.
@@ -159,30 +127,56 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         ValueError: if the weights are of another model, or an inference key is out of range.
         FileNotFoundError: if there is no weights file.
     """
+    source, name = sources.source_of(backbone.name)
+    if source == "features":
+        return FeatureTable(name)
     names = ("flip",) if exact else ("flip", "channels_last", "compile")
-    device = _device(cfg)
-    height, width = backbone.size or (cfg.data.height, cfg.data.width)
+    device, seen = _device(cfg), backbone.preprocessing(_preprocessing(cfg))
+    model = _build_model(cfg, backbone, seen)
+    if backbone.origin == "pretrained" and not backbone.card.preprocessing:
+        seen = replace(seen, **getattr(model, "preprocessing", {}))
     return Encoder(
-        _build_model(cfg, backbone),
+        model,
         backbone.name,
-        height=height,
-        width=width,
-        norm_mean=cfg.data.norm_mean,
-        norm_std=cfg.data.norm_std,
+        height=seen.height,
+        width=seen.width,
+        norm_mean=seen.mean,
+        norm_std=seen.std,
+        interpolation=seen.interpolation,
+        resize=seen.resize,
+        camera={"none": None, "image": OWN_CAMERA, "zero": 0}[backbone.card.camera],
         precision="fp32" if exact else resolve(cfg.genext.inference.precision, device),
         device=device,
         **{name: cfg.genext.inference[name] for name in names},
     )
 
 
-def _build_model(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
+def _preprocessing(cfg: CfgNode) -> Preprocessing:
+    keys = cfg.data
+    return Preprocessing(keys.height, keys.width, tuple(keys.norm_mean), tuple(keys.norm_std))
+
+
+def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch.nn.Module:
     pretrained = cfg.model.pretrained and not backbone.weights
     with torch.random.fork_rng():
         torch.manual_seed(cfg.train.seed)  # what no file fills is the same in each run: features are cached
-        model = compat.build_model(backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained)
-    model = config.configure_model(model, cfg)
-    if backbone.weights:
-        checkpoints.load_weights(model, backbone.weights)
+        model = sources.build(
+            backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained, image_size=seen.size,
+            options=backbone.options,
+        )  # fmt: skip
+        model = config.configure_model(model, cfg)
+        if backbone.weights:
+            checkpoints.load_weights(model, backbone.weights)  # may make the network anew, in another size
+    return _giving(model, backbone)
+
+
+def _giving(model: torch.nn.Module, backbone: Backbone) -> torch.nn.Module:
+    """The same, that gives the feature that the card names."""
+    if feature := backbone.card.feature:
+        if not hasattr(model, "feature"):
+            rule = f"expected no feature in the card of {backbone.label}, since {backbone.name} gives but one"
+            raise ValueError(f"{rule}, got {feature!r}")
+        model.feature = feature
     return model
 
 
@@ -193,25 +187,35 @@ def _device(cfg: CfgNode) -> torch.device:
 
 @dataclass(frozen=True)
 class Images:
-    """One split: image files with identity, camera and, where names tell it, time of each; generated images
-    where a chain uses them.
+    """One split: image files with identity and, where they are known, camera and time of each; generated
+    images where a chain uses them.
     """
 
     paths: list[str]
     pids: list[int]
-    camids: list[int]
+    camids: list[int] | None
     frames: list[int] | None = None
     generated: GeneratedImages | None = None
 
     @classmethod
-    def of(cls, records: Sequence[tuple[Any, ...]], dataset: str) -> Images:
-        """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's."""
+    def of(cls, records: Sequence[tuple[Any, ...]], dataset: str, host: Any = None) -> Images:
+        """From torchreid's records (path, pid, camid, ...), by path: their own order is the file system's.
+
+        Args:
+            records: of a split.
+            dataset: name of the data set.
+            host: the data set, if it may know that there are no cameras, or times that names do not tell.
+        """
         paths, pids, camids = zip(*(record[:3] for record in sorted(records)))
-        return cls(list(paths), list(pids), list(camids), _frames(paths, dataset))
+        times = getattr(host, "frames", None)
+        frames = [times[path] for path in paths] if times else _frames(paths, dataset)
+        known = getattr(host, "has_cameras", True)
+        return cls(list(paths), list(pids), list(camids) if known else None, frames)
 
     def sightings(self) -> Sightings | None:
         """Who was where when; None where names do not tell the time."""
-        return None if self.frames is None else Sightings(self.pids, self.camids, self.frames)
+        known = self.frames is not None and self.camids is not None
+        return None if not known else Sightings(self.pids, self.camids, self.frames)
 
 
 def _frames(paths: Sequence[str], dataset: str) -> list[int] | None:
@@ -251,16 +255,34 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
         ValueError: if the data set is unknown or not there; it says how to lay it out.
     """
     name, dataset = dataset_name(cfg), _host_dataset(cfg)
-    return Images.of(dataset.query, name), Images.of(dataset.gallery, name)
+    for split in ("query", "gallery"):
+        if not getattr(dataset, split):
+            raise ValueError(f"expected {split} images in {name}, got none; add a folder query and one gallery")
+    return Images.of(dataset.query, name, dataset), Images.of(dataset.gallery, name, dataset)
 
 
 def open_training(cfg: CfgNode) -> Images:
     """The training split, its identities numbered as torchreid does; raises as `open_dataset`."""
-    return Images.of(_host_dataset(cfg).train, dataset_name(cfg))
+    if (images := _training(cfg)) is None:
+        raise ValueError(f"expected training images in {dataset_name(cfg)}, got none; add a folder train")
+    return images
+
+
+def training_sightings(cfg: CfgNode) -> Sightings | None:
+    """Who was where when in the training split; None where there is none, or it does not tell."""
+    images = _training(cfg)
+    return None if images is None else images.sightings()
+
+
+def _training(cfg: CfgNode) -> Images | None:
+    name, dataset = dataset_name(cfg), _host_dataset(cfg)
+    return Images.of(dataset.train, name, dataset) if dataset.train else None
 
 
 def _host_dataset(cfg: CfgNode) -> Any:
     name, root = dataset_name(cfg), cfg.data.root
+    if name.startswith(FOLDER):
+        return compat.init_image_dataset(name, root=root, verbose=False)
     if not is_ours(cfg) and not is_present(cfg):
         folder = compat.image_dataset_folder(name, root)
         raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
@@ -276,16 +298,32 @@ def check_needs(cfg: CfgNode, images: tuple[Images, Images], chains: Sequence[Ch
     Raises:
         ValueError: naming the chain, the step and what is missing.
     """
-    known = {"cameras", "training features"}
+    known = {"training features"}
+    known |= {"cameras"} if all(split.camids is not None for split in images) else set()
     known |= {"generated query", "generated gallery"}  # which are looked for by themselves
     known |= {"frames"} if all(split.frames is not None for split in images) else set()
+    for split, whose in zip(images, ("query", "gallery")):
+        protocol_named(protocol(cfg)).check_cameras(split.camids, whose)
     for chain in chains:
-        if "training times" in chain.needs and open_training(cfg).sightings() is not None:
+        if "training times" in chain.needs and training_sightings(cfg) is not None:
             known.add("training times")
         try:
             chain.check_needs(known)
         except ValueError as error:
             raise ValueError(f"{error} by names of {dataset_name(cfg)}, in the chain {chain.name}") from error
+
+
+def check_backbones(backbones: Sequence[Backbone], chains: Sequence[Chain]) -> None:
+    """Tell before any work what a backbone cannot give to a chain.
+
+    Raises:
+        ValueError: if a chain takes generated images, and a backbone is but a file of features.
+    """
+    tables = [each.label for each in backbones if sources.source_of(each.name)[0] == "features"]
+    for chain in chains:
+        if tables and any(need.startswith("generated") for need in chain.needs):
+            rule = f"expected a network for the images of {chain.name}"
+            raise ValueError(f"{rule}, got features of {tables[0]}")
 
 
 def training_images(cfg: CfgNode, chains: Sequence[Chain]) -> list[Images]:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import config
 from torchreid_genext.benchmark import (
@@ -42,7 +42,7 @@ from torchreid_genext.retrieval.protocol import (
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
-__all__ = ["describe", "evaluate_chain", "run"]
+__all__ = ["Evaluated", "compared_with_first", "describe", "evaluate_chain", "evaluated", "run"]
 
 _log = logging.getLogger(__name__)
 _KEPT = 2**30  # bytes of features that are kept for pictures and rank lists; of other chains they are made anew
@@ -64,6 +64,7 @@ def run(cfg: CfgNode) -> Result:
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
@@ -89,6 +90,7 @@ def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
     encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
@@ -124,10 +126,10 @@ def _measure(
     splits = [Split(cfg, encoder, split) for split in images]
     query, gallery = (split.images for split in splits)
     runs = [run for split in (*splits, *learnt) for run in split.runs]
-    train = learnt[0].images if learnt else settings.open_training(cfg).sightings()
-    found = _evaluated(cfg, query, gallery, chains, train)
-    reports = found.reports
-    first = next((report for report in reports if report.chain == chains[0].name), None)
+    train = learnt[0].images if learnt else settings.training_sightings(cfg)
+    found = evaluated(cfg, query, gallery, chains, train)
+    rows = compared_with_first(cfg, found, chains[0])
+    first = found.first(chains[0])
     return Measurement(
         backbone=backbone,
         precision=encoder.precision,
@@ -137,22 +139,37 @@ def _measure(
         coverage={name: part.coverage for name, part in zip(("query", "gallery"), splits) if part.coverage},
         query=query,
         gallery=gallery,
-        reports=reports,
-        differences=[_difference(cfg, first, report) for report in reports],
-        intervals=[_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
-        failures=found.failures,
-        peak_memory=found.peak_memory,
-        open_sets=found.open_sets,
-        comparisons=found.comparisons,
         precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first),
         train=train,
         metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
         index=cfg.genext.evaluation.index,
+        dataset=settings.dataset_name(cfg),
+        **rows,
     )
 
 
-class _Evaluated:
+def compared_with_first(cfg: CfgNode, found: Evaluated, chain: Chain) -> dict[str, Any]:
+    """What a `Measurement` says of its chains: their reports, beside that of the first one.
+
+    Args:
+        cfg: the whole tree; of it ``genext.benchmark``.
+        found: what became of the chains.
+        chain: that the others are compared with.
+    """
+    first, reports = found.first(chain), found.reports
+    return {
+        "reports": reports,
+        "differences": [_difference(cfg, first, report) for report in reports],
+        "intervals": [_interval(cfg, report) for report in reports] if cfg.genext.benchmark.bootstrap else [],
+        "failures": found.failures,
+        "peak_memory": found.peak_memory,
+        "open_sets": found.open_sets,
+        "comparisons": found.comparisons,
+    }
+
+
+class Evaluated:
     """What became of each chain."""
 
     def __init__(self) -> None:
@@ -162,12 +179,16 @@ class _Evaluated:
         self.open_sets: dict[str, OpenSet] = {}
         self.comparisons: dict[str, Comparison] = {}
 
+    def first(self, chain: Chain) -> Report | None:
+        """The report of the chain that others are compared with; None if it failed."""
+        return next((report for report in self.reports if report.chain == chain.name), None)
 
-def _evaluated(
+
+def evaluated(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Training | None
-) -> _Evaluated:
-    """Each chain once; one that fails costs no more than its own row."""
-    found, room = _Evaluated(), _KEPT if _draws(cfg) else 0
+) -> Evaluated:
+    """Apply and rank each chain once; one that fails costs no more than its own row."""
+    found, room = Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
         try:
@@ -266,6 +287,6 @@ def _precision_effect(
     if missing and not cfg.genext.benchmark.compare_precision:
         return None
     query, gallery, *learnt = (Split(cfg, encoder, split).images for split in every)
-    train = learnt[0] if learnt else settings.open_training(cfg).sightings()
+    train = learnt[0] if learnt else settings.training_sightings(cfg)
     exact = evaluate_chain(cfg, query, gallery, chain, train)
     return PrecisionEffect(precision, report.mAP, exact.mAP)

@@ -176,7 +176,7 @@ def _check(keys: CfgNode, chains: list[Chain]) -> None:
 
 
 def _check_needs(chains: list[Chain], training: Images) -> None:
-    known = {"cameras", "training features"}
+    known = {"training features"} | (set() if training.camids is None else {"cameras"})
     known |= set() if training.frames is None else {"frames", "training times"}
     for chain in chains:
         chain.check_needs(known)

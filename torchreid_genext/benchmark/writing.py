@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchreid_genext import checkpoints
@@ -35,7 +35,7 @@ def table(result: Result) -> str:
     """The result for a terminal: a block for each backbone, a line for each chain."""
     blocks = [result.headline()]
     for measurement in result.measurements:
-        lines = _aligned([_HEADER, *_rows(measurement)])
+        lines = _aligned([_header(measurement), *_rows(measurement)])
         blocks.append(
             "\n".join(
                 [f"{measurement.backbone.title}: {measurement.extraction()}", *lines, *_notes(measurement)]
@@ -49,23 +49,48 @@ _HEADER = (
 )  # fmt: skip
 
 
+_EXPECTED = "expected mAP / R1"
+
+
+def _header(measurement: Measurement) -> tuple[str, ...]:
+    """With a column of what the card expects, if it does of a chain that was measured."""
+    expected = any(measurement.expected(report) for report in measurement.reports)
+    return (_HEADER[0], _EXPECTED, *_HEADER[1:]) if expected else _HEADER
+
+
 def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    header = _header(measurement)
+    expected = [[_said(measurement.expected(report))] for report in measurement.reports]
+    if _EXPECTED not in header:
+        expected = [[] for _ in measurement.reports]
     intervals = measurement.intervals or [None] * len(measurement.reports)
     rows = [
-        _row(report, difference, interval, measurement.peak_memory.get(report.chain))
-        for report, difference, interval in zip(measurement.reports, measurement.differences, intervals)
+        _row(report, said, difference, interval, measurement.peak_memory.get(report.chain))
+        for report, said, difference, interval in zip(
+            measurement.reports, expected, measurement.differences, intervals
+        )
     ]
-    empty = ("",) * (len(_HEADER) - 2)
+    empty = ("",) * (len(header) - 2)
     return rows + [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
 
 
+def _said(expected: Mapping[str, float]) -> str:
+    rates = (f"{expected[name]:.2f}" if name in expected else "-" for name in ("mAP", "rank1"))
+    return " / ".join(rates) if expected else ""
+
+
 def _row(
-    report: Report, difference: Difference | None, interval: Difference | None, peak: int | None
+    report: Report,
+    said: Sequence[str],
+    difference: Difference | None,
+    interval: Difference | None,
+    peak: int | None,
 ) -> tuple[str, ...]:
     rates = [_percent(report.rank(k)) if k <= len(report.cmc) else "" for k in _RANKS]
     low, high = map(_percent, report.map_bounds)
     return (
         report.chain,
+        *said,
         _percent(report.mAP),
         _change(difference["mAP"]) if difference else _own(interval),
         *rates,
@@ -103,7 +128,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _notes(measurement: Measurement) -> list[str]:
-    notes = [str(measurement.precision_effect)] if measurement.precision_effect else []
+    notes = measurement.notes()
+    notes += [str(measurement.precision_effect)] if measurement.precision_effect else []
     notes += _coverage(measurement)
     if measurement.unreadable:
         notes.append(
@@ -122,6 +148,7 @@ def _markdown(result: Result) -> str:
         parts += [
             f"## {measurement.backbone.title}",
             measurement.extraction() + ".",
+            *(f"{note}." for note in measurement.notes()),
             _markdown_table(measurement),
         ]
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
@@ -131,7 +158,8 @@ def _markdown(result: Result) -> str:
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
     parts += [_links(result.rank_lists)] if result.rank_lists else []
     parts.append(
-        "Repeat it with `torchreid-genext benchmark --config-file config.yaml`; the file is beside this report."
+        f"Repeat it with `torchreid-genext {result.command} --config-file config.yaml`; the file is beside this "
+        "report."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -141,8 +169,9 @@ def _links(names: Sequence[str]) -> str:
 
 
 def _markdown_table(measurement: Measurement) -> str:
-    rule = ["---", *["---:"] * (len(_HEADER) - 2), "---"]
-    rows = [_HEADER, rule, *_rows(measurement)]
+    header = _header(measurement)
+    rule = ["---", *["---:"] * (len(header) - 2), "---"]
+    rows = [header, rule, *_rows(measurement)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
@@ -195,5 +224,7 @@ def _csv_row(
         "id2_gallery": report.id2_gallery,
         "seconds": sum(report.seconds.values()),
         "peak_memory_bytes": measurement.peak_memory.get(report.chain, ""),
+        "seen": measurement.backbone.saw(result.dataset),
+        **{f"expected_{name}": measurement.expected(report).get(name, "") for name in ("mAP", "rank1")},
         "failed": "",
     }

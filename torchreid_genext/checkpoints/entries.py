@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _USUAL = "state_dict"  # of torchreid and most others
+_TAUGHT = {"student", "teacher"}  # of self-distillation, whose features are the teacher's
 _DEPTH = 4  # of entries within entries
 
 States = dict[str, dict[str, "Tensor"]]
@@ -24,7 +25,8 @@ def named_tensors(content: Any, path: str | Path, entry: str | None = None) -> d
         content: a mapping of names to tensors, or of names to such mappings, at any depth up to four.
             Numbers, texts and the states of optimizers beside them are passed over.
         path: names the file in errors.
-        entry: which mapping, with dots between the names; None: ``state_dict``, else the only one.
+        entry: which mapping, with dots between the names; None: ``state_dict``, else the only one;
+            ``teacher`` where the other is ``student``.
 
     Raises:
         ValueError: if there is none, or there are several and no `entry` chooses; names them.
@@ -34,14 +36,19 @@ def named_tensors(content: Any, path: str | Path, entry: str | None = None) -> d
         raise ValueError(f"expected named tensors in {path}, got {_described(content)}")
     if entry is not None:
         return found[_chosen(found, path, entry)]
-    if _USUAL in found or len(found) == 1:
-        name = _USUAL if _USUAL in found else next(iter(found))
+    if (name := _preferred(found)) is not None:
         _tell_others(found, path, name)
         return found[name]
     raise ValueError(
         f"expected one entry of named tensors in {path}, got {_listed(found)}; "
         f"choose with load_weights(model, path, entry={next(iter(found))!r})"
     )
+
+
+def _preferred(found: States) -> str | None:
+    if _USUAL in found or len(found) == 1:
+        return _USUAL if _USUAL in found else next(iter(found))
+    return "teacher" if found.keys() == _TAUGHT else None
 
 
 def _states(content: Any) -> States:

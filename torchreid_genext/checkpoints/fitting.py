@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _CLASSIFIER = "classifier"
 # What others call it, with its own weight and bias only: torchreid's `fc.0.weight` belongs to features.
 _LIKE_IT = re.compile(r"(fc|head|last_linear|(head|classifier)\.(fc|classifier))\.(weight|bias)")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "base.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "base.", "image_encoder.", "encoder.")
 _PEELINGS = 16  # ways of taking prefixes off that are tried
 
 Kinds = dict[str, list[str]]
@@ -36,14 +36,15 @@ def load_weights(
 ) -> list[str]:
     """Fill `model` from a weights file; every tensor must fit, but for those of layers in `ignore`.
 
-    Prefixes ``module.``, ``_orig_mod.``, ``model.``, ``backbone.`` and ``base.`` are taken off where names
-    fit the model without them. Where ``classifier`` is ignored, so is another's in the file: ``fc`` or
-    ``head``.
+    Prefixes ``module.``, ``_orig_mod.``, ``model.``, ``net.``, ``backbone.``, ``base.``, ``image_encoder.``
+    and ``encoder.`` are taken off where names fit the model without them. Where ``classifier`` is ignored, so
+    is another's in the file: ``fc`` or ``head``.
 
     Args:
         model: filled in place, on its device and in its dtype; it is left as it is if anything does not fit.
         path: what `safe_load` reads. A model with a method ``adapt`` is handed metadata, tensors and path
-            first, so that weights decide on the size of a network that comes in several.
+            first, so that weights decide on the size of a network that comes in several; one with a method
+            ``translated`` gives the tensors the names that it knows them by.
         ignore: beginnings of layer names that may be absent or of another size. Classifiers belong to the
             training identities, so torchreid's weights are exchanged without them.
         entry: as in `safe_load`.
@@ -61,6 +62,8 @@ def load_weights(
     if hasattr(unwrapped(model), "adapt"):
         metadata = read_metadata(path) if is_safetensors(path) else {}
         unwrapped(model).adapt(metadata, without_wrappers(state), path)
+    if hasattr(unwrapped(model), "translated"):
+        state = unwrapped(model).translated(without_wrappers(state), path)
     return fill(model, state, path, ignore=ignore)
 
 

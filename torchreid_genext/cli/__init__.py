@@ -16,7 +16,7 @@ __all__ = ["VERBS", "command", "console", "run", "verb"]
 
 VERBS = (
     "main", "benchmark", "tune", "train-gen", "train-prior", "train-inverter", "train-ipg", "train-gan",
-    "generate", "store", "judge-generated", "evaluate-generators", "compare-augmentations", "extract-poses",
+    "evaluate", "extract", "search", "generate", "store", "judge-generated", "evaluate-generators", "compare-augmentations", "extract-poses",
     "make-synthreid", "make-oracle-ipg", "download-pretrained",
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from torchreid_genext import benchmark
+from torchreid_genext.cli.folders import add_folders, name_folders
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
 
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__name__, __doc__)
     parser.add_key("-t", "--targets", "--dataset", key="data.targets", nargs=1, help="data set to measure on")
+    add_folders(parser)
     parser.add_root()
     parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="report and pictures")
     parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="of the backbone model.name")
@@ -37,7 +39,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="stop at an image that cannot be read",
     )
-    return parser.parse_args(argv)
+    return name_folders(parser.parse_args(argv), "data.targets")
 
 
 def whereabouts(result: benchmark.Result) -> str:

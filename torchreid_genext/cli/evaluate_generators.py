@@ -1,8 +1,13 @@
-"""Measure generators against the truth that SynthReID's renderer knows, on people they were not trained on.
+"""Measure generators against the truth, of a renderer or of photographs, on people they were not trained on.
 
 torchreid-genext evaluate-generators --root reid-data --sheet docs/ipg.png
 torchreid-genext evaluate-generators --generators ipg pg2 deformable --size 64 32
 torchreid-genext evaluate-generators --generators camstyle
+torchreid-genext evaluate-generators --dataset market1501 --pairs market-pairs-test.csv --generators pg2
+    genext.pg2.weights FILE genext.joints "['market-annotation-test.csv']"
+
+With --pairs photographs of real people are the truth: PG2's and the Deformable GAN's own similarities, L1 of
+images in [-1, 1], and a judge who has never seen the two images of the pair.
 
 Generators of poses are compared with copying the reference (right person, wrong pose) and with the average
 image of the pose (nobody); CamStyle, which has a table of its own, with the image as it was. Identity is
@@ -13,9 +18,10 @@ said by keys: genext.sampling.steps 8, genext.pg2.weights FILE and the like.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,11 +33,14 @@ from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat
-from torchreid_genext.benchmark.settings import Backbone
+from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.cli import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
-from torchreid_genext.evaluation import camera_truth, synthetic_truth
+from torchreid_genext.data.poses import draw_skeleton
+from torchreid_genext.data.poses.datasets import read_dataset_poses
+from torchreid_genext.evaluation import camera_truth, pairs, synthetic_truth
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.generators.ipg.sampler import prepare
 from torchreid_genext.precision import autocast, resolve
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
 
 TITLES = {"ipg": "IPG", "pg2": "PG2", "deformable": "Deformable GAN"}
 POSE_COLUMNS = ("L1", "PSNR", "SSIM", "masked", "cosine", "rank-1")
+PAIR_COLUMNS = ("SSIM PG2", "masked", "SSIM Def", "masked", "L1", "cosine", "rank-1")
 CAMERA_COLUMNS = ("colours", "of people", "L1", "cosine", "rank-1")
 
 
@@ -53,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = configuration(arguments)
     use_weights(arguments, cfg)
     set_up(arguments)
+    if arguments.pairs:
+        evaluate_pairs(cfg, arguments)
+        return
     judges = [Judge.of(name, cfg, arguments) for name in arguments.judge]
     if of_poses := [name for name in arguments.generators if name != "camstyle"]:
         evaluate_poses(cfg, arguments, of_poses, judges)
@@ -67,7 +80,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME", help=f"of ipg, {', '.join(ADVERSARIAL)} (default: ipg)",
     )  # fmt: skip
     parser.add_root()
-    parser.add_argument("-s", "--dataset", default="synthreid", help="a SynthReID")
+    parser.add_argument(
+        "-s", "--dataset", default="synthreid", help="a SynthReID; with --pairs any image data set"
+    )
+    parser.add_argument("--pairs", metavar="CSV", help="from,to: images of the test split, given and wanted")
+    parser.add_argument("--limit", type=positive, help="so many pairs, evenly chosen")
     parser.add_argument("--weights", help="of the generator, if it is one: file, or folder of a pipeline")
     parser.add_argument("--people", type=positive, help="test people, one image of each (default: up to 100)")
     parser.add_argument("--averaged", type=positive, default=100, help="training images in an average image")
@@ -84,6 +101,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not arguments.sheet:
         refuse(parser, arguments, ["shown"], "without --sheet")
+    if arguments.pairs:
+        refuse(parser, arguments, ("people", "averaged", "size", "sheet"), "with --pairs")
+        if "camstyle" in arguments.generators:
+            raise ValueError("expected generators of poses with --pairs, got camstyle")
+    else:
+        refuse(parser, arguments, ["limit"], "without --pairs")
     if arguments.generators == ["camstyle"]:
         refuse(parser, arguments, ("averaged", "size"), "for camstyle, which has no poses")
     weights = shipped.PRETRAINED / "osnet_x0_25.safetensors"
@@ -133,7 +156,7 @@ class Judge(NamedTuple):
 
 def encoder_of(name: str) -> Encoder:
     backbone = Backbone.parse(name)
-    network = compat.build_model(backbone.name, 1)
+    network = sources.build(backbone.name, 1, image_size=backbone.size, options=backbone.options)
     checkpoints.load_weights(network, backbone.weights, ignore=("classifier",))
     height, width = backbone.size or getattr(network, "image_size", (128, 64))
     return Encoder(network.eval(), backbone.name, height=height, width=width)
@@ -178,39 +201,83 @@ def evaluate_poses(
 
 def drawn(cfg: CfgNode, name: str, trial: synthetic_truth.Trial) -> tuple[Tensor, str]:
     """What a generator makes, and what it costs."""
-    draw, parameters = ipg_drawer(cfg, trial) if name == "ipg" else adversarial_drawer(cfg, name, trial)
+    paint, parameters = painter(cfg, name, trial.truths.shape[-2:])
+
+    def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
+        points = trial.keypoints[people], trial.targets[people, poses]
+        return paint(trial.references[people], *points, noise, trial.skeletons[people, poses])
+
     begun = time.perf_counter()
     made = synthetic_truth.generate(trial, draw, batch=cfg.genext.sampling.batch_size)
     rate = made[..., 0, 0, 0].numel() / (time.perf_counter() - begun)
     return made, f"{rate:.2f} images/s, {parameters / 1e6:.2f} million parameters"
 
 
-def ipg_drawer(cfg: CfgNode, trial: synthetic_truth.Trial) -> tuple[synthetic_truth.Draw, int]:
+def painter(cfg: CfgNode, name: str, full: tuple[int, int]) -> tuple[Callable[..., Tensor], int]:
+    """What paints images (B, 3, *full) of people with joints in the pose of others, and its parameters."""
+    return ipg_painter(cfg, full) if name == "ipg" else adversarial_painter(cfg, name, full)
+
+
+def ipg_painter(cfg: CfgNode, full: tuple[int, int]) -> tuple[Callable[..., Tensor], int]:
     pipe = stores.load_pipeline(cfg)
     options = prepare(pipe, stores.sampling(cfg, pipe))
 
-    def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
-        pictures = [to_pil_image(person) for person in trial.references[people]]
-        skeletons = trial.skeletons[people, poses]
-        return pipe(pictures, skeletons, generator=noise, output_type="pt", **options).images.cpu()
+    def paint(
+        images: Tensor, joints: Tensor, targets: Tensor, noise: list[Generator], drawn: Tensor | None = None
+    ) -> Tensor:
+        pictures = [to_pil_image(person) for person in images]
+        if drawn is None:
+            drawn = [draw_skeleton(each.numpy(), full, style=pipe.config.pose_style) for each in targets]
+        return pipe(pictures, drawn, generator=noise, output_type="pt", **options).images.cpu()
 
     networks = [each for each in pipe.components.values() if isinstance(each, nn.Module)]
-    return draw, sum(map(parameters_of, networks))
+    return paint, sum(map(parameters_of, networks))
 
 
-def adversarial_drawer(
-    cfg: CfgNode, name: str, trial: synthetic_truth.Trial
-) -> tuple[synthetic_truth.Draw, int]:
-    generator, full = loaded(cfg, name), trial.truths.shape[-2:]
+def adversarial_painter(cfg: CfgNode, name: str, full: tuple[int, int]) -> tuple[Callable[..., Tensor], int]:
+    generator = loaded(cfg, name)
     size = generator.image_size
 
-    def draw(people: Tensor, poses: Tensor, noise: list[Generator]) -> Tensor:
-        images = synthetic_truth.resized(trial.references[people], size) * 2 - 1
-        points = [trial.keypoints[people], trial.targets[people, poses]]
-        inputs = (images, *(synthetic_truth.at_size(each, full, size) for each in points))
+    def paint(
+        images: Tensor, joints: Tensor, targets: Tensor, noise: list[Generator], drawn: Tensor | None = None
+    ) -> Tensor:
+        points = [synthetic_truth.at_size(each, full, size) for each in (joints, targets)]
+        inputs = (synthetic_truth.resized(images, size) * 2 - 1, *points)
         return synthetic_truth.resized(generated(cfg, generator, *inputs, generators=noise), full)
 
-    return draw, parameters_of(generator)
+    return paint, parameters_of(generator)
+
+
+def evaluate_pairs(cfg: CfgNode, arguments: argparse.Namespace) -> None:
+    """The papers' tables on photographs, with rows that say what these numbers are worth."""
+    load = functools.partial(load_images, arguments.dataset, cfg.data.root, height=128, width=64)
+    names = pairs.read_pairs(arguments.pairs)
+    names = names[:: max(1, len(names) // (arguments.limit or len(names)))][: arguments.limit]
+    joints = read_dataset_poses(arguments.dataset, cfg.data.root, cfg.genext.joints)
+    trial = pairs.PairTrial.of(load(split="gallery"), joints, names)
+    made, costs = {}, []
+    for name in arguments.generators:
+        made[TITLES[name]], cost = drawn_pairs(cfg, name, trial)
+        costs.append(f"{TITLES[name]}: {cost}")
+    candidates = made | pairs.baselines(trial, load(split="train").images.float().mean(0) / 255)
+    scores = {what: astuple(pairs.score(images, trial)) for what, images in candidates.items()}
+    for judge in arguments.judge:
+        encoder = encoder_of(judge)
+        known = pairs.Judge.of(functools.partial(encoded, encoder), trial)
+        judged = {what: pairs.identity(images, trial, known) for what, images in candidates.items()}
+        show(judge, PAIR_COLUMNS, {what: (*scores[what], *judged[what]) for what in candidates})
+    print(f"\n{len(trial):,} pairs of {len(trial.pids[trial.target].unique())} people", *costs, sep="\n")
+
+
+def drawn_pairs(cfg: CfgNode, name: str, trial: pairs.PairTrial) -> tuple[Tensor, str]:
+    """What a generator makes of pairs, and what it costs."""
+    full = trial.images.shape[-2:]
+    paint, parameters = painter(cfg, name, full)
+    begun = time.perf_counter()
+    draw = lambda *inputs: synthetic_truth.resized(paint(*inputs), full)  # noqa: E731
+    made = trial.drawn(draw, batch=cfg.genext.sampling.batch_size, seed=cfg.genext.sampling.seed)
+    rate = len(made) / (time.perf_counter() - begun)
+    return made, f"{rate:.2f} images/s, {parameters / 1e6:.2f} million parameters"
 
 
 def loaded(cfg: CfgNode, name: str) -> Any:
@@ -261,7 +328,7 @@ def show(judge: str, columns: Sequence[str], scores: dict[str, Any]) -> None:
     """A row for each candidate; the last column is a share."""
     print(f"\njudge: {judge}\n{'':>20} " + " ".join(f"{name:>9}" for name in columns))
     for what, found in scores.items():
-        *values, share = astuple(found)
+        *values, share = found if isinstance(found, tuple) else astuple(found)
         print(f"{what:>20} " + " ".join(f"{value:9.4f}" for value in values) + f" {100 * share:9.2f}")
 
 

@@ -217,10 +217,10 @@ def pipeline_of(arguments: argparse.Namespace, cfg: CfgNode) -> IPGPipeline:
 def wanted_works(arguments: argparse.Namespace, cfg: CfgNode, drawing: stores.Drawing) -> list[Work]:
     dataset = compat.init_image_dataset(arguments.dataset, root=cfg.data.root, verbose=False)
     names = arguments.split or (["train"] if cfg.genext.generator == "camstyle" else ["query", "gallery"])
-    splits = {split: getattr(dataset, split)[: arguments.limit] for split in dict.fromkeys(names)}
-    return [
-        work for split, items in splits.items() for work in drawing.works(split, [item[0] for item in items])
-    ]
+    splits = {split: [item[0] for item in getattr(dataset, split)] for split in dict.fromkeys(names)}
+    wanted = [work for split, paths in splits.items() for work in drawing.works(split, paths)]
+    asked = {split: {*paths[: arguments.limit]} for split, paths in splits.items()}
+    return [work for work in wanted if work.reference in asked[work.split]]
 
 
 def draw_strips(arguments: argparse.Namespace, cfg: CfgNode) -> None:

@@ -132,6 +132,8 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.test.visrank and not cfg.test.evaluate:
         raise ValueError("expected test.evaluate True with test.visrank True, got False")
+    if cfg.test.visrank and cfg.test.visrank_topk < 1:
+        raise ValueError(f"expected test.visrank_topk >= 1, got {cfg.test.visrank_topk}")
 
 
 def _reason(error: Exception) -> str:

@@ -30,7 +30,7 @@ def video_data_kwargs(cfg: CfgNode) -> dict[str, Any]:
 
 
 def augmentation_kwargs(cfg: CfgNode) -> dict[str, Any]:
-    """Arguments of ``torchreid_training.datasets.augmenting``: which generated images join a training split."""
+    """Arguments of ``torchreid_training.datasets.augmenting``: which generated images join in training."""
     return {name: cfg.genext.augmented[name] for name in ("root", "ratio", "camera", "seed")}
 
 

@@ -42,7 +42,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation = CfgNode()
     cfg.genext.evaluation.enabled = False  # use this package's evaluator even when no step is on
     cfg.genext.evaluation.memory_limit = 0  # bytes for intermediate results; 0: the library's own default
-    cfg.genext.evaluation.protocol = ""  # market1501 | cuhk03 | streid | camstyle | genid; empty: the host's
+    cfg.genext.evaluation.protocol = ""  # market1501 | plain | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
     cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
@@ -84,7 +84,7 @@ def _add_tools(cfg: CfgNode) -> None:
     cfg.genext.inference.compile = False  # torch.compile the backbone
 
     cfg.genext.benchmark = CfgNode()
-    cfg.genext.benchmark.models = []  # '[label=]name[@weights][@HEIGHTxWIDTH]' each; empty: that of model
+    cfg.genext.benchmark.models = []  # '[label=]name[(options)][@weights][@HEIGHTxWIDTH]'; empty: that of model
     cfg.genext.benchmark.dataset = ""  # empty: the first of data.targets
     cfg.genext.benchmark.chains = ["base", "l2", "nfc"]  # each a chain, or a grid such as 'nfc(k1=1|2|4)'
     cfg.genext.benchmark.bootstrap = 1000  # resamplings of identities behind each interval; 0: no intervals

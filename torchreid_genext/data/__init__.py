@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torchreid_genext.compat import ImageDataset
 
-__all__ = ["image_datasets"]
+__all__ = ["folder_datasets", "image_datasets"]
+
+
+def folder_datasets(name: str) -> dict[str, type[ImageDataset]]:
+    """Data sets of a name such as ``folder:PATH``; see ``folders.names``."""
+    from torchreid_genext.data.folders import dataset
+
+    return dataset.folder_datasets(name)
 
 
 def image_datasets() -> dict[str, type[ImageDataset]]:

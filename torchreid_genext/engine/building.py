@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import compat, config
+from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.torchreid_training.datasets import augmenting
 from torchreid_genext.data.torchreid_training.ratio_batches import mix_batches, separate_softmax_engine
 from torchreid_genext.engine.reading import naming_damaged_files
@@ -41,12 +43,15 @@ def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
         cfg: the whole tree.
         num_classes: identities of the training set.
     """
-    model = compat.build_model(
-        cfg.model.name,
+    named = Backbone.parse(cfg.model.name)
+    model = sources.build(
+        named.name,
         num_classes,
         loss=cfg.loss.name,
         pretrained=cfg.model.pretrained,
         use_gpu=cfg.use_gpu,
+        image_size=(cfg.data.height, cfg.data.width),
+        options=named.options,
     )
     return config.configure_model(model, cfg)
 

@@ -14,8 +14,9 @@ from torchreid_genext.extraction.generated import (
     plan_generated,
     reader,
 )
+from torchreid_genext.extraction.table import FeatureTable
 
 __all__ = [
-    "Encoder", "Extraction", "GeneratedFeatures", "Plan", "extract", "fold_batch_norm", "generated_features",
-    "plan", "plan_generated", "read_image", "reader",
+    "Encoder", "Extraction", "FeatureTable", "GeneratedFeatures", "Plan", "extract", "fold_batch_norm",
+    "generated_features", "plan", "plan_generated", "read_image", "reader",
 ]  # fmt: skip

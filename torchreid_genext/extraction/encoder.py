@@ -47,12 +47,16 @@ class Encoder(nn.Module):
         flip: take the mean of an image's features and its mirror image's, at twice the cost.
         compile: translate the network with ``torch.compile``; needs a C++ compiler.
         device: where the network runs.
+        interpolation, resize: of images, as `data.images.resizing.resized` takes them.
+        camera: which is told to a network whose ``forward`` takes ``cameras``, a tensor (B,); -1 is unknown,
+            and None tells it nothing.
         batch_size: images that pass the network together; None takes 16 on a CPU, in whose cache feature maps
             then stay, and 128 on an accelerator.
 
     Raises:
-        ValueError: if `precision` is unknown, `batch_size` is below 1, there is no compiler for `compile`, or
-            the model is for images of another size (it has an attribute ``image_size`` then).
+        ValueError: if `precision` is unknown, `camera` is told to a network that takes none, `batch_size` is
+            below 1, there is no compiler for `compile`, or the model is for images of another size (it has an
+            attribute ``image_size`` then).
     """
 
     def __init__(
@@ -69,6 +73,9 @@ class Encoder(nn.Module):
         flip: bool = False,
         compile: bool = False,
         device: torch.device | str = "cpu",
+        interpolation: str = "bilinear",
+        resize: str = "stretch",
+        camera: int | None = None,
         batch_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -81,13 +88,16 @@ class Encoder(nn.Module):
         _check_size(model, (height, width))
         self.name, self.kind = name, type(model).__name__
         self.height, self.width, self.precision, self.compiled = height, width, precision, compile
+        self.reading = (height, width, interpolation, resize)
         self.flip = flip
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.device = torch.device(device)
         self.batch_size = batch_size or (16 if self.device.type == "cpu" else 128)
         self.register_buffer("mean", torch.tensor(norm_mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(norm_std, dtype=torch.float32).view(-1, 1, 1))
-        self.network, self.autocast = _prepared(model, precision, self.layout)
+        self.camera, self.cameras = camera, getattr(model, "cameras", None)
+        told = model if camera is None else _Told(model, camera)
+        self.network, self.autocast = _prepared(told, precision, self.layout)
         self.to(self.device).eval()
         self.network.to(memory_format=self.layout)
         if compile:
@@ -114,6 +124,7 @@ class Encoder(nn.Module):
     def key(self) -> str:
         """Names everything, besides the images, that the features depend on now; looks at all weights."""
         images = (self.name, self.height, self.width, self.mean.tolist(), self.std.tolist())
+        images += () if self.reading[2:] == ("bilinear", "stretch") else self.reading[2:]
         inference = (
             self.precision,
             self.autocast,
@@ -125,6 +136,22 @@ class Encoder(nn.Module):
         process = (versions(), sorted(effective().items(), key=str))
         words = (_KEY_VERSION, images, inference, process, fingerprint(self.network))
         return hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def of_camera(self, camera: int) -> Encoder:
+        """One of the same weights that tells its network another camera.
+
+        Raises:
+            ValueError: if this one tells none, or the network knows none of that number.
+        """
+        if self.camera is None or self.cameras is not None and not -1 <= camera < self.cameras:
+            known = (
+                "no camera" if self.camera is None or not self.cameras else f"one of {self.cameras} cameras"
+            )
+            raise ValueError(f"expected {known}, which {self.name or self.kind} knows, got {camera}")
+        other = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
+        other.camera = camera
+        getattr(other.network, "_orig_mod", other.network).camera.fill_(camera)
+        return other
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) float32, on the encoder's device, of images (B, H, W, 3) uint8.
@@ -176,6 +203,20 @@ class Encoder(nn.Module):
     def runs_in_workers(self) -> bool:
         """Whether loading processes also run the network (and compile it, each for its one thread)."""
         return self.device.type == "cpu"
+
+
+class _Told(nn.Module):
+    """A network that is told the same camera for all images."""
+
+    def __init__(self, network: nn.Module, camera: int) -> None:
+        if "cameras" not in inspect.signature(network.forward).parameters:
+            raise ValueError(f"expected a network that takes cameras, got {type(network).__name__}")
+        super().__init__()
+        self.network = network
+        self.register_buffer("camera", torch.tensor(camera))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x, cameras=self.camera.expand(x.shape[0]))
 
 
 @contextlib.contextmanager

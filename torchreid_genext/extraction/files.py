@@ -19,15 +19,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from torchreid_genext.data.images.reading import UNREADABLE, open_as_torchreid, reason
+from torchreid_genext.data.images.resizing import resized
 from torchreid_genext.extraction import cache as caching
 from torchreid_genext.extraction.cache import FeatureCache, Known, Part
 from torchreid_genext.extraction.encoder import Encoder
@@ -96,7 +97,12 @@ def plan(encoder: Encoder, paths: Sequence[str], cache_dir: str | Path | None = 
     Raises:
         ValueError: if there are no paths.
     """
-    return plan_with(encoder, paths, None if cache_dir is None else FeatureCache(cache_dir, encoder.key))
+    return plan_with(encoder, paths, cache_of(encoder, cache_dir))
+
+
+def cache_of(encoder: Encoder, folder: str | Path | None) -> FeatureCache | None:
+    """The cache of an encoder; None without a folder, and for features that are there already."""
+    return FeatureCache(folder, encoder.key) if folder is not None and isinstance(encoder, Encoder) else None
 
 
 def plan_with(encoder: Encoder, paths: Sequence[str], cache: FeatureCache | None) -> Plan:
@@ -104,6 +110,8 @@ def plan_with(encoder: Encoder, paths: Sequence[str], cache: FeatureCache | None
     if not len(paths):
         raise ValueError("expected at least one image, got an empty list")
     names = tuple(map(os.fspath, paths))
+    if not isinstance(encoder, Encoder):
+        return encoder.plan(names)  # of a table
     if cache is None:
         return Plan(encoder, names, ("",) * len(names), Known(torch.empty(0, 0)), None)
     digests = tuple(_digest(name) for name in names)
@@ -331,7 +339,7 @@ class _Batches(Dataset):
 
     def __init__(self, batches: Sequence[Sequence[str]], encoder: Encoder) -> None:
         self.batches = batches
-        self.size = (encoder.height, encoder.width)
+        self.reading = encoder.reading
         self.parcel = Parcel(encoder if encoder.runs_in_workers else torch.nn.Identity())
 
     def __len__(self) -> int:
@@ -344,7 +352,7 @@ class _Batches(Dataset):
             try:
                 content = _content(path)
                 digests[-1] = hashlib.sha256(content).hexdigest()
-                images.append(_pixels(content, *self.size))
+                images.append(_pixels(content, *self.reading))
             except UNREADABLE as error:
                 faults[position] = reason(error)
         return Part(self._encoded(images, index), faults, digests)
@@ -359,11 +367,11 @@ class _Batches(Dataset):
             raise RuntimeError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _pixels(content: bytes, height: int, width: int) -> np.ndarray:
+def _pixels(content: bytes, *reading: Any) -> np.ndarray:
+    """Height, width, and how it comes to them, as `resized` takes them."""
     if not content:
         raise ValueError("the file is empty")
-    image = open_as_torchreid(io.BytesIO(content))
-    return np.array(image.resize((width, height), Image.Resampling.BILINEAR))
+    return np.array(resized(open_as_torchreid(io.BytesIO(content)), *reading))
 
 
 def read_image(path: str | Path, height: int, width: int) -> np.ndarray:

@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from torchreid_genext.data.store.lookup import Coverage, GeneratedImages, Read, collect_features
-from torchreid_genext.extraction.cache import FeatureCache
 from torchreid_genext.extraction.encoder import Encoder
-from torchreid_genext.extraction.files import Extraction, Plan, plan_with
+from torchreid_genext.extraction.files import Extraction, Plan, cache_of, plan_with
 
 __all__ = ["GeneratedFeatures", "generated_features", "plan_generated", "reader"]
 
@@ -83,7 +82,7 @@ def reader(
         cache_dir: as `extract` takes it. options: workers, strict and progress, likewise.
         told: is called with each extraction.
     """
-    cache = _cache(encoder, cache_dir)
+    cache = cache_of(encoder, cache_dir)  # one for all poses: the weights are looked at once
 
     def read(files: list[str]) -> tuple[Tensor, Tensor]:
         extraction = plan_with(encoder, files, cache).run(may_be_empty=True, **options)
@@ -98,10 +97,5 @@ def plan_generated(
 ) -> Iterator[Plan]:
     """What `generated_features` would do, a plan for each pose; nothing is computed or written."""
     poses = (images.of_pose(pose)[1] for pose in range(images.poses))
-    cache = _cache(encoder, cache_dir)
+    cache = cache_of(encoder, cache_dir)
     return (plan_with(encoder, files, cache) for files in poses if files)
-
-
-def _cache(encoder: Encoder, folder: str | Path | None) -> FeatureCache | None:
-    """One for all poses: the weights are looked at once."""
-    return None if folder is None else FeatureCache(folder, encoder.key)

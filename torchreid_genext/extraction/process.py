@@ -79,7 +79,10 @@ def _switches() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
         switches["matmul"] = (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
         places += [(torch.backends, "cudnn", "allow_tf32")]
     for owner, part, name in places:
-        found = functools.reduce(getattr, part.split("."), owner) if part else owner
+        try:
+            found = functools.reduce(getattr, part.split("."), owner) if part else owner
+        except AttributeError:  # this torch has no such part
+            continue
         pair = functools.partial(getattr, found, name), functools.partial(setattr, found, name)
         switches[f"{owner.__name__}.{part}.{name}"] = pair
     return switches

@@ -29,6 +29,7 @@ from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import Entry, ImageStore
 from torchreid_genext.data.store.judgements import DAMAGED, Mark
 from torchreid_genext.data.store.lookup import Read
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = ["REASONS", "Gate", "Joints", "QualityReport", "judge", "pose_agreement", "report"]
 
@@ -211,7 +212,8 @@ class _References:
             raise ValueError(f"expected at least {_MANY} references for a mean of them, got {len(rows)}")
         self._mean = rows.float().mean(0) if centred else 0.0
         self._rows = functional.normalize(rows.float() - self._mean, dim=-1)
-        self._row_of = {Path(paths[position]).name: row for row, position in enumerate(kept.tolist())}
+        names = reference_names(paths)
+        self._row_of = {names[position]: row for row, position in enumerate(kept.tolist())}
 
     def __contains__(self, name: str) -> bool:
         return name in self._row_of

@@ -22,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 _FILES = re.compile(r"([0-9a-f]{32})(\.png|\.json|\.mark\.json)")
+_DEPTHS = range(2, 5)  # parts of the names of real images that share file names
 _MISSES = 20  # pictures whose seed cannot be guessed, until nobody tries any more
 
 
@@ -167,13 +168,16 @@ def _is_from(entry: Entry, seed: int) -> bool:
 
 
 def changed_since(folders: Iterable[str | Path]) -> dict[str, str]:
-    """Content hashes of the files in some folders by name, for `Choice`.
+    """Content hashes of the files in some folders by name, with and without folders, for `Choice`.
 
     Raises:
         OSError: if a folder is not there.
     """
-    files = (path for folder in folders for path in Path(folder).iterdir() if path.is_file())
-    return {path.name: content_hash(path) for path in files}
+    files = [path.absolute() for folder in folders for path in Path(folder).iterdir() if path.is_file()]
+    hashes = {path: content_hash(path) for path in files}
+    plain = Counter(path.name for path in files)
+    alone = {path.name: content for path, content in hashes.items() if plain[path.name] == 1}
+    return alone | {"/".join(path.parts[-depth:]): hashes[path] for path in files for depth in _DEPTHS}
 
 
 def remove(store: ImageStore, choice: Callable[[Entry], bool], *, dry_run: bool = False) -> list[Entry]:

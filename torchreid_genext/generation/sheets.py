@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torchreid_genext.data.images.reading import UNREADABLE, open_image
 from torchreid_genext.data.store import Entry, ImageStore
 from torchreid_genext.data.store.judgements import Mark
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = ["contact_sheet", "doubtful_sheet"]
 
@@ -39,11 +40,12 @@ def contact_sheet(
     """
     if not references:
         raise ValueError("expected at least one reference, got none")
-    found = _by_reference(store, split, {Path(path).name for path in references})
+    names = reference_names(references)
+    found = _by_reference(store, split, {*names})
     poses = store.poses(split, dropped=True) if poses is None else poses
     rows = [
-        [_real(path), *(found.get((Path(path).name, pose), _Cell(caption="missing")) for pose in poses)]
-        for path in references
+        [_real(path), *(found.get((name, pose), _Cell(caption="missing")) for pose in poses)]
+        for path, name in zip(references, names)
     ]
     return _page(rows, heads=["real", *(f"pose {pose}" for pose in poses)])
 
@@ -62,7 +64,8 @@ def doubtful_sheet(
     Raises:
         ValueError: if the split is unknown, or there are no such pictures.
     """
-    known = {Path(path).name: str(path) for path in references}
+    paths = [*map(str, references)]
+    known = dict(zip(reference_names(paths), paths))
     judged = [(entry, mark) for entry, mark in _marked(store, split) if mark and entry.reference in known]
     if not judged:
         raise ValueError(f"expected a store with judged pictures of {split}, got {str(store.root)!r} without")

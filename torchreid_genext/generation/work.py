@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext.data.store import SPLITS
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = ["Work", "content_hash", "picture_seed", "seed_of", "shard_of", "unit_name", "units_of", "works"]
 
@@ -60,22 +61,18 @@ def works(split: str, references: Iterable[str], poses: Sequence[str], *, seed: 
 
     Args:
         split: ``query``, ``gallery`` or ``train``.
-        references: files of real images; in a split their names differ.
+        references: files of all real images of the split, which `reference_names` gives their names.
         poses: names.
         seed: of all; each picture has its own by `picture_seed`.
 
     Raises:
-        ValueError: if the split is unknown, or real images share a name.
+        ValueError: if the split is unknown.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
-    named: dict[str, str] = {}
-    for path in map(str, references):
-        if named.setdefault(Path(path).name, path) != path:
-            first = named[Path(path).name]
-            raise ValueError(f"expected {split} images of different names, got {first} and {path}")
-    both = itertools.product(named.items(), poses)
-    return [Work(split, path, pose, picture_seed(seed, name, pose)) for (name, path), pose in both]
+    paths = [*dict.fromkeys(map(str, references))]
+    both = itertools.product(zip(reference_names(paths), paths), poses)
+    return [Work(split, path, pose, picture_seed(seed, name, pose), name) for (name, path), pose in both]
 
 
 def content_hash(content: bytes | str | Path | Any) -> str:

@@ -108,7 +108,8 @@ def _place(gallery: RetrievalSet, place: Place) -> dict[str, Any]:
 
 
 def _image(images: RetrievalSet, row: int) -> dict[str, Any]:
-    return {"path": images.paths[row], "pid": int(images.pids[row]), "camid": int(images.camids[row])}
+    camid = None if images.camids is None else int(images.camids[row])
+    return {"path": images.paths[row], "pid": int(images.pids[row]), "camid": camid}
 
 
 def _finite(value: float) -> float | None:

@@ -14,7 +14,7 @@ function make(tag, attributes = {}, ...children) {
 
 const percent = (rate) => (100 * rate).toFixed(1) + " %";
 const points = (change) => (change < 0 ? "−" : "+") + Math.abs(100 * change).toFixed(1);
-const camera = (camid) => camid + 1; // as people and file names count them
+const camera = (camid) => camid === null ? "?" : camid + 1; // as people and file names count them
 const count = new Intl.NumberFormat("en").format;
 const digits = { minimumSignificantDigits: 3, maximumSignificantDigits: 3, useGrouping: false };
 const threeDigits = new Intl.NumberFormat("en", digits).format;

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from torchreid_genext.retrieval.rules import PROTOCOLS
 from torchreid_genext.retrieval.sets import RetrievalSet, unmatched_queries
 
 __all__ = ["Part", "folds"]
@@ -37,7 +38,8 @@ def folds(images: RetrievalSet, number: int, *, seed: int = 0) -> Iterator[Part]
 def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, RetrievalSet]:
     """One image of each identity and camera to search for, all others to be searched."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    groups = torch.stack([images.pids, images.camids], dim=1).unique(dim=0, return_inverse=True)[1]
+    cameras = torch.zeros_like(images.pids) if images.camids is None else images.camids
+    groups = torch.stack([images.pids, cameras], dim=1).unique(dim=0, return_inverse=True)[1]
     chosen = torch.empty(int(groups.max()) + 1, dtype=torch.int64)
     chosen[groups[order]] = order  # whichever comes last
     is_query = torch.zeros(len(images), dtype=torch.bool)
@@ -48,9 +50,11 @@ def _query_and_gallery(images: RetrievalSet, seed: int) -> tuple[RetrievalSet, R
 
 def _with_matches(query: RetrievalSet, gallery: RetrievalSet) -> RetrievalSet:
     """Without the queries that nothing in the gallery could answer."""
-    unmatched = unmatched_queries(query, gallery)
+    protocol = PROTOCOLS["plain" if query.camids is None else "market1501"]
+    unmatched = unmatched_queries(query, gallery, protocol)
     lost = set(unmatched.absent) | set(unmatched.same_camera)
-    pairs = zip(query.pids.tolist(), query.camids.tolist())
+    cameras = [0] * len(query) if query.camids is None else query.camids.tolist()
+    pairs = zip(query.pids.tolist(), cameras)
     kept: Tensor = torch.tensor([pair not in lost for pair in pairs])
     if not kept.any():
         raise ValueError("expected training identities with several images under two cameras, got none")

@@ -1,6 +1,6 @@
 """What an evaluation counts: protocols, those of the literature and everybody's own.
 
-Of ``PROTOCOLS``, ``market1501`` leaves out gallery images of the query's own
+Of ``PROTOCOLS``, ``plain`` leaves out junk alone, for images without cameras. ``market1501`` leaves out gallery images of the query's own
 identity and camera, and junk, whose identity is -1 (Zheng et al., ICCV 2015). ``cuhk03`` leaves out the same
 and computes the CMC over one random image per identity, ten times (Li et al., CVPR 2014). ``streid`` is what
 the authors of ST-ReID evaluate (Wang et al., AAAI 2019): average precision by the trapezoidal rule, and
@@ -92,7 +92,7 @@ class Protocol:
         """Raise ValueError if it needs cameras of images, ``whose`` in words, and there are none."""
         if camids is None and not self.own_camera:
             rule = f"expected cameras of the {whose} under protocol {self.name}"
-            raise ValueError(f"{rule}, got none; without them take Protocol('plain', own_camera=True)")
+            raise ValueError(f"{rule}, got none; without them take the protocol plain")
 
     def gallery(self, pids: ArrayLike, camids: ArrayLike | None, first: int = 0) -> Gallery:
         """Labels of consecutive gallery images, the first of which has index `first`, under these rules."""
@@ -108,6 +108,7 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol("market1501"),
+        Protocol("plain", own_camera=True),
         Protocol("cuhk03", curve="sampled"),
         Protocol("streid", denominator="all", trapezoidal=True),
         Protocol("camstyle", trapezoidal=True),

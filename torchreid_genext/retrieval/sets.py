@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,6 +69,26 @@ class RetrievalSet:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @classmethod
+    def load(cls, file: str | Path) -> RetrievalSet:
+        """Read features and labels of an npz, a npy with a CSV beside it, or a mat; see ``files``.
+
+        Names of people are numbered, but of this file alone; ``files.load_sets`` reads several.
+
+        Raises:
+            ValueError: naming the file, what is expected, and what is there.
+            OSError: if a file is not there.
+        """
+        from torchreid_genext.retrieval.files import load_sets
+
+        return load_sets(file)[0]
+
+    def save(self, file: str | Path) -> Path:
+        """Write the set as npz, whole or not at all, for `load`; raises as ``files.save_set``."""
+        from torchreid_genext.retrieval.files import save_set
+
+        return save_set(self, file)
 
     def with_features(self, features: Tensor) -> RetrievalSet:
         """The same images with other features (N, D).

@@ -15,7 +15,11 @@ from torchreid_genext.training.options import Options
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["GradientMean", "accelerated", "batch_size", "by_the_first", "moved", "place_of", "share_state"]
+__all__ = [
+    "GradientMean", "accelerated", "batch_size", "by_the_first", "mixed", "moved", "place_of", "share_state",
+]  # fmt: skip
+
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 _BUCKET = 25 * 2**20  # bytes of gradients that are sent together
 
@@ -108,6 +112,12 @@ def _tuned_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def mixed(accelerator: Accelerator) -> contextlib.AbstractContextManager[Any]:
+    """The precision of an accelerator, also given back after an error: its own `autocast` long stayed on."""
+    half = _HALVES.get(accelerator.mixed_precision)
+    return torch.autocast(accelerator.device.type, half) if half else contextlib.nullcontext()
 
 
 def moved(batch: Any, device: torch.device, channels_last: bool) -> Any:

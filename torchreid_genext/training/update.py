@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchreid_genext.training.guards import LossWatch
-from torchreid_genext.training.machine import GradientMean
+from torchreid_genext.training.machine import GradientMean, mixed
 from torchreid_genext.training.options import Options
 from torchreid_genext.training.task import Task
 
@@ -78,7 +78,7 @@ class Update:
         """
         self._alone_require_gradients()
         for batch in batches:
-            with self.accelerator.autocast():
+            with mixed(self.accelerator):
                 loss, scalars = self.task.loss(self.name, batch, generator)
             self.watch.see(loss, step)
             self.accelerator.backward(loss)

@@ -193,7 +193,10 @@ def test_what_is_no_store_or_of_another_version_is_named(store: ImageStore, tmp_
     ("change", "message"),
     [
         ({"split": "test"}, "unknown split 'test'; choose from query, gallery, train"),
-        ({"reference": "query/a.jpg"}, "expected a reference that is a name without folders, got 'query/"),
+        ({"reference": "query/../a.jpg"}, "expected a reference that is a name, below folders if need be, got"),
+        ({"reference": "/a.jpg"}, "expected a reference that is a name"),
+        ({"reference": "query\\a.jpg"}, "expected a reference that is a name"),
+        ({"pose": "1/2"}, "expected a pose that is a name without folders, got '1/2'"),
         ({"reference": ""}, "expected a reference that is a name"),
         ({"pose": 1}, "expected a pose that is a name without folders, got 1"),
         ({"pose": ".."}, "expected a pose that is a name"),

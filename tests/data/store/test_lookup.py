@@ -97,6 +97,11 @@ def test_real_images_of_one_name_are_refused(tmp_path: Path) -> None:
     assert len(find_generated(tmp_path, [*PATHS, PATHS[0]], "query").paths) == 4
 
 
+def test_without_real_images_nothing_can_be_found(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected real images of query, got none"):
+        find_generated(lay_out(tmp_path, "query"), [], "query")
+
+
 def test_selected_images_keep_their_generated_ones(tmp_path: Path) -> None:
     found = find_generated(lay_out(tmp_path, "query"), PATHS, "query")
     assert found.select([2, 0]).paths == (found.paths[2], found.paths[0])

@@ -13,6 +13,7 @@ from torchreid_genext.generators.ipg import (
     IPGPipeline,
     PatchAutoencoder,
     PoseGuider,
+    PrincipalAutoencoder,
     TorchreidEncoder,
     TransReID,
     official_scheduler,
@@ -59,6 +60,14 @@ def embedded(seed: int = 0) -> IPGPipeline:
     torch.manual_seed(seed)
     guider, encoder = PoseGuider(CHANNELS[0], (4, 6)), TorchreidEncoder(image_size=(32, 16))
     return assembled(PatchAutoencoder(), guider, IdentityProjector(512, TOKENS, WIDTH), encoder)
+
+
+def principal(seed: int = 0) -> IPGPipeline:
+    """The same, with principal components for latents."""
+    torch.manual_seed(seed)
+    guider, encoder = PoseGuider(CHANNELS[0], (4, 6)), TorchreidEncoder(image_size=(32, 16))
+    autoencoder = PrincipalAutoencoder(2, 6).fit(random(8, 3, 16, 8))
+    return assembled(autoencoder, guider, IdentityProjector(512, TOKENS, WIDTH), encoder)
 
 
 def assembled(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers import DiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.utils.torch_utils import get_device
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from tests.accelerator import counting_syncs, pretended_accelerator
-from tests.generators.ipg.networks import embedded, pipeline, unet
+from tests.generators.ipg.networks import embedded, pipeline, principal, unet
 from tests.generators.ipg.test_pipeline import SMALL, picture, seeded
 from torchreid_genext.generators.ipg import IPGDenoiser, IPGPipeline
+from torchreid_genext.generators.ipg.sampler import weights_digest
 
 SHIPPED = Path("pretrained/synthreid/ipg")
 
@@ -61,6 +63,7 @@ def test_pipelines_are_read_in_either_layout_onto_any_device(tmp_path: Path, lay
 
 def test_the_shipped_pipeline_has_the_weights_of_its_files() -> None:
     pipe = IPGPipeline.from_pretrained(SHIPPED)
+    assert weights_digest(pipe) == "11e56758dad7e015", "stores know it by this"
     for part in ("reference_unet", "denoising_unet"):
         state = load_file(SHIPPED / part / "diffusion_pytorch_model.safetensors")
         found = getattr(pipe, part).state_dict()
@@ -68,17 +71,22 @@ def test_the_shipped_pipeline_has_the_weights_of_its_files() -> None:
         assert all(torch.equal(found[name], tensor.float()) for name, tensor in state.items())
 
 
-@pytest.mark.parametrize("made", (pipeline, embedded))
+@pytest.mark.parametrize("made", (pipeline, embedded, principal))
 def test_offloaded_models_draw_the_same(made: Any) -> None:
     wanted, networks = draw(made()), set(made().model_cpu_offload_seq.split("->"))
     with pretended_accelerator() as device:
         pipe = made()
-        assert networks == {name for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+        parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+        assert parts.keys() == networks
         pipe.enable_model_cpu_offload(device=str(device))
         for _ in range(2):
             found = draw(pipe)
             assert found.device == device and torch.equal(found.cpu(), wanted)
-            assert pipe.device.type == "cpu", "it is put away again"
+            assert {part.device.type for part in parts.values()} == {"cpu"}, "they are put away again"
+        shown = pipe.look_at(picture(1), 16, 8)
+        for _ in range(2):  # the second time nothing is encoded first
+            options = SMALL | {"num_inference_steps": 3, "generator": seeded(6, 7)}
+            assert torch.equal(pipe(shown, [picture(3), picture(4)], **options).images.cpu(), wanted)
 
 
 def test_models_may_be_offloaded_onto_a_cpu() -> None:
@@ -97,6 +105,15 @@ def test_weights_offloaded_one_by_one_draw_the_same(made: Any) -> None:
         if isinstance(network, nn.Module):
             cpu_offload(network, torch.device("cpu"), offload_buffers=len(network._parameters) > 0)
     assert {weight.device.type for weight in pipe.denoiser.parameters()} == {"meta"}
+    assert torch.equal(draw(pipe), wanted)
+
+
+def test_unets_may_have_hooks_of_their_own() -> None:
+    """Which hand them copies of the dicts that they are given."""
+    pipe = pipeline()
+    wanted = draw(pipe)
+    for network in (pipe.reference_unet, pipe.denoising_unet):
+        add_hook_to_module(network, AlignDevicesHook(execution_device=torch.device("cpu")))
     assert torch.equal(draw(pipe), wanted)
 
 
@@ -240,14 +257,15 @@ def test_rescaled_guidance_is_that_of_the_paper(scale: float, rescale: float) ->
 @pytest.mark.parametrize("made", (pipeline, embedded))
 def test_the_host_waits_for_no_step_of_the_sampler(made: Any) -> None:
     with pretended_accelerator() as device:
-        pipe, waits = made().to(device), []
+        pipe, waits, places = made().to(device), [], set()
+        pipe.denoiser.register_forward_pre_hook(lambda _, inputs: places.add(inputs[1].device))
         shown = pipe.look_at([picture(1)], 16, 8), pipe.look_at_poses([picture(3), picture(4)], 16, 8)
         for steps in (2, 6):
             options = SMALL | {"num_inference_steps": steps, "output_type": "latent"}
             with counting_syncs() as count:
                 pipe(*shown, generator=seeded(6, 7), **options)
             waits.append(count.total())
-    assert waits == [0, 0]
+    assert waits == [0, 0] and places == {device}
 
 
 def test_autoencoders_see_some_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tests.generators.ipg.networks import embedded, pipeline
 from tests.generators.ipg.test_as_of_diffusers import draw
 from tests.generators.ipg.test_pipeline import SMALL, picture, seeded
 from torchreid_genext.generators.ipg import IPGPipeline
+from torchreid_genext.generators.ipg.inputs import pictures
 
 Image_ = Image.Image
 
@@ -55,6 +56,11 @@ def test_one_picture_needs_no_list(kind: Any) -> None:
     wanted = pipe(picture(1), picture(3), generator=seeded(6), **SMALL).images
     found = pipe(kind(picture(1)), kind(picture(3)), generator=seeded(6), **SMALL).images
     assert torch.equal(found, wanted)
+
+
+def test_shares_are_rounded_to_the_nearest_level() -> None:
+    (found,) = pictures(np.full((2, 2, 3), 0.7 / 255))
+    assert np.asarray(found).min() == 1
 
 
 def test_what_was_drawn_may_be_a_reference() -> None:

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 from torchreid_genext.download import KNOWN
 from torchreid_genext.generators.ipg import (
     IdentityProjector,
+    IPGDenoiser,
     IPGPipeline,
     PoseGuider,
     TransReID,
@@ -73,6 +74,14 @@ def test_networks_take_every_official_weight(name: str, tmp_path: Path) -> None:
     official.fill(network, tmp_path / name)
     used = [key for key in TABLES[name] if name != "transformer_20.pth" or not key.startswith(UNUSED)]
     assert len(network.state_dict()) == len(used)
+
+
+def test_a_denoiser_has_the_weights_of_both_files() -> None:
+    with torch.device("meta"):
+        shapes = {name: [*tensor.shape] for name, tensor in IPGDenoiser(UNET).state_dict().items()}
+    for part in ("reference_unet", "denoising_unet"):
+        of_part = {name.removeprefix(f"{part}."): s for name, s in shapes.items() if name.startswith(part)}
+        assert of_part == TABLES[f"{part}.pth"]
 
 
 @pytest.mark.parametrize("name", official.FILES.values())

@@ -6,10 +6,11 @@
     <root>/images/<2 hex>/<key>.mark.json what a judge said of it, if any did (`judgements`)
     <root>/index.jsonl                    all entries once more, so that they are read quickly (`index`)
 
-The reference is the file name of the real image. The key is the hash of the entry: 32 hexadecimal digits of
-SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII). So all who are asked for the same picture
-write the same files, and stores are merged by copying ``images`` of one into the other; a copy that was cut
-off is to be repeated (`generation.merging` looks whether what is there is whole, too).
+The reference is the file name of the real image, with folders where images share it (`references`). The key is
+the hash of the entry: 32 hexadecimal digits of SHA-256 over its canonical JSON (sorted keys, no spaces, ASCII).
+So all who are asked for the same picture write the same files, and stores are merged by copying ``images`` of
+one into the other; a copy that was cut off is to be repeated (`generation.merging` looks whether what is there
+is whole, too).
 
 The picture is written first, then the entry, both atomically, then its line in the index. A picture without
 its entry, as after a kill in between, or an entry without its picture counts as not there; so does an entry
@@ -60,7 +61,7 @@ class Entry:
 
     Attributes:
         split: ``query``, ``gallery`` or ``train``.
-        reference: file name of the real image, without folders.
+        reference: name of the real image, by `references.reference_names`.
         pose: a name; numbers in it count as such when poses are put in order.
         provenance: how the picture was made, such as weights, sampler and seed: anything that JSON can say.
 
@@ -75,8 +76,8 @@ class Entry:
 
     def __post_init__(self) -> None:
         _check_split(self.split)
-        for what in ("reference", "pose"):
-            _check_name(what, getattr(self, what))
+        _check_name("pose", self.pose)
+        _check_reference(self.reference)
         _check_provenance(self.provenance)
 
     @property
@@ -93,6 +94,11 @@ def _check_split(split: str) -> None:
 def _check_name(what: str, name: Any) -> None:
     if not isinstance(name, str) or name in ("", ".", "..") or set("/\\") & set(name):
         raise ValueError(f"expected a {what} that is a name without folders, got {name!r}")
+
+
+def _check_reference(name: Any) -> None:
+    if not isinstance(name, str) or "\\" in name or {"", ".", ".."} & {*name.split("/")}:
+        raise ValueError(f"expected a reference that is a name, below folders if need be, got {name!r}")
 
 
 def _check_provenance(provenance: Any) -> None:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from torchreid_genext.data.images.reading import is_image
 from torchreid_genext.data.store.image_store import ImageStore, is_store
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = [
     "FOLDERS", "Coverage", "GeneratedImages", "check_generated", "collect_features", "find_generated",
@@ -39,6 +40,7 @@ _POSE = re.compile(r"pose(\d+)")
 _LAYOUT = (
     "expected generated images as <root>/{query_gen,bounding_box_test_gen}/pose1/<name of the real image>"
 )
+_FETCHED = "tools/download_pretrained.py ipg_market1501 fetches Pose2ID's of Market-1501"
 _log = logging.getLogger(__name__)
 
 # Image files -> features (n, D) of those that can be read, and their positions in the list, ascending.
@@ -105,7 +107,7 @@ def find_generated(root: str | Path, paths: Sequence[str], split: str) -> Genera
 
     Poses of a download are the folders ``pose<number>``, however many, in the order of their numbers. A file
     belongs to the real image of its name; another extension will do (.jpg, .jpeg, .png, .bmp, .webp). In a
-    store names are the real images', with their extension.
+    store names are the real images', with their extension, and with folders where they share names.
 
     Args:
         root: a store, or what holds ``query_gen`` and ``bounding_box_test_gen``; of another split nothing is
@@ -114,13 +116,16 @@ def find_generated(root: str | Path, paths: Sequence[str], split: str) -> Genera
         split: ``query`` or ``gallery``.
 
     Raises:
-        ValueError: as `check_generated`; also if real images share a name, not one of them has a generated
-            image, or a store holds different ones of the same pose.
+        ValueError: as `check_generated`; also if real images share a name in a download, there are none, not
+            one of them has a generated image, or a store holds different ones of the same pose.
     """
+    if not paths:
+        raise ValueError(f"expected real images of {split}, got none")
     check_generated(root, split)
     listings = _listings(root, split)
-    _refuse_shared_names(paths, split)
-    names = [os.path.basename(path) for path in paths]
+    if not is_store(root):
+        _refuse_shared_names(paths, split)
+    names = reference_names(paths)
     found = tuple(tuple(_match(listing, name) for listing in listings) for name in names)
     if not any(file for files in found for file in files):
         rule = f"expected generated images of the {split} images, such as {names[0]}"
@@ -155,7 +160,7 @@ def _pose_folders(root: str | Path, split: str) -> list[Path]:
     folder = Path(os.path.expanduser(root), FOLDERS[split])
     for place in (folder.parent, folder):
         if not place.is_dir():
-            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}")
+            raise ValueError(f"{_LAYOUT}, got no folder {str(place)!r}; {_FETCHED}")
     numbered = numbered_folders(folder)
     if not numbered:
         raise ValueError(f"{_LAYOUT}, got no folder pose1, pose2, ... in {str(folder)!r}")

@@ -89,6 +89,8 @@ def _check(store: ImageStore, plan: Sequence[tuple[Path, Path]]) -> None:
         raise ValueError(f"{rule}, got {str(store.root)!r} without")
     for _, file in plan:
         _check_format(file)
+        if file.parent.parent.name not in FOLDERS.values():
+            raise ValueError(f"expected real images of different names, got one in a folder, {file.name}")
 
 
 def _check_format(file: Path) -> None:

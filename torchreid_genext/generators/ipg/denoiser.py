@@ -137,7 +137,6 @@ class IPGDenoiser(ModelMixin, ConfigMixin):
         told = {"seen": seen}
         return self.denoising_unet(noisy, times, tokens, cross_attention_kwargs=told, return_dict=False)[0]
 
-    @apply_forward_hook
     def see(self, latents: Sequence[Tensor], tokens: Tensor, *, dtype: torch.dtype | None = None) -> Seen:
         """What the denoiser will see of references.
 

@@ -132,7 +132,7 @@ class TorchreidEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.network = compat.build_model(name, 1).eval()
         self.image_size = tuple(image_size)
-        for name, values in (("shift", mean), ("spread", std)):  # else each call would copy them to the device
+        for name, values in (("shift", mean), ("spread", std)):  # else each call would copy them there
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> TorchreidEncoder:

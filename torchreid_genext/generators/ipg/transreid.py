@@ -62,18 +62,21 @@ class TransReID(ModelMixin, ConfigMixin):
         if tuple(images.shape[1:]) != (3, *self.image_size):
             wanted = ", ".join(map(str, (3, *self.image_size)))
             raise ValueError(f"expected images (B, {wanted}), got {tuple(images.shape)}")
-        tokens = self.tokens(images)
+        whole, parts = self.described(self.tokens(images))
+        return torch.cat([whole, parts.flatten(1) / _PARTS], dim=1)
+
+    def described(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What both heads say of tokens: of the whole image (B, width), and of its parts (B, 4, width)."""
         cls, patches = tokens[:, :1], self.shuffled(tokens[:, 1:])
         length = (tokens.shape[1] - 1) // _PARTS
         parts = patches[:, : _PARTS * length].unflatten(1, (_PARTS, length))
         parts = torch.cat([cls[:, None].expand(-1, _PARTS, -1, -1), parts], dim=2)
-        described = self.part(parts.flatten(0, 1))[:, 0].unflatten(0, (-1, _PARTS)) / _PARTS
-        return torch.cat([self.whole(tokens)[:, 0], described.flatten(1)], dim=1)
+        return self.whole(tokens)[:, 0], self.part(parts.flatten(0, 1))[:, 0].unflatten(0, (-1, _PARTS))
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """What both heads describe: (B, 1 + patches, width)."""
+    def tokens(self, images: Tensor, side: Tensor | float = 0.0) -> Tensor:
+        """What both heads describe, (B, 1 + patches, width); `side` (B, 1, width) is told to every token."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1) + self.pos_embed + side
         for block in self.blocks:
             x = block(x)
         return x

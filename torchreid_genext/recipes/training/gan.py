@@ -39,9 +39,9 @@ from torchreid_genext.generators.camstyle import (
 )
 from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
-from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, placed, run, schedule
 from torchreid_genext.training.camstyle import CameraStyleTask, EnlargedCrop
-from torchreid_genext.training.deformable import DeformableTask
+from torchreid_genext.training.deformable import DeformableTask, with_geometry
 from torchreid_genext.training.pg2 import StageOneTask, StageTwoTask
 
 __all__ = ["STAGES", "train"]
@@ -165,7 +165,7 @@ class _OfPoses(_Training):
         seed = self.cfg.genext.training.seed
         order = Shuffled(len(self.images), how.batch_size, seed)
         partners = Partners(self._alike(self.images))
-        return pose_pairs(self.images, self.keypoints, order, partners, seed=seed, flip=how.flip)
+        return pose_pairs(placed(self.images), self.keypoints, order, partners, seed=seed, flip=how.flip)
 
 
 class _PG2(_OfPoses):
@@ -202,7 +202,7 @@ class _Deformable(_OfPoses):
             generator, judge, _adam(generator, how), _adam(judge, how),
             features=self._features(), examples=self.examples,
         )  # fmt: skip
-        self.fit(task, self.pairs(how), how, self.folder, result=generator)
+        self.fit(task, with_geometry(self.pairs(how), generator), how, self.folder, result=generator)
         return self.file
 
     def _features(self) -> nn.Module | None:
@@ -228,7 +228,7 @@ class _CamStyle(_Training):
             pool=max(_POOL, images * len(style.cameras)),
             examples=first_shown(("query", "train"), self._shown),
         )  # fmt: skip
-        self.fit(task, batches(self.images, order), how, self.folder, result=style)
+        self.fit(task, batches(placed(self.images), order), how, self.folder, result=style)
         return self.file
 
     def _images(self, how: Schedule, cameras: int) -> int:

@@ -28,7 +28,7 @@ from torchreid_genext.generators._saving import Saved
 from torchreid_genext.generators.identity import IdentityGenerator, appearance_codes
 from torchreid_genext.generators.inverter import Inverter, NoiseInverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
+from torchreid_genext.recipes.training.schedules import Schedule, configured_size, placed, run, schedule
 from torchreid_genext.training import Task
 from torchreid_genext.training.identity import (
     CrossTask,
@@ -261,7 +261,7 @@ class _Recipe:
     def shuffled(self, stage: str, **options: Any) -> Callable[[int, int, int], Iterator[Any]]:
         seed, size = self.cfg.genext.training.seed, self.schedules[stage].batch_size
         order = Shuffled(len(self.images), size, seed, shuffle=self.manner.shuffle)
-        return batches(self.images, order, seed=seed, **options)
+        return batches(placed(self.images), order, seed=seed, **options)
 
     def optimizer(
         self, stage: str, *modules: nn.Module, classifier: nn.Module | None = None

@@ -39,6 +39,7 @@ from torchreid_genext.generators.ipg.lora import LowRank
 from torchreid_genext.recipes.training.examples import asked_for, first_shown, two_of_each
 from torchreid_genext.recipes.training.schedules import Schedule, configured_size, run, schedule
 from torchreid_genext.training.ipg import IPGTask, learners
+from torchreid_genext.training.machine import place_of
 
 __all__ = ["STAGES", "build", "train"]
 
@@ -150,6 +151,8 @@ def _train(cfg: CfgNode) -> Path:
     pipe.set_progress_bar_config(disable=True)  # of its pictures; the training has one
     if isinstance(pipe.vae, PrincipalAutoencoder) and not cfg.genext.ipg.generator.init:
         _fit(pipe.vae, images, cfg.genext.training.seed)
+    place = place_of(images.images.nbytes + skeletons.nbytes)
+    images, skeletons = images.to(place), skeletons.to(place)
     changes = _changes(cfg, pipe)
     task = _task(cfg, how, pipe, changes, images, skeletons)
     finish = functools.partial(_write, pipe, task, changes, folder)

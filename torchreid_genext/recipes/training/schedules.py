@@ -10,9 +10,11 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from torchreid_genext.data.images.in_memory import ImageTensor
 from torchreid_genext.training import Batches, Options, Task, fit
+from torchreid_genext.training.machine import place_of
 
-__all__ = ["OFFICIAL", "OWN", "Schedule", "configured_size", "run", "schedule"]
+__all__ = ["OFFICIAL", "OWN", "Schedule", "configured_size", "placed", "run", "schedule"]
 
 _STAGE = re.compile(r"(\w+)\(([^()]*)\)")
 _EXAMPLE = "prior(lr=1e-4,steps=3000)"
@@ -137,6 +139,11 @@ def _setting(words: str, text: str) -> tuple[str, Any]:
         return name, kinds[name](value)
     except ValueError:
         raise ValueError(f"expected {name} to be {kinds[name].__name__}, got {value!r} in {text!r}") from None
+
+
+def placed(images: ImageTensor) -> ImageTensor:
+    """The images where they fit: on the device of the training, or else as they are."""
+    return images.to(place_of(images.images.nbytes))
 
 
 def run(

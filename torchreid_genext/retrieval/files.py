@@ -1,0 +1,151 @@
+"""Features in files: npz, npy with a CSV of the labels beside it, and mat.
+
+An npz has the arrays ``features`` (N, D), ``pids`` (N,) and, if they are known, ``camids``, ``frames``,
+``generated`` (N, P, D) and ``paths``; so has a mat. A npy has features, and ``<name>.csv`` beside it, of which
+each line tells an image in their order, has columns of the other names. ``pid`` and ``pids`` mean the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchreid_genext.checkpoints import atomic_path
+from torchreid_genext.retrieval.sets import RetrievalSet
+
+__all__ = ["load_sets", "save_set"]
+
+_LABELS = ("pids", "camids", "frames")
+_COLUMNS = ("features", *_LABELS, "generated", "paths")
+_SHORT = {"pid": "pids", "camid": "camids", "frame": "frames", "path": "paths"}
+
+
+def save_set(images: RetrievalSet, file: str | Path, *, labelled: bool = True) -> Path:
+    """Write a set as npz, whole or not at all; without its pids if it is not labelled.
+
+    Raises:
+        ValueError: if the file is not called ``.npz``.
+    """
+    file = Path(os.path.expanduser(file))
+    if file.suffix.lower() != ".npz":
+        raise ValueError(f"expected a file called .npz, got {file}")
+    names = [name for name in _COLUMNS if labelled or name != "pids"]
+    columns = {name: _array(getattr(images, name)) for name in names if getattr(images, name) is not None}
+    with atomic_path(file) as temporary, open(temporary, "wb") as written:
+        np.savez(written, **columns)
+    return file
+
+
+def load_sets(*files: str | Path, labelled: bool = True) -> list[RetrievalSet]:
+    """Read sets that belong together, such as query and gallery.
+
+    Names of people or cameras are numbered over all of the files.
+
+    Args:
+        files: of the forms above.
+        labelled: whether the identities must be known; if not, all are 0.
+
+    Raises:
+        ValueError: naming the file, what is expected, and what is there.
+        OSError: if a file is not there.
+    """
+    found = [_read(Path(os.path.expanduser(file))) for file in files]
+    for name in _LABELS:
+        _number(found, name)
+    return [_set(columns, file, labelled) for columns, file in zip(found, files)]
+
+
+def _set(columns: dict[str, Any], file: str | Path, labelled: bool) -> RetrievalSet:
+    for needed in ("features", "pids") if labelled else ("features",):
+        if needed not in columns:
+            raise ValueError(f"expected {needed} in {file}, got {', '.join(columns) or 'nothing'}")
+    if not labelled:
+        columns["pids"] = np.zeros(len(columns["features"]), dtype=np.int64)
+    try:
+        return RetrievalSet(**columns)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {file}") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if file.suffix.lower() not in _READERS:
+        raise ValueError(f"expected features in {', '.join(_READERS)}, got {file}")
+    if not file.is_file():
+        raise FileNotFoundError(f"expected a file of features, got {file}, which does not exist")
+    try:
+        found = _READERS[file.suffix.lower()](file)
+    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, NotImplementedError, ValueError) as error:
+        raise ValueError(f"expected features in {file}, got a file that cannot be read: {error}") from error
+    columns = {_SHORT.get(name, name): values for name, values in found.items()}
+    columns = {name: values for name, values in columns.items() if name in _COLUMNS} or found
+    if "paths" in columns:
+        columns["paths"] = [_text(path) for path in np.ravel(columns["paths"])]
+    return columns
+
+
+def _read_npz(file: Path) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _read_npy(file: Path) -> dict[str, Any]:
+    labels = file.with_suffix(".csv")
+    features = np.load(file, allow_pickle=False)
+    return {"features": features, **(_read_csv(labels) if labels.is_file() else {})}
+
+
+def _read_csv(file: Path) -> dict[str, Any]:
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"expected {len(reader.fieldnames)} values in line {number} of {file}")
+    return {name.strip(): [row[name].strip() for row in rows] for name in reader.fieldnames or ()}
+
+
+def _read_mat(file: Path) -> dict[str, Any]:
+    from scipy.io import loadmat  # takes a while, and few have such files
+
+    return {name: values for name, values in loadmat(file).items() if not name.startswith("__")}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    ".npz": _read_npz, ".npy": _read_npy, ".mat": _read_mat
+}  # fmt: skip
+
+
+def _number(sets: list[dict[str, Any]], name: str) -> None:
+    """Turn texts into whole numbers: as they are read, or names, numbered from 1."""
+    texts = [np.ravel(columns[name]) for columns in sets if _is_text(columns.get(name))]
+    if not texts:
+        return
+    known = sorted({_text(value) for values in texts for value in values})
+    whole = all(value.removeprefix("-").isdecimal() for value in known)
+    if name == "frames" and not whole:
+        raise ValueError(f"expected frames to be whole numbers, got {known[-1]!r}")
+    numbers = {value: int(value) if whole else number for number, value in enumerate(known, start=1)}
+    for columns in sets:
+        if _is_text(columns.get(name)):
+            columns[name] = np.array([numbers[_text(value)] for value in np.ravel(columns[name])])
+        elif name in columns and not whole:
+            raise ValueError(f"expected {name} to be names in all files or numbers in all, got both")
+
+
+def _is_text(values: Any) -> bool:
+    return values is not None and np.asarray(values).dtype.kind in "USO"
+
+
+def _text(value: Any) -> str:
+    """Of a cell of a mat, which is an array itself, what is in it."""
+    return _text(value.flat[0]) if isinstance(value, np.ndarray) and value.size else str(value).rstrip()
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if hasattr(values, "cpu") else np.array(values, dtype=np.str_)
