@@ -165,6 +165,9 @@ def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: Retrieval
         lambda: sharded.evaluate(query, gallery, memory_limit=4000 if rank else None),
         lambda: sharded.evaluate(RetrievalSet(query.features, query.pids), gallery),
         lambda: sharded.evaluate(query, gallery.select(slice(0, 0))),
+        lambda: sharded.evaluate(query, gallery, "lda"),
+        lambda: sharded.evaluate(query, gallery, max_rank=1 - rank),
+        lambda: sharded.evaluate(query, gallery, "blend+rerank"),
     ]
 
 
@@ -329,6 +332,9 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert last.startswith("expected re-ranking to be the last step")
         assert cuhk03 == "expected a protocol whose curve is a CMC in shards, got cuhk03"
         assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"
+        assert rest[-3] == "expected features of the training split for the step lda, got none"
+        assert rest[-2].startswith("expected max_rank >= 1" if rank else "expected good arguments on all")
+        assert rest[-1].startswith("expected rerank of features alone in shards, else ca_jaccard, got blend+")
         assert rest[0] == "expected k1 to be an integer, got True"
         assert rest[1].startswith(
             f"expected memory_limit >= 1 byte, got {rank - 1}" if rank < 2 else "expected good arguments"
@@ -381,7 +387,7 @@ def test_sets_without_cameras_and_autocast_change_nothing(found: dict, count: in
 @pytest.mark.parametrize("count", SIZES)
 def test_arguments_that_differ_between_processes_are_refused(found: dict, count: int) -> None:
     for part in found[count]:
-        given, metric, limit, compared, evaluated, cameras, nobody = part["problems"][-7:]
+        given, metric, limit, compared, evaluated, cameras, nobody = part["problems"][-10:-3]
         assert given.startswith("expected one lambda_value on all processes, got ")
         assert metric.startswith("expected one metric on all processes")
         assert limit.startswith("expected one memory_limit on all processes, got 400")

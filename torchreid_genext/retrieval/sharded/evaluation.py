@@ -82,20 +82,19 @@ def evaluate(
     """
     processes = Processes(query.features.device, group)
     chain, protocol = processes.agreed(
-        lambda: _checked(query, gallery, chain, metric, protocol, memory_limit, train)
+        lambda: _checked(query, gallery, chain, metric, protocol, max_rank, memory_limit, train)
     )
-    reranks, length = chain.reranks, ("max_rank", max_rank)
     chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": str(memory_limit)}
-    sizes = {"width": query.features.shape[1], "max_rank": processes.agreed(lambda: check_count(*length))}
-    processes.same(training_images=0 if train is None else len(train), **sizes, **chosen)
+    sizes = {"width": query.features.shape[1], "training images": 0 if train is None else len(train)}
+    processes.same(max_rank=int(max_rank), **sizes, **chosen)
     if not sum(processes.numbers(len(gallery))):
         raise ValueError("expected a gallery image on one process at least, got none")
     comparison = Comparison(query, gallery, Metric(metric), train, memory_limit)
-    for step in chain.steps[: -1 if reranks else None]:
+    for step in chain.steps[: -1 if chain.reranks else None]:
         comparison = applied(comparison, step, processes)
     start = time.perf_counter()
-    measured = _reranked(comparison, chain.steps[-1], processes) if reranks else _compared(comparison)
-    own = _ranked(comparison, measured, protocol, processes, whole_rows=reranks)
+    measured = _reranked(comparison, chain.steps[-1], processes) if chain.reranks else _compared(comparison)
+    own = _ranked(comparison, measured, protocol, processes, whole_rows=chain.reranks)
     comparison = replace(comparison, steps=chain.steps)
     seconds = {**comparison.seconds, "rank": time.perf_counter() - start}
     return assembled(comparison, own, processes, max_rank=max_rank, seconds=seconds)
@@ -107,6 +106,7 @@ def _checked(
     chain: Chain | str,
     metric: str,
     protocol: Protocol | str,
+    max_rank: int,
     memory_limit: int | None,
     train: Training | None,
 ) -> tuple[Chain, Protocol]:
@@ -119,6 +119,7 @@ def _checked(
     for whose, images in (("queries", query), ("gallery images", gallery)):
         protocol.check_cameras(images.camids, whose)
     check_limit(memory_limit)
+    check_count("max_rank", max_rank)
     Metric(metric)
     chain = Chain.parse(chain)
     for step in chain.steps:
