@@ -63,10 +63,11 @@ def workers(cfg: CfgNode) -> int | None:
 
 def _plans(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Iterator[tuple[Tensor, Plan]]:
     """Positions of images and what is to be done for them: for all at once, or for those of each camera."""
-    folder, camids = settings.cache_dir(cfg), torch.tensor(images.camids)
-    if encoder.camera != OWN_CAMERA:
-        yield torch.arange(len(camids)), plan(encoder, images.paths, folder)
+    folder = settings.cache_dir(cfg)
+    if encoder.camera != OWN_CAMERA or images.camids is None:  # whoever has no camera is of an unknown one
+        yield torch.arange(len(images.paths)), plan(encoder, images.paths, folder)
         return
+    camids = torch.tensor(images.camids)
     for camera in camids.unique().tolist():
         places = (camids == camera).nonzero()[:, 0]
         yield places, plan(encoder.of_camera(camera), [images.paths[i] for i in places], folder)
