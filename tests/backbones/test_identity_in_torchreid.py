@@ -318,16 +318,24 @@ def test_what_the_command_line_trained_is_tested_and_resumed_from_its_files_alon
     files: Path, reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = files / "inverter.safetensors"
-    train_and_test(arguments(reid_data, tmp_path / "train", model__load_weights=weights))
+    train_and_test(
+        ["-s", "synthreid_tiny", *arguments(reid_data, tmp_path / "train", model__load_weights=weights)]
+    )
     printed = capsys.readouterr().out
     free = Inverter.load(weights)
     assert f"Model genid: {sum(p.numel() for p in free.parameters()):,} parameters" in printed
     for name in ("model.safetensors", "model/model.pth.tar-1"):
         file = tmp_path / "train" / name
         options = {"model__load_weights": file, "test__evaluate": True}
-        train_and_test(arguments(reid_data, tmp_path / "test", **options))
+        train_and_test(["-s", "synthreid_tiny", *arguments(reid_data, tmp_path / "test", **options)])
         assert results(capsys.readouterr().out) == results(printed) != []
-    train_and_test(arguments(reid_data, tmp_path / "more", model__resume=file, train__max_epoch=2))
+    train_and_test(
+        [
+            "-s",
+            "synthreid_tiny",
+            *arguments(reid_data, tmp_path / "more", model__resume=file, train__max_epoch=2),
+        ]
+    )
     last = tmp_path / "more" / "model" / "model.pth.tar-2"
     assert float(torch.load(last, weights_only=False)["optimizer"]["state"][0]["step"]) == 2 * 5
     before, after = checkpoints.safe_load(file), checkpoints.safe_load(last)
@@ -358,7 +366,7 @@ def test_the_command_line_refuses_before_training(
 ) -> None:
     options = {"model__load_weights": files / "inverter.safetensors", **keys}
     with pytest.raises(ValueError, match=message):
-        train_and_test(arguments(reid_data, tmp_path, **options))
+        train_and_test(["-s", "synthreid_tiny", *arguments(reid_data, tmp_path, **options)])
     assert not (tmp_path / "model").exists()
 
 
