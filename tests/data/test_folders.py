@@ -190,7 +190,7 @@ HOSTILE = {
         "an image that exists in line 2 .*9.png",
     ),
     "table: no image": (FILES, "", "path,pid\nlabels.csv,1", "an image .* in line 2 .*'labels.csv'"),
-    "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\n./query/a/1.png,2", "again in line 3"),
+    "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\ngallery/../query/a/1.png,2", "again in line 3"),
     "table: unknown split": (
         FILES,
         "",
