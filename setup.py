@@ -42,6 +42,7 @@ setup(
         "faiss": ["faiss-cpu>=1.8"],
         "timm": ["timm>=1.0"],
         "onnx": ["onnxruntime>=1.18"],
+        "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "test": [
             "pytest>=8.0",
@@ -50,6 +51,7 @@ setup(
             "faiss-cpu>=1.8",
             "timm>=1.0",
             "onnx>=1.16",
+            "onnxscript>=0.5",
             "onnxruntime>=1.18",
         ],
     },

@@ -18,7 +18,8 @@ from tests.test_benchmark import cfg, features  # noqa: F401
 from torchreid_genext import benchmark, checkpoints
 from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.card import Card, write_card
-from torchreid_genext.benchmark.settings import Backbone, build_encoder, open_dataset
+from torchreid_genext.benchmark.extracting import Split
+from torchreid_genext.benchmark.settings import Backbone, Images, build_encoder, open_dataset
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.images.resizing import resized
 from torchreid_genext.extraction import Encoder, extract, read_image
@@ -239,3 +240,14 @@ def test_timms_own_weights_see_images_as_timm_says(cfg: CfgNode, monkeypatch: py
     assert encoder.mean.flatten().tolist() == [0.5] * 3 and encoder.reading == (32, 16, "bicubic", "stretch")
     cfg.model.pretrained = False
     assert build_encoder(cfg, Backbone("x", "timm:test_vit", "", pretrained=False)).reading[2] == "bilinear"
+
+
+@pytest.mark.parametrize("camera", ["none", "image"])
+def test_images_without_cameras_are_of_an_unknown_one(cfg: CfgNode, tmp_path: Path, camera: str) -> None:  # noqa: F811
+    path = transreid(tmp_path, camera=camera)
+    encoder = build_encoder(cfg, Backbone("x", "transreid", str(path)).with_card())
+    paths = open_dataset(cfg)[0].paths[:3]
+    found = Split(cfg, encoder, Images(paths, [0, 1, 2], None)).images
+    network = sources.build("transreid", 1, image_size=(32, 16), options=SMALL)
+    checkpoints.load_weights(network, path)
+    assert torch.allclose(found.features, network.eval()(seen(cfg, paths)), atol=1e-4)

@@ -696,3 +696,21 @@ def test_resuming_from_weights_alone_is_refused(tmp_path: Path) -> None:
     torch.save(Network().state_dict(), tmp_path / "w.pth")
     with pytest.raises(ValueError, match="expected a training checkpoint with epoch, optimizer.*w.pth"):
         checkpoints.resume_training(tmp_path / "w.pth", *training_objects())
+
+
+@pytest.mark.parametrize("prefix", ["net.", "encoder.", "image_encoder.", "module.net.", "backbone.encoder."])
+def test_usual_prefixes_of_some_names_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    model, source = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+    torch.save(state | {"classifier.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    checkpoints.load_weights(model, tmp_path / "w.pth", ignore=("classifier", "fc"))
+    assert equal(model.state_dict(), source.state_dict())
+
+
+def test_of_teacher_and_student_the_teacher_is_read(tmp_path: Path) -> None:
+    student = {name: tensor + 1 for name, tensor in WEIGHTS.items()}
+    torch.save({"student": student, "teacher": WEIGHTS, "epoch": 3}, tmp_path / "w.pth")
+    assert equal(checkpoints.safe_load(tmp_path / "w.pth"), WEIGHTS)
+    torch.save({"student": student, "teacher": WEIGHTS, "ema": WEIGHTS}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="expected one entry of named tensors"):
+        checkpoints.safe_load(tmp_path / "w.pth")

@@ -63,7 +63,7 @@ def words(folder: Path, **more: Any) -> list[str]:
 
 
 def arguments(root: Path, folder: Path, **more: Any) -> list[str]:
-    return ["-s", "synthreid_tiny", "-t", "synthreid_tiny", "--root", str(root), *words(folder, **more)]
+    return ["-t", "synthreid_tiny", "--root", str(root), *words(folder, **more)]
 
 
 # Engines

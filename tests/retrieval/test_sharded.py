@@ -31,6 +31,9 @@ LEARNT = (
     "lda(width=5)+dmon(k1=3)",
     "camera_norm+lda+blend+tracklets(gap=400)+nfc+st",
     "camera_norm(statistics=gallery,normalize_after=False)+tracklets(side=gallery,threshold=-1)",
+    "dba(k=4)+alpha_qe+blend+aqe(k=500)",
+    "camera_norm+ca_jaccard(k1_inter=9,k2_intra=3)",
+    "camera_norm+lda+blend+tracklets+st+ca_jaccard(k1_intra=70,lambda_value=0.1)",
     "dmon(side=gallery,normalize_before=False)+camera_norm+l2+rerank(k1=6,k2=3)",
 )
 
@@ -162,6 +165,9 @@ def problems(rank: int, x: torch.Tensor, query: RetrievalSet, gallery: Retrieval
         lambda: sharded.evaluate(query, gallery, memory_limit=4000 if rank else None),
         lambda: sharded.evaluate(RetrievalSet(query.features, query.pids), gallery),
         lambda: sharded.evaluate(query, gallery.select(slice(0, 0))),
+        lambda: sharded.evaluate(query, gallery, "lda"),
+        lambda: sharded.evaluate(query, gallery, max_rank=1 - rank),
+        lambda: sharded.evaluate(query, gallery, "blend+rerank"),
     ]
 
 
@@ -319,12 +325,16 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert two_widths == "expected x and y of one width, got 20 and 5"
         assert k2 == "expected k2 >= 1, got 0"
         assert step == (
-            "expected only the steps l2, blend, st, lda, nfc, camera_norm, dmon, tracklets, rerank in shards, got aro"
+            "expected only the steps l2, blend, st, aqe, alpha_qe, dba, lda, nfc, camera_norm, "
+            "dmon, tracklets, rerank, ca_jaccard in shards, got aro"
         )
         assert "expected nfc in shards with neighbours=any" in side
         assert last.startswith("expected re-ranking to be the last step")
         assert cuhk03 == "expected a protocol whose curve is a CMC in shards, got cuhk03"
         assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"
+        assert rest[-3] == "expected features of the training split for the step lda, got none"
+        assert rest[-2].startswith("expected max_rank >= 1" if rank else "expected good arguments on all")
+        assert rest[-1].startswith("expected rerank of features alone in shards, else ca_jaccard, got blend+")
         assert rest[0] == "expected k1 to be an integer, got True"
         assert rest[1].startswith(
             f"expected memory_limit >= 1 byte, got {rank - 1}" if rank < 2 else "expected good arguments"
@@ -377,7 +387,7 @@ def test_sets_without_cameras_and_autocast_change_nothing(found: dict, count: in
 @pytest.mark.parametrize("count", SIZES)
 def test_arguments_that_differ_between_processes_are_refused(found: dict, count: int) -> None:
     for part in found[count]:
-        given, metric, limit, compared, evaluated, cameras, nobody = part["problems"][-7:]
+        given, metric, limit, compared, evaluated, cameras, nobody = part["problems"][-10:-3]
         assert given.startswith("expected one lambda_value on all processes, got ")
         assert metric.startswith("expected one metric on all processes")
         assert limit.startswith("expected one memory_limit on all processes, got 400")

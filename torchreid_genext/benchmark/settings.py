@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "cache_dir", "chains", "dataset_name", "is_ours",
-    "check_keys", "check_needs", "is_present", "open_dataset", "open_training", "protocol",
+    "Backbone", "Images", "backbones", "build_encoder", "build_network", "cache_dir", "chains", "check_keys",
+    "check_needs", "dataset_name", "is_ours", "is_present", "open_dataset", "open_training", "protocol",
     "training_sightings", "with_generated",
 ]  # fmt: skip
 
@@ -128,7 +128,7 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
     if source == "features":
         return FeatureTable(name)
     names = ("flip",) if exact else ("flip", "channels_last", "compile")
-    device, seen = _device(cfg), backbone.preprocessing(_preprocessing(cfg))
+    device, seen = _device(cfg), seen_by(cfg, backbone)
     model = _build_model(cfg, backbone, seen)
     if backbone.origin == "pretrained" and not backbone.card.preprocessing:
         seen = replace(seen, **getattr(model, "preprocessing", {}))
@@ -146,6 +146,16 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
         device=device,
         **{name: cfg.genext.inference[name] for name in names},
     )
+
+
+def build_network(cfg: CfgNode, backbone: Backbone) -> torch.nn.Module:
+    """The model of `build_encoder` alone; raises as it does."""
+    return _build_model(cfg, backbone, seen_by(cfg, backbone))
+
+
+def seen_by(cfg: CfgNode, backbone: Backbone) -> Preprocessing:
+    """What it sees of images: as the run, else the card, else the configuration says."""
+    return backbone.preprocessing(_preprocessing(cfg))
 
 
 def _preprocessing(cfg: CfgNode) -> Preprocessing:

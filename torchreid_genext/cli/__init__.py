@@ -15,9 +15,9 @@ from torchreid_genext.cli.running import run
 __all__ = ["VERBS", "command", "console", "run", "verb"]
 
 VERBS = (
-    "main", "benchmark", "tune", "train-gen", "train-prior", "train-inverter", "train-ipg", "train-gan",
-    "evaluate", "extract", "search",
-    "generate", "store", "judge-generated", "evaluate-generators", "compare-augmentations", "extract-poses",
+    "main", "benchmark", "tune", "export", "train-gen", "train-prior", "train-inverter", "train-ipg",
+    "train-gan", "evaluate", "extract", "search", "generate", "store", "judge-generated",
+    "evaluate-generators", "compare-augmentations", "extract-poses",
     "make-synthreid", "make-oracle-ipg", "download-pretrained",
 )  # fmt: skip
 

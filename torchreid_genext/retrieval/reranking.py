@@ -236,7 +236,7 @@ class KReciprocal:
             k2_intra=(k2_intra, len(space)), k2_inter=(k2_inter, len(space)),
         )  # fmt: skip
         survey = space.camera_survey(cameras, max(k1_intra + 1, k2_intra), max(k1_inter + 1, k2_inter))
-        vectors = _encode_cameras(survey, k1_intra, k1_inter, memory_limit)
+        vectors = encode_cameras(survey, k1_intra, k1_inter, memory_limit)
         near = torch.cat([survey.intra[1][:, :k2_intra], survey.inter[1][:, :k2_inter]], 1)
         everyone = slice(0, len(space))
         vectors = expand_locally(vectors, near, near.shape[1], everyone, memory_limit=memory_limit)
@@ -323,7 +323,7 @@ def encode(
     return SparseRows.of(image - rows.start, neighbour, weights, rows.stop - rows.start)
 
 
-def _encode_cameras(
+def encode_cameras(
     survey: CameraSurvey, k1_intra: int, k1_inter: int, memory_limit: int | None
 ) -> SparseRows:
     """Describe all images by their reciprocal neighbours of their own and of other cameras."""

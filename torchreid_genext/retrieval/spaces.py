@@ -244,7 +244,7 @@ class RowSpace:
         parts = []
         for rows, block in self._blocks(slice(0, self.size)):
             greatest = _finite(block.amax(1), rows.start)
-            parts.append(Survey(*_smallest(block, k), greatest))
+            parts.append(Survey(*smallest(block, k), greatest))
         return Survey(*(torch.cat(values) for values in zip(*parts)))
 
     def camera_survey(self, cameras: Tensor, intra: int, inter: int) -> CameraSurvey:
@@ -286,12 +286,12 @@ def _around(block: Tensor, rows: Tensor, own: Tensor, k: int) -> tuple[Lists, Li
     """From distances (B, N) of images of a camera: the k nearest within it, themselves first, and outside."""
     place = torch.arange(len(rows), device=rows.device)
     to_itself, block[place, rows] = block[place, rows], -1
-    distances, places = _smallest(block[:, own], min(k, len(own)))
+    distances, places = smallest(block[:, own], min(k, len(own)))
     distances[:, 0] = to_itself
     near, outside = (distances, own[places]), min(k, block.shape[1] - len(own))
     if not outside:
         return near, (distances[:, :0], places[:, :0])
-    return near, _smallest(block.index_fill_(1, own, math.inf), outside)
+    return near, smallest(block.index_fill_(1, own, math.inf), outside)
 
 
 def _by_camera(near: Lists, far: Lists, intra: int, inter: int) -> tuple[Lists, Lists]:
@@ -320,12 +320,13 @@ def _finite(greatest: Tensor, rows: int | Tensor) -> Tensor:
     return greatest
 
 
-def _smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def smallest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k smallest entries of each row and their columns; equal ones in order of columns."""
     values, columns = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False)
-    cut = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0] if values.shape[1] > k else []
+    last, longer = values[:, -1], values.shape[1] > k
+    cut = ((values[:, k - 1] == last) & last.isfinite()).nonzero()[:, 0] if longer else []
     columns = columns[:, :k].sort(dim=1).values
-    for row in cut:  # equal distances on both sides of the cut
+    for row in cut:  # equal distances on both sides of the cut; infinite ones are all one
         columns[row] = _first(distances[row], k, values[row, k - 1])
     values, order = distances.gather(1, columns).sort(dim=1, stable=True)
     return values, columns.gather(1, order)

@@ -31,10 +31,11 @@ from torchreid_genext.retrieval.metrics import (
 from torchreid_genext.retrieval.protocol import known
 from torchreid_genext.retrieval.report import Report
 from torchreid_genext.retrieval.sets import RetrievalSet, Training
+from torchreid_genext.retrieval.sharded.cameras import CameraReranking
 from torchreid_genext.retrieval.sharded.processes import Processes
-from torchreid_genext.retrieval.sharded.reporting import assembled, cameras_of
+from torchreid_genext.retrieval.sharded.reporting import assembled
 from torchreid_genext.retrieval.sharded.reranking import Reranking
-from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval.sharded.shards import Shards, cameras_of, visitors
 from torchreid_genext.retrieval.sharded.steps import applied, check_step
 from torchreid_genext.retrieval.steps import Step
 
@@ -62,7 +63,8 @@ def evaluate(
         query: shard of this process; it may have no rows.
         gallery: its shard of what is searched, likewise.
         chain: of the steps ``l2``, ``camera_norm``, ``lda``, ``tracklets``, ``blend``, ``dmon``, ``nfc``
-            (neighbours of any camera, each set on its own), ``st``, and ``rerank``, of features only.
+            (neighbours of any camera, each set on its own), ``aqe``, ``alpha_qe``, ``dba``, ``st``,
+            ``rerank`` of features only, and ``ca_jaccard``.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.
         max_rank: length of the CMC curve, >= 1; at most the gallery's size.
@@ -80,20 +82,19 @@ def evaluate(
     """
     processes = Processes(query.features.device, group)
     chain, protocol = processes.agreed(
-        lambda: _checked(query, gallery, chain, metric, protocol, memory_limit, train)
+        lambda: _checked(query, gallery, chain, metric, protocol, max_rank, memory_limit, train)
     )
-    reranks, length = chain.reranks, ("max_rank", max_rank)
     chosen = {"chain": chain.name, "metric": metric, "protocol": protocol, "memory_limit": str(memory_limit)}
-    sizes = {"width": query.features.shape[1], "max_rank": processes.agreed(lambda: check_count(*length))}
-    processes.same(training_images=0 if train is None else len(train), **sizes, **chosen)
+    sizes = {"width": query.features.shape[1], "training images": 0 if train is None else len(train)}
+    processes.same(max_rank=int(max_rank), **sizes, **chosen)
     if not sum(processes.numbers(len(gallery))):
         raise ValueError("expected a gallery image on one process at least, got none")
     comparison = Comparison(query, gallery, Metric(metric), train, memory_limit)
-    for step in chain.steps[: -1 if reranks else None]:
+    for step in chain.steps[: -1 if chain.reranks else None]:
         comparison = applied(comparison, step, processes)
     start = time.perf_counter()
-    measured = _reranked(comparison, chain.steps[-1], processes) if reranks else _compared(comparison)
-    own = _ranked(comparison, measured, protocol, processes, whole_rows=reranks)
+    measured = _reranked(comparison, chain.steps[-1], processes) if chain.reranks else _compared(comparison)
+    own = _ranked(comparison, measured, protocol, processes, whole_rows=chain.reranks)
     comparison = replace(comparison, steps=chain.steps)
     seconds = {**comparison.seconds, "rank": time.perf_counter() - start}
     return assembled(comparison, own, processes, max_rank=max_rank, seconds=seconds)
@@ -105,6 +106,7 @@ def _checked(
     chain: Chain | str,
     metric: str,
     protocol: Protocol | str,
+    max_rank: int,
     memory_limit: int | None,
     train: Training | None,
 ) -> tuple[Chain, Protocol]:
@@ -117,12 +119,14 @@ def _checked(
     for whose, images in (("queries", query), ("gallery images", gallery)):
         protocol.check_cameras(images.camids, whose)
     check_limit(memory_limit)
+    check_count("max_rank", max_rank)
     Metric(metric)
     chain = Chain.parse(chain)
     for step in chain.steps:
         check_step(step)
-    if chain.reranks and any(step.measures or step.name == "blend" for step in chain.steps):
-        raise ValueError(f"expected re-ranking of a distance of features in shards, got {chain.name}")
+    names = {"measures" if step.measures else step.name for step in chain.steps}
+    if "rerank" in names and names & {"measures", "blend"}:
+        raise ValueError(f"expected rerank of features alone in shards, else ca_jaccard, got {chain.name}")
     chain.check_needs(known(query, gallery, train))
     return chain, protocol
 
@@ -137,6 +141,10 @@ def _compared(comparison: Comparison) -> Measured:
 
 
 def _reranked(comparison: Comparison, step: Step, processes: Processes) -> Measured:
+    if step.name == "ca_jaccard":
+        cameras = CameraReranking(comparison, step, processes)
+        of_cameras = functools.lru_cache(1)(cameras.against)
+        return lambda source, visiting, rows, columns: of_cameras(source, visiting)(rows)[:, columns]
     reranking = Reranking(
         comparison.query.features, comparison.gallery.features, processes,
         metric=comparison.measure.name, memory_limit=comparison.memory_limit, **vars(step),
@@ -158,9 +166,8 @@ def _ranked(
     query, gallery = comparison.query, comparison.gallery
     shards, queries = Shards(len(gallery), processes), Shards(len(query), processes)
     labels = protocol.gallery(gallery.pids.numpy(), cameras_of(gallery).numpy(), first=shards.offset)
-    largest, columns = max(shards.sizes), _columns(query, processes)
-    for source, values in queries.visits(*columns.values()):
-        visiting = _visitor(dict(zip(columns, values)))
+    largest = max(shards.sizes)
+    for source, visiting in visitors(query, queries):
         block = _blank_last(functools.partial(measured, source, visiting), gallery)
         limit = 4 * comparison.pairs_within_limit  # of the largest gallery: all must make the same blocks
         shape = block_shape(len(visiting), largest, limit, whole_rows=whole_rows)
@@ -177,22 +184,6 @@ def _ranked(
     if not any(processes.numbers(int(ranking.valid.any()))):
         raise ValueError("expected a query with a match in the gallery, got none on any process")
     return ranking
-
-
-def _columns(query: RetrievalSet, processes: Processes) -> dict[str, Tensor]:
-    """What queries take with them."""
-    columns = {"features": query.features, "pids": query.pids, "camids": cameras_of(query)}
-    columns |= {"frames": query.frames, "earlier": query.earlier}
-    columns = {name: values.to(processes.device) for name, values in columns.items() if values is not None}
-    processes.same(**{"kinds of labels": tuple(columns)})
-    return columns
-
-
-def _visitor(columns: dict[str, Tensor]) -> RetrievalSet:
-    features, earlier = columns["features"], columns.pop("earlier", None)
-    if earlier is None:
-        return RetrievalSet(**columns)
-    return RetrievalSet(**columns | {"features": earlier}).remembered().with_features(features)
 
 
 def _blank_last(

@@ -21,7 +21,7 @@ from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 
-__all__ = ["assembled", "cameras_of"]
+__all__ = ["assembled"]
 
 
 def assembled(
@@ -59,11 +59,6 @@ def assembled(
         density_gallery=of_gallery,
         cameras=_by_cameras(comparison, own, ranking, shards),
     )
-
-
-def cameras_of(images: RetrievalSet) -> Tensor:
-    """Camera of each image, 0 where nothing is known."""
-    return torch.zeros_like(images.pids) if images.camids is None else images.camids
 
 
 def _densities(images: RetrievalSet, processes: Processes, memory_limit: int | None) -> Tensor:

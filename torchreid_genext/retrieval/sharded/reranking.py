@@ -9,7 +9,7 @@ that no list knows the distance of.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 import torch
 import torch.distributed as dist
@@ -38,7 +38,7 @@ from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.spaces import FeatureSpace, Survey
 
-__all__ = ["Reranking", "k_reciprocal"]
+__all__ = ["Described", "Reranking", "k_reciprocal"]
 
 
 @full_precision()
@@ -83,7 +83,44 @@ def k_reciprocal(
     return mine
 
 
-class Reranking:
+class Described:
+    """All images, queries first, of which this process has its own, and their descriptions.
+
+    Attributes:
+        processes: that hold the shards. query: images of this process. gallery: likewise.
+        query_shards: who holds which queries. gallery_shards: likewise.
+        num_query: queries of all processes. total: images.
+    """
+
+    def __init__(self, query: Sized, gallery: Sized, processes: Processes) -> None:
+        self.query, self.gallery, self.processes = query, gallery, processes
+        self.query_shards = Shards(len(query), processes)
+        self.gallery_shards = Shards(len(gallery), processes)
+        self.num_query = self.query_shards.total
+        self.total = self.num_query + self.gallery_shards.total
+
+    @property
+    def places(self) -> tuple[slice, slice]:
+        """Where this process's queries and gallery images stand among all images."""
+        q, g = self.query_shards.offset, self.num_query + self.gallery_shards.offset
+        return slice(q, q + len(self.query)), slice(g, g + len(self.gallery))
+
+    def gathered(self, describe: Callable[[slice], SparseRows]) -> SparseRows:
+        """Descriptions of all images, of which each process makes those of its own."""
+        parts = []
+        for rows in self.places:
+            part = describe(rows)
+            counts, columns, values = map(self.processes.gather, (part.counts, part.columns, part.values))
+            parts.append(SparseRows(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), columns, values))
+        return SparseRows.concatenate(parts)
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Values of this process's queries and gallery images -> those of all images, queries first."""
+        parts = values.split([len(self.query), len(self.gallery)])
+        return torch.cat([self.processes.gather(part) for part in parts])
+
+
+class Reranking(Described):
     """Descriptions of all images, and the features of this process's own.
 
     Arguments as ``k_reciprocal``, and raises as it does.
@@ -102,25 +139,21 @@ class Reranking:
         memory_limit: int | None,
     ) -> None:
         self.metric = metric
-        self.query, self.gallery = processes.agreed(lambda: self._checked(query, gallery))
+        query, gallery = processes.agreed(lambda: self._checked(query, gallery))
         options = {"metric": metric, "lambda_value": str(lambda_value), "memory_limit": str(memory_limit)}
-        processes.same(width=self.query.shape[1], **options)
-        self.scale = scale_of(max(processes.numbers(magnitude(self.query, self.gallery))))
-        self.query, self.gallery = self.prepared(self.query), self.prepared(self.gallery)
-        self.query_shards = Shards(len(query), processes)
-        self.gallery_shards = Shards(len(gallery), processes)
-        self.num_query = self.query_shards.total
-        self.total = self.num_query + self.gallery_shards.total
+        processes.same(width=query.shape[1], **options)
+        self.scale = scale_of(max(processes.numbers(magnitude(query, gallery))))
+        super().__init__(self.prepared(query), self.prepared(gallery), processes)
         check = functools.partial(check_ranges, memory_limit=memory_limit)
         processes.agreed(lambda: check(self.total, self.num_query, lambda_value))
         k1, k2 = processes.agreed(lambda: counts_of(self.total, k1, k2))
         processes.same(k1=k1, k2=k2)
-        self.processes, self.lambda_value, self.memory_limit = processes, lambda_value, memory_limit
+        self.lambda_value, self.memory_limit = lambda_value, memory_limit
         self.survey = self._survey(max(k1 + 1, k2))
-        self.vectors = self._gathered(lambda rows: self._encoded(k1, rows))
+        self.vectors = self.gathered(lambda rows: self._encoded(k1, rows))
         if k2 > 1:
             options = {"memory_limit": memory_limit}
-            self.vectors = self._gathered(
+            self.vectors = self.gathered(
                 lambda rows: expand_locally(self.vectors, self.survey.lists, k2, rows, **options)
             )
 
@@ -128,7 +161,7 @@ class Reranking:
         """Distances of the queries of one process, of features ``visiting``, to this process's gallery."""
         first = self.query_shards.starts[source]
         rows = slice(first, first + len(visiting))
-        gallery = self.vectors[self._places[1]].fixed().transposed(self.total)
+        gallery = self.vectors[self.places[1]].fixed().transposed(self.total)
         space = FeatureSpace(visiting, self.gallery, self.memory_limit)
         return KReciprocal(
             space, self.survey.greatest[rows], self.vectors[rows].fixed(), gallery,
@@ -148,17 +181,11 @@ class Reranking:
             raise ValueError(f"unknown metric {self.metric!r}; choose from {', '.join(METRICS)}")
         return query, gallery
 
-    @property
-    def _places(self) -> tuple[slice, slice]:
-        """Where this process's queries and gallery images stand among all images, queries first."""
-        q, g = self.query_shards.offset, self.num_query + self.gallery_shards.offset
-        return slice(q, q + len(self.query)), slice(g, g + len(self.gallery))
-
     def _survey(self, k: int) -> Survey:
-        own = torch.cat([torch.arange(s.start, s.stop, device=self.query.device) for s in self._places])
+        own = torch.cat([torch.arange(s.start, s.stop, device=self.query.device) for s in self.places])
         x = torch.cat([self.query, self.gallery])
         distances, lists = _own_first(*self._nearest(x, k), own)
-        return Survey(*(self._in_order(values) for values in (distances, lists, self._greatest(x))))
+        return Survey(*(self.in_order(values) for values in (distances, lists, self._greatest(x))))
 
     def _nearest(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k nearest of all images, each image itself included."""
@@ -189,27 +216,13 @@ class Reranking:
             pairs.pairs(*torch.empty(2, 0, dtype=torch.int64, device=self.query.device))
         return vectors
 
-    def _gathered(self, describe: Callable[[slice], SparseRows]) -> SparseRows:
-        """Descriptions of all images, of which each process makes those of its own."""
-        parts = []
-        for rows in self._places:
-            part = describe(rows)
-            counts, columns, values = map(self.processes.gather, (part.counts, part.columns, part.values))
-            parts.append(SparseRows(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), columns, values))
-        return SparseRows.concatenate(parts)
-
-    def _in_order(self, values: Tensor) -> Tensor:
-        """Values of this process's queries and gallery images -> those of all images, queries first."""
-        parts = values.split([len(self.query), len(self.gallery)])
-        return torch.cat([self.processes.gather(part) for part in parts])
-
 
 class _Pairs:
     """Distances of this process's images, ``rows`` of all, to single images anywhere."""
 
     def __init__(self, reranking: Reranking, rows: slice) -> None:
         self.reranking, self.first, self.asked = reranking, rows.start, False
-        own = reranking._places.index(rows)
+        own = reranking.places.index(rows)
         self.features = (reranking.query, reranking.gallery)[own]
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.sharded.processes import Processes
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "cameras_of", "visitors"]
 
 _ROWS_A_ROUND = 8192
 
@@ -67,3 +68,23 @@ class Shards:
     def rounds(self, length: int) -> Iterator[slice]:
         """Parts of a list of this process, so that each round fetches a bounded number of rows."""
         return self.processes.rounds(length, _ROWS_A_ROUND)
+
+
+def visitors(images: RetrievalSet, shards: Shards) -> Iterator[tuple[int, RetrievalSet]]:
+    """The images of each process in turn, with its number, as ``Shards.visits``: features and labels."""
+    columns = {"features": images.features, "pids": images.pids, "camids": cameras_of(images)}
+    columns |= {"frames": images.frames, "earlier": images.earlier}
+    device = shards.processes.device
+    columns = {name: values.to(device) for name, values in columns.items() if values is not None}
+    shards.processes.same(**{"kinds of labels": tuple(columns)})
+    for source, values in shards.visits(*columns.values()):
+        visiting = dict(zip(columns, values))
+        features, earlier = visiting["features"], visiting.pop("earlier", None)
+        if earlier is not None:
+            before = RetrievalSet(**visiting | {"features": earlier}).remembered()
+        yield source, RetrievalSet(**visiting) if earlier is None else before.with_features(features)
+
+
+def cameras_of(images: RetrievalSet) -> Tensor:
+    """Camera of each image, 0 where nothing is known."""
+    return torch.zeros_like(images.pids) if images.camids is None else images.camids

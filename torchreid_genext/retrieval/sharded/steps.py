@@ -26,6 +26,7 @@ from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps import Step
 from torchreid_genext.retrieval.steps.base import on_each
 from torchreid_genext.retrieval.steps.dmon import hops
+from torchreid_genext.retrieval.steps.expansion import weighted_sums, weights_of
 from torchreid_genext.retrieval.steps.tracklets import merge_tracklets
 
 __all__ = ["STEPS", "applied", "check_step"]
@@ -236,8 +237,46 @@ def _merged(images: RetrievalSet, processes: Processes, **options: float) -> Ten
     return result
 
 
+def _query_expansion(comparison: Comparison, step: Step, processes: Processes) -> Comparison:
+    query, gallery = unit(comparison.query.features), unit(comparison.gallery.features)
+    shards = Shards(len(gallery), processes)
+    (k,) = at_most("query expansion", k=(step.k, shards.total))
+    found = nearest(query, gallery, k=k, memory_limit=comparison.memory_limit, group=processes.group)
+    weights = weights_of(found[0], getattr(step, "alpha", 0.0))  # plain expansion weighs all alike
+    expanded = unit(query + _sums(gallery, shards, found[1], weights))
+    return comparison.with_sets(
+        comparison.query.with_features(expanded), comparison.gallery.with_features(gallery)
+    )
+
+
+def _database_augmentation(comparison: Comparison, step: Step, processes: Processes) -> Comparison:
+    query, gallery = unit(comparison.query.features), unit(comparison.gallery.features)
+    shards = Shards(len(gallery), processes)
+    (k,) = at_most("database augmentation", k=(step.k, shards.total - 1))
+    if k:
+        found = nearest(gallery, k=k, memory_limit=comparison.memory_limit, group=processes.group)
+        own = torch.arange(len(gallery), device=gallery.device)[:, None] + shards.offset
+        distances = torch.cat([found[0].new_zeros(len(own), 1), found[0]], 1)
+        weights = weights_of(distances, step.alpha)
+        gallery = unit(_sums(gallery, shards, torch.cat([own, found[1]], 1), weights))
+    return comparison.with_sets(
+        comparison.query.with_features(query), comparison.gallery.with_features(gallery)
+    )
+
+
+def _sums(features: Tensor, shards: Shards, indices: Tensor, weights: Tensor) -> Tensor:
+    """``weighted_sums`` of rows wherever they are."""
+    result = features.new_empty(len(indices), features.shape[1])
+    for rows in shards.rounds(len(indices)):
+        wanted = indices[rows].unique()
+        copies = shards.fetch(features, wanted)
+        result[rows] = weighted_sums(copies, torch.searchsorted(wanted, indices[rows]), weights[rows])
+    return result
+
+
 _TOGETHER: dict[str, Callable[[Comparison, Step, Processes], Comparison]] = {
+    "aqe": _query_expansion, "alpha_qe": _query_expansion, "dba": _database_augmentation,
     "lda": _lda, "nfc": _nfc, "camera_norm": _camera_norm, "dmon": _dmon, "tracklets": _tracklets,
 }  # fmt: skip
 
-STEPS = (*_LOCAL, *_TOGETHER, "rerank")
+STEPS = (*_LOCAL, *_TOGETHER, "rerank", "ca_jaccard")

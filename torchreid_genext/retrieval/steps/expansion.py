@@ -24,7 +24,8 @@ from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = [
     "AlphaQueryExpansion", "AverageQueryExpansion", "DatabaseAugmentation",
-    "alpha_query_expansion", "average_query_expansion", "database_augmentation",
+    "alpha_query_expansion", "average_query_expansion", "database_augmentation", "weighted_sums",
+    "weights_of",
 ]  # fmt: skip
 
 _IN_CACHE = 2**20  # bytes of features gathered at a time
@@ -133,7 +134,7 @@ def alpha_query_expansion(
     query, gallery = unit(check_features(query, "query")), unit(check_features(gallery, "gallery"))
     (k,) = at_most("query expansion", k=(k, len(gallery)))
     distances, indices = nearest(query, gallery, k=k, memory_limit=memory_limit, index=index)
-    return unit(query + _weighted_sums(gallery, indices, _weights(distances, alpha)))
+    return unit(query + weighted_sums(gallery, indices, weights_of(distances, alpha)))
 
 
 @full_precision()
@@ -163,7 +164,7 @@ def database_augmentation(
     distances, indices = nearest(gallery, k=k, memory_limit=memory_limit, index=index)
     own = torch.arange(len(gallery), device=gallery.device)[:, None]
     distances = torch.cat([torch.zeros_like(distances[:, :1]), distances], dim=1)
-    return unit(_weighted_sums(gallery, torch.cat([own, indices], dim=1), _weights(distances, alpha)))
+    return unit(weighted_sums(gallery, torch.cat([own, indices], dim=1), weights_of(distances, alpha)))
 
 
 def _check_alpha(alpha: float) -> None:
@@ -171,11 +172,12 @@ def _check_alpha(alpha: float) -> None:
         raise ValueError(f"expected alpha >= 0 and finite, got {alpha}")
 
 
-def _weights(squared_distances: Tensor, alpha: float) -> Tensor:
+def weights_of(squared_distances: Tensor, alpha: float) -> Tensor:
+    """``max(cosine, 0) ** alpha`` from squared distances of unit features."""
     return (1 - squared_distances / 2).clamp_(min=0).pow_(alpha)
 
 
-def _weighted_sums(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+def weighted_sums(features: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """``sum_j w_ij f_indices[i, j]``, (N, D): by ascending index, and rounded after each product and sum."""
     indices, order = indices.sort(dim=1)
     weights = weights.gather(1, order)

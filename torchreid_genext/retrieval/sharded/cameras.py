@@ -1,0 +1,173 @@
+"""CA-Jaccard of any distance between images that live in shards.
+
+Each process surveys its own images against the visiting shards of all others. Lists and descriptions are
+then exchanged, as in ``sharded.reranking``; which neighbours are mutual every process finds for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._numerics import magnitude, rescaled, scale_of, unit
+from torchreid_genext.retrieval._reciprocal import expand_locally
+from torchreid_genext.retrieval.comparison import Comparison, Measure, Metric
+from torchreid_genext.retrieval.neighbours import at_most
+from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, encode_cameras
+from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.sharded.neighbours import merge
+from torchreid_genext.retrieval.sharded.processes import Processes
+from torchreid_genext.retrieval.sharded.reranking import Described
+from torchreid_genext.retrieval.sharded.shards import visitors
+from torchreid_genext.retrieval.spaces import CameraSurvey, smallest
+from torchreid_genext.retrieval.steps import CameraJaccard
+
+__all__ = ["CameraReranking"]
+
+Lists = tuple[Tensor, Tensor]  # distances and places of neighbours, a row for each image
+
+
+class CameraReranking(Described):
+    """Descriptions of all images by cameras, and the images of this process; see ``steps.CameraJaccard``.
+
+    Raises:
+        ValueError: if there are too few images, on all processes.
+    """
+
+    def __init__(self, comparison: Comparison, step: CameraJaccard, processes: Processes) -> None:
+        self.measure, self.memory_limit = comparison.measure, comparison.memory_limit
+        self.lambda_value = step.lambda_value
+        sets = comparison.query, comparison.gallery
+        if isinstance(self.measure, Metric):
+            self.scale = scale_of(max(processes.numbers(magnitude(*(images.features for images in sets)))))
+        super().__init__(*map(self._prepared, sets), processes)
+        check_ranges(self.total, self.num_query, step.lambda_value, 1, self.memory_limit)
+        k1 = {name: (getattr(step, name), self.total - 1) for name in ("k1_intra", "k1_inter")}
+        k2 = {name: (getattr(step, name), self.total) for name in ("k2_intra", "k2_inter")}
+        k1_intra, k1_inter, k2_intra, k2_inter = at_most(f"re-ranking of {self.total} images", **k1, **k2)
+        survey = self._survey(max(k1_intra + 1, k2_intra), max(k1_inter + 1, k2_inter))
+        vectors = encode_cameras(survey, k1_intra, k1_inter, self.memory_limit)
+        near = torch.cat([survey.intra[1][:, :k2_intra], survey.inter[1][:, :k2_inter]], 1)
+        options = {"memory_limit": self.memory_limit}
+        self.greatest = survey.greatest
+        self.vectors = self.gathered(
+            lambda rows: expand_locally(vectors, near, near.shape[1], rows, **options)
+        )
+
+    def against(self, source: int, visiting: RetrievalSet) -> KReciprocal:
+        """Distances of the queries of one process to this process's gallery."""
+        first = self.query_shards.starts[source]
+        rows = slice(first, first + len(visiting))
+        space = _Between(self._prepared(visiting), self.gallery, self._between, self.measure.bytes_per_pair)
+        gallery = self.vectors[self.places[1]].fixed().transposed(self.total)
+        return KReciprocal(
+            space, self.greatest[rows], self.vectors[rows].fixed(), gallery,
+            self.lambda_value, 1, self.memory_limit,
+        )  # fmt: skip
+
+    def _prepared(self, images: RetrievalSet) -> RetrievalSet:
+        """Features of any length so that their distances are finite, which re-ranking does not see."""
+        if not isinstance(self.measure, Metric):
+            return images
+        cosine = self.measure.name == "cosine"
+        return images.with_features(
+            unit(images.features) if cosine else rescaled(images.features, self.scale)
+        )
+
+    def _between(self, x: RetrievalSet, y: RetrievalSet) -> Tensor:
+        if not isinstance(self.measure, Metric):
+            return self.measure(x, y)
+        return Metric(steady=True)(x, y).clamp_(min=0)
+
+    def _survey(self, intra: int, inter: int) -> CameraSurvey:
+        """Nearest of each image under its own camera, itself first, and under others."""
+        own, k = self.query.join(self.gallery), max(intra, inter)
+        found = _Found.of(own, self.places, k)
+        sets = (self.query, self.query_shards, 0), (self.gallery, self.gallery_shards, self.num_query)
+        for images, shards, first in sets:
+            for source, visiting in visitors(images, shards):
+                start = first + shards.starts[source]
+                names = torch.arange(start, start + len(visiting), device=found.greatest.device)
+                pair_bytes = len(visiting) * (self.measure.bytes_per_pair + 24)
+                for rows in blocks_within(len(own) if len(visiting) else 0, pair_bytes, self.memory_limit):
+                    block = self._between(own.select(rows), visiting)
+                    found.look(rows, block, visiting.camids.to(block.device), names)
+        if isinstance(self.measure, Metric):
+            found.itself.zero_()
+        near, far = found.lists()
+        lists = _continued(near, far, intra), _continued(far, near, inter)
+        intra, inter = (tuple(map(self.in_order, each)) for each in lists)
+        return CameraSurvey(intra, inter, self.in_order(found.greatest))
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What the images of this process (n,) have seen of others so far.
+
+    Attributes:
+        camids: of the images. places: among all images.
+        near: the nearest of the own camera (n, k), infinity where there are fewer. far: of other cameras.
+        itself: distance of each image to itself. greatest: to the one farthest from it.
+    """
+
+    camids: Tensor
+    places: Tensor
+    near: Lists
+    far: Lists
+    itself: Tensor
+    greatest: Tensor
+
+    @classmethod
+    def of(cls, own: RetrievalSet, places: tuple[slice, slice], k: int) -> _Found:
+        device = own.features.device
+        numbers = torch.cat([torch.arange(s.start, s.stop, device=device) for s in places])
+        lists = [
+            (torch.full((len(own), k), math.inf, device=device), numbers.new_zeros(len(own), k)) for _ in "nf"
+        ]
+        zeros = torch.zeros(2, len(own), device=device)
+        return cls(own.camids.to(device), numbers, *lists, *zeros)
+
+    def look(self, rows: slice, block: Tensor, camids: Tensor, names: Tensor) -> None:
+        """Distances of some of the images to others of these cameras and places, later than all before."""
+        itself, same = self.places[rows, None] == names, self.camids[rows, None] == camids
+        self.itself[rows] += block.masked_fill(~itself, 0).sum(1)
+        self.greatest[rows] = torch.maximum(self.greatest[rows], block.amax(1))
+        block = block.masked_fill(itself, -1)
+        for (distances, places), left_out in ((self.near, ~same), (self.far, same)):
+            k = distances.shape[1]
+            values, columns = smallest(block.masked_fill(left_out, math.inf), min(k, len(names)))
+            found = [(distances[rows], places[rows]), (values, names[columns])]
+            distances[rows], places[rows] = merge(found, k)
+
+    def lists(self) -> tuple[Lists, Lists]:
+        """Near and far, each image first among the near ones."""
+        self.near[0][:, 0] = self.itself
+        return self.near, self.far
+
+
+def _continued(first: Lists, second: Lists, k: int) -> Lists:
+    """The k first of a list, continued by another one where it is too short."""
+    distances, places = (torch.cat(pair, 1) for pair in zip(first, second))
+    order = distances.isinf().sort(dim=1, stable=True).indices[:, :k]
+    return distances.gather(1, order), places.gather(1, order)
+
+
+@dataclass(frozen=True, eq=False)
+class _Between:
+    """Visiting queries and this process's gallery, as the space that re-ranking asks."""
+
+    query: RetrievalSet
+    gallery: RetrievalSet
+    measure: Measure
+    bytes_per_pair: int
+
+    def __len__(self) -> int:
+        return len(self.query) + len(self.gallery)
+
+    def block(self, rows: slice, columns: slice) -> Tensor:
+        """Distances of some queries to the whole gallery, which `columns` stand for."""
+        return self.measure(self.query.select(rows), self.gallery)
