@@ -13,6 +13,8 @@ from PIL import Image
 from torchreid_genext import compat
 from torchreid_genext.data.folders.names import FolderName, folder_name
 from torchreid_genext.data.folders.reading import Folder, read_folder
+from torchreid_genext.data.store import ImageStore
+from torchreid_genext.data.store.camstyle_folder import style_pose
 
 
 def draw(file: Path) -> Path:
@@ -188,7 +190,7 @@ HOSTILE = {
         "an image that exists in line 2 .*9.png",
     ),
     "table: no image": (FILES, "", "path,pid\nlabels.csv,1", "an image .* in line 2 .*'labels.csv'"),
-    "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\n./query/a/1.png,2", "again in line 3"),
+    "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\ngallery/../query/a/1.png,2", "again in line 3"),
     "table: unknown split": (
         FILES,
         "",
@@ -258,6 +260,18 @@ class TestAsADataSet:
         name = f"folder:{folder(tmp_path / 'mine', *FILES, 'train/a/1.png')}"
         with pytest.raises(ValueError, match="mine_generated"):
             compat.init_image_dataset(f"{name}_ipg", verbose=False)
+
+    @pytest.mark.parametrize("kind", ["ipg", "camstyle"])
+    def test_pictures_of_a_store_join_though_names_repeat(self, tmp_path: Path, kind: str) -> None:
+        root = folder(tmp_path / "mine", *FILES, "train/a/1.png", "train/b/1.png", "train/b/2.png")
+        store = ImageStore.create(tmp_path / "mine_generated" / kind)
+        pose = {"ipg": "pose1", "camstyle": style_pose(1)}[kind]
+        for number, name in enumerate(("a/1.png", "b/1.png")):
+            request = {"split": "train", "reference": name, "pose": pose, "provenance": {"generator": kind}}
+            store.add(Image.new("RGB", (8, 16), (number, 0, 0)), **request)
+        dataset = compat.init_image_dataset(f"folder:{root}_{kind}", verbose=False)
+        reds = [Image.open(path).getpixel((0, 0))[0] for path, *_ in dataset.train[3:]]
+        assert list(zip(reds, [pid for _, pid, *_ in dataset.train[3:]])) == [(0, 0), (1, 1)]
 
     def test_a_folder_that_is_called_like_a_kind_is_itself(self, tmp_path: Path) -> None:
         name = f"folder:{folder(tmp_path / 'mine_ipg', *FILES)}"

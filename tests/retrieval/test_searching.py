@@ -45,6 +45,7 @@ def test_a_file_does_not_find_itself_and_blank_images_are_not_found(tmp_path: Pa
     query = images.select(torch.tensor([0, 2]))
     found = search(compare(query, images), top=9)
     assert [[hit.row for hit in hits] for hits in found.lists] == [[2, 3], [0, 3]]
+    assert [len(hits) for hits in search(compare(query, images), top=1).lists] == [1, 1]
 
 
 def test_files_say_the_same(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torchreid_genext.data.filenames import parse
 from torchreid_genext.data.images.reading import UNREADABLE, is_image, open_image
 from torchreid_genext.data.store.image_store import ImageStore, is_store
 from torchreid_genext.data.store.pose2id_folders import write_picture
+from torchreid_genext.data.store.references import without_suffix
 
 __all__ = [
     "FOLDER", "Fake", "export_fakes", "fake_name", "import_fakes", "parse_fake", "style_camera",
@@ -142,7 +143,9 @@ def _folder(place: Path) -> Path:
 
 def _of_store(place: Path) -> dict[str, dict[str, str]]:
     listings = ImageStore(place).files("train")
-    return {pose: {Path(real).stem: path for real, path in files.items()} for pose, files in listings.items()}
+    return {
+        pose: {without_suffix(real): path for real, path in files.items()} for pose, files in listings.items()
+    }
 
 
 def _of_folder(folder: Path, cameras: Mapping[str, int]) -> dict[str, dict[str, str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-__all__ = ["reference_names"]
+__all__ = ["reference_names", "without_suffix"]
 
 
 def reference_names(paths: Sequence[str | Path]) -> list[str]:
@@ -25,3 +25,8 @@ def reference_names(paths: Sequence[str | Path]) -> list[str]:
     while len({part[-depth:] for part in parts}) < count:
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]
+
+
+def without_suffix(name: str) -> str:
+    """Such a name without its extension, ``person1/0001``."""
+    return str(PurePosixPath(name).with_suffix(""))

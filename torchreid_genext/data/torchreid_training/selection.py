@@ -32,6 +32,7 @@ from torchreid_genext.data.images.reading import fault_of
 from torchreid_genext.data.store import ImageStore, is_store
 from torchreid_genext.data.store.camstyle_folder import style_camera
 from torchreid_genext.data.store.lookup import numbered_folders
+from torchreid_genext.data.store.references import reference_names, without_suffix
 
 __all__ = [
     "CAMERAS", "FOLDER", "Augmentation", "Item", "Picture", "choose", "find_additions", "pose_files",
@@ -108,7 +109,9 @@ def pose_files(place: Path, name: str, cameras: Mapping[str, int]) -> dict[str, 
     if not any(listings.values()):
         rule = f"expected generated training images of {name} in genext.augmented.root, a store or a folder"
         raise ValueError(f"{rule} with {FOLDER}/pose1/<name of the real image>, got none in {str(place)!r}")
-    return {pose: {Path(real).stem: path for real, path in files.items()} for pose, files in listings.items()}
+    return {
+        pose: {without_suffix(real): path for real, path in files.items()} for pose, files in listings.items()
+    }
 
 
 def _listings(place: Path) -> dict[str, dict[str, str]]:
@@ -138,7 +141,7 @@ def find_additions(
         ValueError: as `find`; if there are no pictures of these images or none that can be read, or real
             images share a name.
     """
-    items = _by_name(train)
+    items = _by_name(train, with_folders=is_store(place))
     files = find(place, name, {real: item[2] for real, item in items.items()})
     _report_strangers(files, items, name)
     poses = [[pose for pose in files if real in files[pose]] for real in items]
@@ -150,11 +153,16 @@ def find_additions(
     return _readable(pictures, place, name)
 
 
-def _by_name(train: Sequence[Item]) -> dict[str, Item]:
-    """Items by name without extension; two of one name would get the same pictures."""
-    items: dict[str, Item] = {}
-    for item in sorted(train):
-        first = items.setdefault(Path(item[0]).stem, item)
+def _by_name(train: Sequence[Item], *, with_folders: bool) -> dict[str, Item]:
+    """Items by name without extension; two of one name would get the same pictures.
+
+    A store knows them with as many folders as tell them apart.
+    """
+    train, items = sorted(train), {}
+    paths = [item[0] for item in train]
+    names = reference_names(paths) if with_folders else [Path(path).name for path in paths]
+    for name, item in zip(names, train):
+        first = items.setdefault(without_suffix(name), item)
         if first[0] != item[0]:
             raise ValueError(f"expected training images of different names, got {first[0]} and {item[0]}")
     return items
