@@ -137,7 +137,8 @@ def test_table_of_protocols_is_theirs() -> None:
     for name, protocol in PROTOCOLS.items():
         ranked, unmatched, precision, curve = rows[name]
         assert ranked.startswith("nothing") == (protocol.junk_pid is None)
-        assert (ranked.startswith("nothing") or "cameras are not looked at" in ranked) == protocol.own_camera
+        looks_at_none = ranked.startswith("nothing") or "cameras are not looked at" in ranked
+        assert looks_at_none == protocol.own_camera
         assert (unmatched == "is left out of all rates") != protocol.counts_unmatched
         assert ("trapezoidal" in precision) == protocol.trapezoidal
         word = {"cmc": "CMC", "sampled": "ten draws", "recall": "recall"}[protocol.curve]

@@ -1,4 +1,4 @@
-"""Search a gallery for images that nobody has labelled: ranked lists as JSON, CSV and npz."""
+"""Search a gallery for images that nobody has labelled: ranked lists as JSON, CSV, npz and a page."""
 
 from torchreid_genext.cli import run, verb
 

@@ -291,9 +291,10 @@ def image_dataset_folder(name: str, root: str | Path) -> Path:
     return Path(os.path.expanduser(root), getattr(_image_dataset(name), "dataset_dir", None) or "")
 
 
-def image_dataset(name: str) -> Any:
-    """What torchreid knows by this name: a class, or what makes a data set; raises as above."""
-    return _image_dataset(name)
+def cameras_known(name: str) -> bool:
+    """Whether an image data set tells cameras; folders of users may not. Others, unknown ones too, do."""
+    _meet(name)
+    return getattr(_image_datasets().get(name), "cameras_known", lambda: True)()
 
 
 def _image_dataset(name: str) -> type:

@@ -49,7 +49,14 @@ def test_sub_folders_are_splits_and_people_of_any_name_and_format(tmp_path: Path
 
 
 def test_people_called_by_numbers_keep_them_and_minus_one_is_junk(tmp_path: Path) -> None:
-    root = folder(tmp_path, "query/0007/1.png", "gallery/0007/2.png", "gallery/-1/1.png", "train/-1/1.png", "train/5/1.png")
+    root = folder(
+        tmp_path,
+        "query/0007/1.png",
+        "gallery/0007/2.png",
+        "gallery/-1/1.png",
+        "train/-1/1.png",
+        "train/5/1.png",
+    )
     found = read(root)
     assert [pid for _, pid, _ in found.query + found.gallery] == [7, -1, 7]
     assert [pid for _, pid, _ in found.train] == [0]
@@ -60,7 +67,9 @@ def test_names_that_would_be_one_number_stay_apart(tmp_path: Path) -> None:
     assert len({pid for _, pid, _ in found.gallery}) == 2
 
 
-def test_one_folder_gives_a_query_of_each_person_with_a_match(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_folder_gives_a_query_of_each_person_with_a_match(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = folder(tmp_path, "a/1.png", "a/2.png", "b/1.png", "c/1.png", "c/2.png", "c/3.png")
     found = read(root)
     assert [name for name, *_ in told(found.query, root)] == ["a/1.png", "c/1.png"]
@@ -69,7 +78,9 @@ def test_one_folder_gives_a_query_of_each_person_with_a_match(tmp_path: Path, ca
 
 
 def test_a_pattern_tells_person_camera_and_time_from_the_path_below_the_split(tmp_path: Path) -> None:
-    root = folder(tmp_path, "query/cam_a/p7_000012.png", "gallery/cam_b/p7_000100.png", "gallery/cam_a/p9_000200.png")
+    root = folder(
+        tmp_path, "query/cam_a/p7_000012.png", "gallery/cam_b/p7_000100.png", "gallery/cam_a/p9_000200.png"
+    )
     found = read(root, r"?pattern=cam_(?P<camid>\w)/p(?P<pid>\d+)_(?P<frame>\d+)")
     assert [record[1:] for record in found.query + found.gallery] == [(7, 1), (9, 1), (7, 2)]
     assert found.has_cameras and sorted(found.frames.values()) == [12, 100, 200]
@@ -89,7 +100,13 @@ def test_splits_may_be_anywhere_and_links_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_table_tells_everything(tmp_path: Path, mark: str, delimiter: str) -> None:
     root = folder(tmp_path, "x/1.png", "y/1.png", "t.png")
-    rows = ["path,pid,camid,frame,split", "x/1.png,Jo,3,10,query", "y/1.png,Jo,5,20,gallery", "t.png,Al,3,0,train", ""]
+    rows = [
+        "path,pid,camid,frame,split",
+        "x/1.png,Jo,3,10,query",
+        "y/1.png,Jo,5,20,gallery",
+        "t.png,Al,3,0,train",
+        "",
+    ]
     (root / "mine.csv").write_text(mark + "\n".join(rows).replace(",", delimiter), encoding="utf-8")
     (root / "poses.csv").write_text("name: keypoints\n")
     found = read(root)
@@ -112,29 +129,79 @@ HOSTILE = {
     "empty split": ((*FILES, "train/"), "", "", r"expected images .* in .*train, got none"),
     "query alone": (("query/a/1.png",), "", "", "no gallery folder; add it"),
     "gallery alone": (("gallery/a/1.png",), "", "", "no query folder; add it"),
-    "two train folders": ((*FILES, "train/a/1.png", "bounding_box_train/a/1.png"), "", "", "one folder of the train"),
-    "image without a person": ((*FILES, "gallery/3.png"), "", "", r"expected a folder for each person, got .*3\.png.*labels.csv"),
+    "two train folders": (
+        (*FILES, "train/a/1.png", "bounding_box_train/a/1.png"),
+        "",
+        "",
+        "one folder of the train",
+    ),
+    "image without a person": (
+        (*FILES, "gallery/3.png"),
+        "",
+        "",
+        r"expected a folder for each person, got .*3\.png.*labels.csv",
+    ),
     "flat": (("1.png",), "", "", "expected a folder for each person"),
-    "no match of the pattern": (FILES, r"?pattern=(?P<pid>\d{4})", "", r"expected names that the pattern .* got .*1\.png"),
+    "no match of the pattern": (
+        FILES,
+        r"?pattern=(?P<pid>\d{4})",
+        "",
+        r"expected names that the pattern .* got .*1\.png",
+    ),
     "empty person": (FILES, r"?pattern=(?P<pid>x*)", "", "expected names that the pattern"),
     "pattern without pid": (FILES, r"?pattern=\d", "", "with the group pid"),
-    "pattern with other groups": (FILES, r"?pattern=(?P<pid>.)(?P<cam>.)", "", "with the group pid, and camid"),
+    "pattern with other groups": (
+        FILES,
+        r"?pattern=(?P<pid>.)(?P<cam>.)",
+        "",
+        "with the group pid, and camid",
+    ),
     "broken pattern": (FILES, "?pattern=(", "", "a regular expression, got"),
-    "frame that is none": (FILES, r"?pattern=(?P<pid>\w+)/(?P<frame>\S+)", "", "whole number from 0, got '1.png' of"),
-    "half of the cameras": (FILES, r"?pattern=(?P<pid>a)/(?P<camid>1)?", "", "expected a camera of all images"),
+    "frame that is none": (
+        FILES,
+        r"?pattern=(?P<pid>\w+)/(?P<frame>\S+)",
+        "",
+        "whole number from 0, got '1.png' of",
+    ),
+    "half of the cameras": (
+        FILES,
+        r"?pattern=(?P<pid>a)/(?P<camid>1)?",
+        "",
+        "expected a camera of all images",
+    ),
     "one image twice": (FILES, "?query=query&gallery=query", "", "which would find itself"),
     "option twice": (FILES, "?query=a&query=b&gallery=c", "", "expected folder:PATH"),
     "query without gallery": (FILES, "?query=query", "", "expected both query and gallery"),
-    "table: no pid": (FILES, "", "path,who\nquery/a/1.png,1", "columns path and pid in .*labels.csv, got path, who"),
+    "table: no pid": (
+        FILES,
+        "",
+        "path,who\nquery/a/1.png,1",
+        "columns path and pid in .*labels.csv, got path, who",
+    ),
     "table: empty": (FILES, "", "", None),
     "table: no rows": (FILES, "", "path,pid\n", "expected images in .*labels.csv, got none"),
     "table: short line": (FILES, "", "path,pid\nquery/a/1.png", "2 values in line 2 of .*labels.csv, got 1"),
-    "table: no such image": (FILES, "", "path,pid\nquery/a/9.png,1", "an image that exists in line 2 .*9.png"),
+    "table: no such image": (
+        FILES,
+        "",
+        "path,pid\nquery/a/9.png,1",
+        "an image that exists in line 2 .*9.png",
+    ),
     "table: no image": (FILES, "", "path,pid\nlabels.csv,1", "an image .* in line 2 .*'labels.csv'"),
     "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\n./query/a/1.png,2", "again in line 3"),
-    "table: unknown split": (FILES, "", "path,pid,split\nquery/a/1.png,1,test", "train, query, gallery in line 2 .*'test'"),
+    "table: unknown split": (
+        FILES,
+        "",
+        "path,pid,split\nquery/a/1.png,1,test",
+        "train, query, gallery in line 2 .*'test'",
+    ),
     "table: no person": (FILES, "", "path,pid\nquery/a/1.png,", "expected a pid in line 2"),
-    "table: negative frame": (FILES, "", "path,pid,frame\nquery/a/1.png,1,-5", "whole number from 0 in line 2 .*'-5'"),
+    "table: negative frame": (
+        FILES,
+        "",
+        "path,pid,frame\nquery/a/1.png,1,-5",
+        "whole number from 0 in line 2 .*'-5'",
+    ),
     "table: column twice": (FILES, "", "path,pid,pid\nquery/a/1.png,1,2", "each column once"),
 }
 
@@ -182,7 +249,9 @@ class TestAsADataSet:
 
     def test_training_without_images_is_refused(self, tmp_path: Path) -> None:
         name = f"folder:{folder(tmp_path, *FILES)}"
-        with pytest.raises(ValueError, match=f"images for training in {re.escape(name)}, got none; add a train folder"):
+        with pytest.raises(
+            ValueError, match=f"images for training in {re.escape(name)}, got none; add a train folder"
+        ):
             compat.image_data_manager(root="", sources=[name], targets=[name])
 
     def test_generated_images_join_by_the_second_name(self, tmp_path: Path) -> None:
@@ -194,7 +263,9 @@ class TestAsADataSet:
         name = f"folder:{folder(tmp_path / 'mine_ipg', *FILES)}"
         assert len(compat.init_image_dataset(name, verbose=False).query) == 1
 
-    def test_names_are_relative_to_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_names_are_relative_to_the_working_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for place in ("one", "two"):
             folder(tmp_path / place / "mine", *FILES)
             monkeypatch.chdir(tmp_path / place)

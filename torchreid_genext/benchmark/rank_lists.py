@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from torchreid_genext import ranklists
-from torchreid_genext.benchmark.results import Measurement, Result
+from pathlib import Path
 
-__all__ = ["write"]
+from torchreid_genext import checkpoints, ranklists
+from torchreid_genext.benchmark.results import Measurement, Result
+from torchreid_genext.ranklists.search_page import render_search
+from torchreid_genext.retrieval.searching import Found
+
+__all__ = ["write", "write_search"]
+
+_SHOWN = 200  # queries on the page of a search
 
 
 def write(result: Result, *, queries: int = 200, depth: int = 10) -> tuple[str, ...]:
@@ -28,6 +34,16 @@ def write(result: Result, *, queries: int = 200, depth: int = 10) -> tuple[str, 
         if measurement.reports
         for name in _write(measurement, result, queries=queries, depth=depth)
     )
+
+
+def write_search(found: Found, folder: str | Path) -> Path:
+    """Write ``search.html``, a page of the first 200 lists, into a folder; of images only."""
+    rows = zip(found.queries[:_SHOWN], found.lists)
+    lists = [(query, [(hit.name, hit.distance) for hit in hits]) for query, hits in rows]
+    page = render_search(
+        f"Search after {found.chain}", [query for query, _ in lists], [hits for _, hits in lists]
+    )
+    return checkpoints.write_text(Path(folder) / "search.html", page)
 
 
 def _write(measurement: Measurement, result: Result, *, queries: int, depth: int) -> tuple[str, ...]:

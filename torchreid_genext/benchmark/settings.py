@@ -87,13 +87,10 @@ def check_keys(cfg: CfgNode) -> None:
 def protocol(cfg: CfgNode) -> str:
     """Which evaluation the configuration asks for."""
     usual = "cuhk03" if cfg.cuhk03.use_metric_cuhk03 else "market1501"
-    return cfg.genext.evaluation.protocol or (usual if _has_cameras(cfg) else "plain")
-
-
-def _has_cameras(cfg: CfgNode) -> bool:
-    """Whether the data set tells cameras; only folders of users may not."""
     name = dataset_name(cfg)
-    return not name.startswith(FOLDER) or compat.image_dataset(name).read().has_cameras
+    # What no registry knows is told later, by a better sentence.
+    blind = name.startswith(FOLDER) and not compat.cameras_known(name)
+    return cfg.genext.evaluation.protocol or ("plain" if blind else usual)
 
 
 def chains(cfg: CfgNode) -> list[Chain]:
@@ -267,7 +264,8 @@ def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     name, dataset = dataset_name(cfg), _host_dataset(cfg)
     for split in ("query", "gallery"):
         if not getattr(dataset, split):
-            raise ValueError(f"expected {split} images in {name}, got none; add a folder query and one gallery")
+            cure = "add a folder query and one gallery"
+            raise ValueError(f"expected {split} images in {name}, got none; {cure}")
     return Images.of(dataset.query, name, dataset), Images.of(dataset.gallery, name, dataset)
 
 

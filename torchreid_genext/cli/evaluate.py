@@ -2,8 +2,8 @@
 
 torchreid-genext evaluate query.npz gallery.npz --chain base --chain "nfc+rerank" --output log/mine
 
-A file is an npz (features, pids and, if known, camids, frames, paths), a mat with the same, or a npy with a CSV
-of the same name beside it. Without cameras the protocol is plain.
+A file is an npz (features, pids and, if known, camids, frames, paths), a mat with the same, or a npy with a
+CSV of the same name beside it. Without cameras the protocol is plain.
 """
 
 from __future__ import annotations
@@ -42,5 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_key("--chain", key="genext.benchmark.chains", action="append", help=chain)
     parser.add_key("--protocol", key="genext.evaluation.protocol", help="market1501, plain, cuhk03, ...")
     parser.add_key("--metric", key="test.dist_metric", help="euclidean or cosine")
-    parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="report; without it none is written")
+    parser.add_key(
+        "--output", key="data.save_dir", metavar="FOLDER", help="report; without it none is written"
+    )
     return parser.parse_args(argv)

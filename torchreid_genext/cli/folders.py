@@ -28,7 +28,9 @@ def name_folders(arguments: argparse.Namespace, key: str) -> argparse.Namespace:
     if not any(given.values()):
         return arguments
     if not (given["query"] and given["gallery"]):
-        raise ValueError(f"expected --query and --gallery, got {', '.join(f'--{n}' for n in given if given[n])}")
+        raise ValueError(
+            f"expected --query and --gallery, got {', '.join(f'--{n}' for n in given if given[n])}"
+        )
     if key in arguments.standing or key in arguments.keys:
         raise ValueError("expected either a data set or --query and --gallery, got both")
     arguments.standing[key] = [folder_name(**{name: value or "" for name, value in given.items()})]

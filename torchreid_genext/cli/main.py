@@ -51,6 +51,9 @@ def train_and_test(cfg: CfgNode) -> None:
     genext.register()
     compat.set_random_seed(cfg.train.seed)
     data = engine.build_datamanager(cfg)
+    # The host reads its curve at every rank, also where the gallery has fewer images.
+    smallest = min((len(loaders["gallery"].dataset) for loaders in data.test_loader.values()), default=1)
+    cfg.test.ranks = [rank for rank in cfg.test.ranks if rank <= smallest]
     model = build_model(cfg, data.num_train_pids)
     optimizer = compat.build_optimizer(model, **config.optimizer_kwargs(cfg))
     scheduler = compat.build_lr_scheduler(optimizer, **config.lr_scheduler_kwargs(cfg))

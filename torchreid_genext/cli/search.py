@@ -1,4 +1,4 @@
-"""Search a gallery for images that nobody has labelled: ranked lists as JSON, CSV and npz.
+"""Search a gallery for images that nobody has labelled: ranked lists as JSON, CSV, npz and a page.
 
 torchreid-genext search --query wanted --gallery crops --weights osnet.pth --top 20 --output log/search
 torchreid-genext search --query query.npz --gallery gallery.npz --chain nfc --output log/search
@@ -15,6 +15,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from torchreid_genext.benchmark import settings
+from torchreid_genext.benchmark.rank_lists import write_search
 from torchreid_genext.cli import features
 from torchreid_genext.cli.parsing import Parser, configuration, positive, set_up
 from torchreid_genext.retrieval.chain import Chain
@@ -35,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     limit = cfg.genext.evaluation.memory_limit or None
     options = {"metric": cfg.test.dist_metric, "memory_limit": limit, "index": cfg.genext.evaluation.index}
     found = search(compare(query, gallery, chain, **options), top=arguments.top)
-    files = write_found(found, Path(cfg.data.save_dir).expanduser())
+    folder = Path(cfg.data.save_dir).expanduser()
+    files = [*write_found(found, folder)]
+    if query.paths is not None and gallery.paths is not None:
+        files.append(write_search(found, folder))
     for row in range(min(len(query), 3)):
         first = ", ".join(f"{place.name} ({place.distance:.3g})" for place in found.lists[row][:3])
         print(f"{found.queries[row]}: {first}")
@@ -54,8 +58,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__name__, __doc__, features.READS)
     parser.add_argument("--query", required=True, metavar="PATH", help="what is searched for")
     parser.add_argument("--gallery", required=True, metavar="PATH", help="what is searched")
-    parser.add_argument("--top", type=positive, default=20, metavar="N", help="length of a list (default: 20)")
-    parser.add_argument("--chain", default="base", help="of training-free steps, as nfc+rerank (default: base)")
+    parser.add_argument(
+        "--top", type=positive, default=20, metavar="N", help="length of a list (default: 20)"
+    )
+    parser.add_argument(
+        "--chain", default="base", help="of training-free steps, as nfc+rerank (default: base)"
+    )
     parser.add_root()
     features.add_encoder(parser)
     parser.add_key("--metric", key="test.dist_metric", help="euclidean or cosine")

@@ -112,6 +112,7 @@ def _check_options(keys: CfgNode) -> None:
 def _check_data(dataset: str, data_type: str, cfg: CfgNode, chain: Chain) -> None:
     known = {"cameras"}
     if data_type == "image":
+        known = {"cameras"} if compat.cameras_known(dataset) else set()
         known |= {"training features", *(f"generated {split}" for split in FOLDERS)}
         known |= {"frames", "training times"} if has_frames(dataset) else set()
     try:

@@ -2,7 +2,7 @@
 
 An npz has the arrays ``features`` (N, D), ``pids`` (N,) and, if they are known, ``camids``, ``frames``,
 ``generated`` (N, P, D) and ``paths``; so has a mat. A npy has features, and ``<name>.csv`` beside it, of which
-each line tells an image in their order, has columns of the other names. ``pid`` and ``pids`` mean the same.
+each line tells an image in their order, has columns of the other names. ``pid`` and ``pids`` mean the same, and ``names`` and ``paths``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["load_sets", "save_set"]
 
 _LABELS = ("pids", "camids", "frames")
 _COLUMNS = ("features", *_LABELS, "generated", "paths")
-_SHORT = {"pid": "pids", "camid": "camids", "frame": "frames", "path": "paths"}
+_SHORT = {"pid": "pids", "camid": "camids", "frame": "frames", "path": "paths", "names": "paths"}
 
 
 def save_set(images: RetrievalSet, file: str | Path, *, labelled: bool = True) -> Path:

@@ -98,7 +98,8 @@ def write_found(found: Found, folder: str | Path) -> tuple[Path, Path, Path]:
     """
     folder = Path(folder)
     queries = [
-        {"query": query, "list": [hit._asdict() for hit in hits]} for query, hits in zip(found.queries, found.lists)
+        {"query": query, "list": [hit._asdict() for hit in hits]}
+        for query, hits in zip(found.queries, found.lists)
     ]
     write_json(folder / "search.json", {"chain": found.chain, "queries": queries})
     write_text(folder / "search.csv", _csv(found))

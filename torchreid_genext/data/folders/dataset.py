@@ -37,7 +37,10 @@ class FolderDataset(ImageDataset, metaclass=_Kind):
         verbose, combineall, mode = (options.pop(key, default) for key, default in _HELD)
         super().__init__(*(split or some for split in with_cells), verbose=False, mode=mode, **options)
         self.train, self.query, self.gallery = with_cells
-        self.num_train_pids, self.num_train_cams = self.get_num_pids(self.train), self.get_num_cams(self.train)
+        self.num_train_pids, self.num_train_cams = (
+            self.get_num_pids(self.train),
+            self.get_num_cams(self.train),
+        )
         self.verbose, self.combineall = verbose, combineall
         if combineall:
             self.combine_all()
@@ -49,6 +52,11 @@ class FolderDataset(ImageDataset, metaclass=_Kind):
     def read(cls) -> Folder:
         """The folder as it is now; raises as `read_folder`."""
         return read_folder(cls.place)
+
+    @classmethod
+    def cameras_known(cls) -> bool:
+        """Whether the folder tells cameras."""
+        return cls.read().has_cameras
 
     @classmethod
     def check_training(cls) -> None:

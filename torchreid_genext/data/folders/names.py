@@ -46,10 +46,16 @@ class FolderName:
         """
         path, *words = _OPTION.split(name.removeprefix(PREFIX))
         given = dict(zip(words[::2], words[1::2]))
-        if len(given) < len(words) // 2 or not all(given.values()) or not (path or given.keys() - {"pattern"}):
+        if (
+            len(given) < len(words) // 2
+            or not all(given.values())
+            or not (path or given.keys() - {"pattern"})
+        ):
             raise ValueError(f"expected {PREFIX}PATH or {PREFIX}?query=PATH&gallery=PATH, got {name!r}")
         root = _absolute(path)
-        splits = {split: _absolute(root / os.path.expanduser(given[split])) for split in SPLITS if split in given}
+        splits = {
+            split: _absolute(root / os.path.expanduser(given[split])) for split in SPLITS if split in given
+        }
         if ("query" in splits) != ("gallery" in splits):
             raise ValueError(f"expected both query and gallery, or neither, got {name!r}")
         pattern = given.get("pattern", "")
@@ -88,7 +94,9 @@ def _check_pattern(pattern: str) -> None:
     try:
         groups = {*re.compile(pattern).groupindex}
     except re.error as error:
-        raise ValueError(f"expected a pattern that is a regular expression, got {pattern!r}: {error}") from error
+        raise ValueError(
+            f"expected a pattern that is a regular expression, got {pattern!r}: {error}"
+        ) from error
     if pattern and not {"pid"} <= groups <= _GROUPS:
         example = r"(?P<pid>-?\d+)_c(?P<camid>\d+)"
         raise ValueError(

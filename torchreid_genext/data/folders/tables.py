@@ -41,7 +41,9 @@ def find_table(folder: Path) -> Path | None:
     files = sorted(folder.glob("*.csv")) if folder.is_dir() else []
     found = [path for path in files if {*_columns(path)} >= _NEEDED]
     if len(found) > 1:
-        raise ValueError(f"expected one CSV with path and pid in {folder}, got {found[0].name} and {found[1].name}")
+        raise ValueError(
+            f"expected one CSV with path and pid in {folder}, got {found[0].name} and {found[1].name}"
+        )
     return found[0] if found else None
 
 

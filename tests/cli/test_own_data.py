@@ -1,0 +1,217 @@
+"""Own images and own features on the command line, as users write it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT
+from torchreid_genext.cli import command
+from torchreid_genext.retrieval.protocol import RetrievalSet, evaluate
+
+KEYS = ["use_gpu", "False", "model.name", "osnet_x0_25", "model.pretrained", "False", "data.workers", "0"]
+KEYS += ["data.height", "64", "data.width", "32"]
+QUICK = ["genext.benchmark.bootstrap", "10"]
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """Four people of odd names, one query and three gallery images each, in all formats, without cameras."""
+    generator = np.random.default_rng(0)
+    for person in ("Anna", "Jörg ä", "x 3", "0"):
+        for number, suffix in enumerate((".JPG", ".png", ".webp", ".bmp")):
+            file = tmp_path / "mine" / ("gallery" if number else "query") / person / f"1{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (64, 32, 3), dtype=np.uint8)).save(file)
+    return tmp_path / "mine"
+
+
+def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "torchreid_genext", *map(str, words)]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_benchmark_of_a_folder_by_name_and_by_options_is_the_same(people: Path, tmp_path: Path) -> None:
+    keys = [*KEYS, *QUICK, "genext.benchmark.rank_lists", "True"]
+    one = run("benchmark", "-t", "folder:mine", "--output", "one", *keys, cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    assert "4 queries, 12 gallery images, euclidean distance, plain protocol" in one.stdout
+    command(["benchmark", "--query", str(people / "query"), "--gallery", str(people / "gallery"),
+             "--output", str(tmp_path / "two"), *KEYS, *QUICK])  # fmt: skip
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert [chain["mAP"] for chain in first["models"][0]["chains"]] == [
+        chain["mAP"] for chain in second["models"][0]["chains"]
+    ]
+    lists = json.loads((tmp_path / "one" / "ranklists-osnet_x0_25.json").read_text())
+    assert len(lists["queries"]) == 4 and lists["queries"][0]["camid"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["genext.evaluation.protocol", "market1501"],
+            "cameras of the query under protocol market1501, got none",
+        ),
+        (["genext.benchmark.chains", "['camera_norm']"], "camids in both sets for the step camera_norm"),
+        (["genext.benchmark.chains", "['st']"], "for the step st"),
+        (["genext.benchmark.chains", "['lda']"], "training"),
+    ],
+)
+def test_what_the_folder_lacks_is_told_before_the_work(
+    people: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    line = ["benchmark", "-t", f"folder:{people}", "--output", str(tmp_path / "out"), *KEYS, *words]
+    with pytest.raises(ValueError, match=message):
+        command(line)
+    assert not (tmp_path / "out" / "features").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--query", "a"], "expected --query and --gallery, got --query"),
+        (["--pattern", "(?P<pid>.)"], "expected --query and --gallery, got --pattern"),
+        (
+            ["-t", "market1501", "--query", "a", "--gallery", "b"],
+            "either a data set or --query and --gallery",
+        ),
+        (["--query", "a", "--gallery", "b"], "expected images in .*a, got no such folder"),
+        (["-t", "folder:nowhere"], "a folder of images, got .*nowhere"),
+    ],
+)
+def test_options_that_contradict_or_lead_nowhere(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        command(["benchmark", *words, "--output", str(tmp_path), *KEYS])
+
+
+def test_features_go_out_and_come_back_with_the_same_table(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(["extract", "-t", f"folder:{people}", "--output", str(tmp_path / "f"), *KEYS])
+    files = [str(tmp_path / "f" / f"{split}.npz") for split in ("query", "gallery")]
+    query, gallery = map(RetrievalSet.load, files)
+    assert query.camids is None and len(gallery) == 12 and gallery.paths[0].startswith(str(people))
+    command(
+        ["evaluate", *files, "--chain", "base", "--chain", "nfc", "--output", str(tmp_path / "e"), *QUICK]
+    )
+    saved = json.loads((tmp_path / "e" / "report.json").read_text())
+    told = capsys.readouterr().out
+    for chain in saved["models"][0]["chains"]:
+        assert chain["mAP"] == evaluate(query, gallery, chain["chain"], protocol="plain").mAP
+        assert f"{chain['mAP'] * 100:.2f}" in told
+    assert f"torchreid-genext evaluate {files[0]}" in (tmp_path / "e" / "report.md").read_text()
+
+
+def sets(folder: Path, cameras: bool = True) -> list[str]:
+    generator = np.random.default_rng(0)
+    for name, count in (("q", 6), ("g", 18), ("t", 18)):
+        columns = {
+            "features": generator.normal(size=(count, 8)).astype(np.float32),
+            "pids": np.arange(count) % 6,
+        }
+        if cameras:
+            columns |= {"camids": np.arange(count) // 6 % 3 + (name == "g"), "frames": np.arange(count) * 100}
+        np.savez(folder / f"{name}.npz", **columns)
+    return [str(folder / "q.npz"), str(folder / "g.npz")]
+
+
+def test_evaluate_takes_cameras_times_and_a_training_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--chain", "camera_norm", "--chain", "st", "--train", str(tmp_path / "t.npz"), *QUICK]
+    command(["evaluate", *sets(tmp_path), *words])
+    told = capsys.readouterr().out
+    assert "market1501 protocol" in told and "camera_norm" in told and "failed" not in told
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "market1501"], "cameras of the query"),
+        (["--protocol", "mine"], "unknown protocol 'mine'"),
+        (["--chain", "nothing"], "unknown step"),
+        (["--chain", "st"], "for the step st, got none"),
+        (["data.height", "3"], "expected keys that torchreid-genext evaluate reads"),
+    ],
+)
+def test_evaluate_refuses_in_a_sentence(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        command(["evaluate", *sets(tmp_path, cameras=False), *words])
+
+
+def test_widths_that_differ_are_refused(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(query, features=np.ones((2, 3), np.float32), pids=[1, 2], camids=[0, 0])
+    ended = run("evaluate", query, gallery, cwd=tmp_path)
+    assert ended.returncode == 1 and "features of one width, got 3 and 8" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_search_needs_no_labels(people: Path, tmp_path: Path) -> None:
+    (people / "gallery" / "loose.png").write_bytes((people / "query" / "Anna" / "1.JPG").read_bytes())
+    words = ["--query", people / "query" / "Anna" / "1.JPG", "--gallery", people / "gallery", "--top", 3]
+    ended = run("search", *words, "--chain", "nfc", "--output", "s", *KEYS, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    with open(tmp_path / "s" / "search.csv", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 3 and rows[0]["name"].endswith("loose.png")
+
+
+def test_search_of_features_is_that_of_images(people: Path, tmp_path: Path) -> None:
+    for split in ("query", "gallery"):
+        command(["extract", "--images", str(people / split), "--output", str(tmp_path / split), *KEYS])
+    files = [str(tmp_path / split / "images.npz") for split in ("query", "gallery")]
+    command(["search", "--query", files[0], "--gallery", files[1], "--output", str(tmp_path / "one"), *KEYS])
+    words = ["--query", str(people / "query"), "--gallery", files[1]]
+    command(["search", *words, "--output", str(tmp_path / "two"), *KEYS])
+    one, two = (np.load(tmp_path / name / "search.npz") for name in ("one", "two"))
+    assert one["rows"].shape == (4, 12) and (one["rows"] == two["rows"]).all()
+
+
+def test_images_without_labels_have_no_splits(people: Path) -> None:
+    with pytest.raises(ValueError, match="expected no --split with --images"):
+        command(["extract", "--images", str(people), "--split", "query"])
+
+
+def test_the_page_of_a_search_has_all_that_was_found(people: Path, tmp_path: Path) -> None:
+    words = ["--query", str(people / "query"), "--gallery", str(people / "gallery"), "--top", "2"]
+    command(["search", *words, "--output", str(tmp_path / "s"), *KEYS])
+    page = (tmp_path / "s" / "search.html").read_text()
+    assert page.count("<section>") == 4 and page.count("<figure ") == page.count("<img ") == 12
+    assert str(people) not in page
+
+
+@pytest.mark.parametrize("chain", ["camera_norm", "nfc(neighbours=cross_camera)"])
+def test_training_refuses_steps_that_need_cameras_where_there_are_none(
+    people: Path, tmp_path: Path, chain: str
+) -> None:
+    with pytest.raises(ValueError, match="camids in both sets for the step .* by folder:"):
+        command(["main", "-s", f"folder:{people / 'gallery'}", "-t", f"folder:{people}", "--output", str(tmp_path / "m"),
+                 *KEYS, "genext.evaluation.chain", chain])  # fmt: skip
+
+
+def test_training_on_a_folder_ends_with_a_test_on_a_small_gallery(people: Path, tmp_path: Path) -> None:
+    words = [
+        "-s",
+        f"folder:{people / 'gallery'}",
+        "-t",
+        f"folder:{people}",
+        "train.max_epoch",
+        "1",
+        "train.batch_size",
+        "4",
+    ]
+    ended = run("main", *words, "--output", "m", *KEYS, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "Rank-10" in ended.stdout and "Rank-20" not in ended.stdout
+    assert (tmp_path / "m" / "model.safetensors").is_file()
