@@ -122,7 +122,7 @@ def test_wrong_shapes_and_protocols_are_named() -> None:
     distances, *labels = world()
     with pytest.raises(ValueError, match=r"got \(29, 140\) with 30 and 30 query, 140 and 140 gallery labels"):
         rank_matches(distances[:-1], *labels)
-    with pytest.raises(ValueError, match="unknown protocol 'duke'; choose from market1501, cuhk03, streid"):
+    with pytest.raises(ValueError, match="unknown protocol 'duke'; choose from market1501, .*streid"):
         rank_matches(distances, *labels, protocol="duke")
 
 

@@ -128,7 +128,7 @@ def test_a_block_is_whole_rows_as_long_as_enough_of_them_fit() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     (
-        ({"protocol": "duke"}, "unknown protocol 'duke'; choose from market1501, cuhk03, streid"),
+        ({"protocol": "duke"}, "unknown protocol 'duke'; choose from market1501, .*streid"),
         ({"memory_limit": 0}, "expected memory_limit >= 1 byte, got 0"),
         ({"gallery_rows": -3}, "expected gallery_rows >= 1, got -3"),
     ),
