@@ -81,8 +81,8 @@ def test_the_command_says_how_far_both_are_apart(
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    name: str, file: str, words: str, cfg: CfgNode, tmp_path: Path
-) -> None:  # noqa: F811
+    name: str, file: str, words: str, cfg: CfgNode, tmp_path: Path  # noqa: F811
+) -> None:
     cfg.model.name = name
     with pytest.raises(ValueError, match=words):
         export(cfg, tmp_path / file)
