@@ -1,4 +1,4 @@
-"""Measure generators against the truth that SynthReID's renderer knows, on people they were not trained on."""
+"""Measure generators against the truth, of a renderer or of photographs, on people they were not trained on."""
 
 from torchreid_genext.cli import run, verb
 

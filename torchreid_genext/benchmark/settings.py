@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "Backbone", "Images", "backbones", "build_encoder", "build_network", "cache_dir", "chains", "check_keys",
-    "check_needs", "dataset_name", "is_ours", "is_present", "open_dataset", "open_training", "protocol",
-    "training_sightings", "with_generated",
+    "Backbone", "Images", "backbones", "build_encoder", "build_network", "cache_dir", "chains",
+    "check_dataset", "check_keys", "check_needs", "dataset_name", "is_ours", "is_present", "open_dataset",
+    "open_training", "protocol", "training_sightings", "with_generated",
 ]  # fmt: skip
 
 OWN_CAMERA = -1  # an encoder's camera: each image's own, and of generated images, which have none, unknown
@@ -255,6 +255,14 @@ def is_present(cfg: CfgNode) -> bool:
     return compat.image_dataset_folder(dataset_name(cfg), cfg.data.root).is_dir()
 
 
+def check_dataset(cfg: CfgNode) -> None:
+    """Tell before a network is built whether the data set is known and there; raises as `open_dataset`."""
+    name = dataset_name(cfg)
+    if not name.startswith(FOLDER) and not is_ours(cfg) and not is_present(cfg):
+        folder = compat.image_dataset_folder(name, cfg.data.root)
+        raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
+
+
 def open_dataset(cfg: CfgNode) -> tuple[Images, Images]:
     """Query and gallery of the data set; one of this package is written on first use.
 
@@ -291,9 +299,7 @@ def _host_dataset(cfg: CfgNode) -> Any:
     name, root = dataset_name(cfg), cfg.data.root
     if name.startswith(FOLDER):
         return compat.init_image_dataset(name, root=root, verbose=False)
-    if not is_ours(cfg) and not is_present(cfg):
-        folder = compat.image_dataset_folder(name, root)
-        raise ValueError(f"expected {name} in {str(folder)!r}, got no such folder; {_LAYOUT}")
+    check_dataset(cfg)
     try:
         return compat.init_image_dataset(name, root=root, verbose=False, **_host_options(cfg))
     except ValueError as error:

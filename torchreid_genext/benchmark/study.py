@@ -64,6 +64,7 @@ def run(cfg: CfgNode) -> Result:
     """
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_dataset(cfg)
     settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
@@ -90,6 +91,7 @@ def describe(cfg: CfgNode) -> str:
     """What `run` would do, after the same checks; nothing is written, downloaded or extracted."""
     chains, backbones = settings.chains(cfg), settings.backbones(cfg)
     settings.check_keys(cfg)
+    settings.check_dataset(cfg)
     settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
