@@ -169,6 +169,17 @@ def test_files_may_be_called_as_keys_begin(
     assert "data.npz and test.npz: 6 queries" in capsys.readouterr().out
 
 
+def test_files_that_lack_something_say_what_cures_it(tmp_path: Path) -> None:
+    query, _ = sets(tmp_path)
+    np.save(tmp_path / "alone.npy", np.ones((2, 8), np.float32))
+    with pytest.raises(ValueError, match=r"expected pids in .*, got features; labels belong in .*alone\.csv"):
+        command(["evaluate", query, str(tmp_path / "alone.npy")])
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+        command(["evaluate", query, str(tmp_path / "text.npz")])
+    assert "unsafely" not in str(refused.value)
+
+
 @pytest.mark.parametrize("key", ["pictures", "rank_lists"])
 def test_evaluate_refuses_what_needs_images(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match=f"evaluate reads, .*, got genext.benchmark.{key}"):
