@@ -130,7 +130,7 @@ def test_the_feature_is_the_one_of_the_card(cfg: CfgNode, tmp_path: Path) -> Non
 # Cameras
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_each_image_is_seen_with_its_own_camera(cfg: CfgNode, tmp_path: Path, precision: str) -> None:  # noqa: F811
     cfg.genext.inference.precision = precision
     cfg.genext.benchmark.chains = ["base"]

@@ -26,6 +26,7 @@ needs_onnx = pytest.mark.skipif(not all(map(find_spec, _NEEDED)), reason=f"needs
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_the_file_gives_the_same_table(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     seen = {"height": 48, "width": 24, "mean": [0.5] * 3, "interpolation": "bicubic"}
     weights = osnet(tmp_path, Card(preprocessing=seen, licence="MIT", trained_on=["msmt17"]))
@@ -64,6 +65,7 @@ def test_a_file_that_differs_is_not_left_behind(cfg: CfgNode, tmp_path: Path) ->
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_the_command_says_how_far_both_are_apart(
     reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
