@@ -44,6 +44,11 @@ def test_dry_run_says_what_would_be_done(
     assert not (tmp_path / "run").exists()
 
 
+def test_chains_are_options_as_elsewhere() -> None:
+    cfg = configuration(parse_arguments(["--chain", "base", "--chain", "dmon+aro"]))
+    assert cfg.genext.benchmark.chains == ["base", "dmon+aro"]
+
+
 def test_strict_sets_the_key() -> None:
     assert configuration(parse_arguments(["--strict"])).genext.benchmark.strict
     assert not configuration(parse_arguments([])).genext.benchmark.strict

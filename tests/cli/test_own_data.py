@@ -149,6 +149,50 @@ def test_evaluate_refuses_in_a_sentence(tmp_path: Path, words: list[str], messag
         command(["evaluate", *sets(tmp_path, cameras=False), *words])
 
 
+@pytest.mark.parametrize("option", ["--output", "data.save_dir"])
+def test_features_without_paths_have_a_report(tmp_path: Path, option: str) -> None:
+    words = ["--chain", "base", "--chain", "nfc", option, str(tmp_path / "e"), *QUICK]
+    command(["evaluate", *sets(tmp_path), *words])
+    saved = json.loads((tmp_path / "e" / "report.json").read_text())
+    hardest = saved["models"][0]["chains"][1]["hard_queries"]
+    assert {query["image"] for query in hardest} <= {f"row {row}" for row in range(6)}
+    assert f"`{hardest[0]['image']}`" in (tmp_path / "e" / "report.md").read_text()
+
+
+def test_files_may_be_called_as_keys_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, gallery = map(Path, sets(tmp_path))
+    query.rename(tmp_path / "data.npz"), gallery.rename(tmp_path / "test.npz")
+    monkeypatch.chdir(tmp_path)
+    command(["evaluate", "data.npz", "test.npz", "--chain", "base", *QUICK])
+    assert "data.npz and test.npz: 6 queries" in capsys.readouterr().out
+
+
+def test_files_that_lack_something_say_what_cures_it(tmp_path: Path) -> None:
+    query, _ = sets(tmp_path)
+    np.save(tmp_path / "alone.npy", np.ones((2, 8), np.float32))
+    with pytest.raises(ValueError, match=r"expected pids in .*, got features; labels belong in .*alone\.csv"):
+        command(["evaluate", query, str(tmp_path / "alone.npy")])
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+        command(["evaluate", query, str(tmp_path / "text.npz")])
+    assert "unsafely" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["pictures", "rank_lists"])
+def test_evaluate_refuses_what_needs_images(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=f"evaluate reads, .*, got genext.benchmark.{key}"):
+        command(["evaluate", *sets(tmp_path), f"genext.benchmark.{key}", "True"])
+
+
+def test_help_names_the_keys_that_a_verb_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command(["evaluate", "--help"])
+    told = capsys.readouterr().out
+    assert "genext.benchmark.bootstrap" in told and "genext.nfc" not in told
+
+
 def test_widths_that_differ_are_refused(tmp_path: Path) -> None:
     query, gallery = sets(tmp_path)
     np.savez(query, features=np.ones((2, 3), np.float32), pids=[1, 2], camids=[0, 0])

@@ -154,10 +154,11 @@ class Measurement:
         }
 
     def named_queries(self, report: Report, rows: Iterable[int]) -> list[dict[str, Any]]:
-        """Image, average precision and rank of the first match of some queries."""
+        """Image, average precision and rank of the first match of some queries; one without a path has its row."""
+        images = self.query.paths or [f"row {row}" for row in range(len(self.query))]
         return [
             {
-                "image": self.query.paths[row],
+                "image": images[row],
                 "average_precision": float(report.average_precision[row]),
                 "first_match_rank": int(report.first_match_rank[row]),
             }

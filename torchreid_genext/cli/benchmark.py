@@ -32,6 +32,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_root()
     parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="report and pictures")
     parser.add_key("--weights", key="model.load_weights", metavar="FILE", help="of the backbone model.name")
+    chain = "as nfc+rerank; repeat it for more (default: base, l2, nfc)"
+    parser.add_key("--chain", key="genext.benchmark.chains", action="append", help=chain)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_key(
         "--strict",

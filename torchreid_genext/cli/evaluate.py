@@ -17,7 +17,10 @@ from torchreid_genext.benchmark.features import measure_features
 from torchreid_genext.cli.parsing import Parser, configuration
 from torchreid_genext.retrieval.files import load_sets
 
-_READS = ("data.save_dir", "test.dist_metric", "genext.evaluation", "genext.benchmark")
+_READS = (
+    "data.save_dir", "test.dist_metric", "genext.evaluation", "genext.benchmark.chains",
+    "genext.benchmark.bootstrap", "genext.benchmark.seed", "genext.benchmark.open_set",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     files = [arguments.query_file, arguments.gallery_file, *([arguments.train] if arguments.train else [])]
     sets = load_sets(*files)
-    result = measure_features(cfg, *sets, names=files[:2], write="output" in arguments.given)
+    write = "output" in arguments.given or "data.save_dir" in arguments.keys
+    result = measure_features(cfg, *sets, names=files[:2], write=write)
     print(benchmark.table(result))
-    if "output" in arguments.given:
+    if write:
         print(f"\nReport:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)")
 
 

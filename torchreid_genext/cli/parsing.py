@@ -16,6 +16,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -31,9 +32,7 @@ __all__ = ["OneLine", "Parser", "configuration", "from_zero", "given_name", "pos
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 _NUMBER = re.compile(r"-\.?\d")
-_HELP = (
-    "Keys of the configuration may stand anywhere: genext.nfc.k1 4. They and options win over the YAML file."
-)
+_FILES = (".npz", ".npy", ".mat")  # of features, whose names may begin as keys do: test.npz
 
 
 class OneLine(argparse.ArgumentParser):
@@ -56,7 +55,7 @@ class Parser(OneLine):
     def __init__(self, tool: str, text: str, reads: Sequence[str] | None = None) -> None:
         super().__init__(
             prog=f"torchreid-genext {tool.rpartition('.')[2].replace('_', '-')}", description=text,
-            epilog=None if reads == () else _HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=None if reads == () else _help(reads), formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         self.reads, self._keys = reads, {}
         if reads != ():
@@ -150,7 +149,7 @@ class _Words:
         word = rest.pop(0)
         if action := self.parser.option(word):
             self._begin(action, word)
-        elif not self._waiting and _is_key(self.tree, word):
+        elif not self._waiting and _is_key(self.tree, word) and not self._is_file(word):
             self._take_key(word, rest)
         else:
             self._take_plain(word)
@@ -174,6 +173,9 @@ class _Words:
         self.parser.check_read([key])
         self._most = 0  # what follows belongs to no option
 
+    def _is_file(self, word: str) -> bool:
+        return self.parser.takes_words() and word.endswith(_FILES)
+
     def _take_plain(self, word: str) -> None:
         if word.startswith("--") or word.startswith("-") and not self._most and not _NUMBER.match(word):
             near = _nearest(word.partition("=")[0], self.parser.names())
@@ -183,6 +185,13 @@ class _Words:
             raise ValueError(f"expected {what}, got {word!r}; see {self.parser.prog} --help")
         self._waiting, self._most = max(0, self._waiting - 1), max(0, self._most - 1)
         self.options.append(word)
+
+
+def _help(reads: Sequence[str] | None) -> str:
+    """How keys are written, and which there are, if not all."""
+    key = "genext.nfc.k1 4" if reads is None else f"KEY VALUE, of {', '.join(reads)}"
+    told = f"Keys of the configuration may stand anywhere: {key}. They and options win over the YAML file."
+    return textwrap.fill(told, 79)
 
 
 def _needs(action: argparse.Action) -> tuple[int, float]:

@@ -64,13 +64,25 @@ def load_sets(*files: str | Path, labelled: bool = True) -> list[RetrievalSet]:
 def _set(columns: dict[str, Any], file: str | Path, labelled: bool) -> RetrievalSet:
     for needed in ("features", "pids") if labelled else ("features",):
         if needed not in columns:
-            raise ValueError(f"expected {needed} in {file}, got {', '.join(columns) or 'nothing'}")
+            there = ", ".join(columns) or "nothing"
+            raise ValueError(f"expected {needed} in {file}, got {there}{_cure(file)}")
     if not labelled:
         columns["pids"] = np.zeros(len(columns["features"]), dtype=np.int64)
     try:
         return RetrievalSet(**columns)
     except ValueError as error:
         raise ValueError(f"{error}, in {file}") from error
+
+
+def _cure(file: str | Path) -> str:
+    file = Path(file)
+    return f"; labels belong in {file.with_suffix('.csv')}" if file.suffix.lower() == ".npy" else ""
+
+
+def _why(error: Exception) -> str:
+    """NumPy advises to load any file unsafely, whatever it is."""
+    pickled = "allow_pickle" in str(error)
+    return "it holds Python objects, or is of another kind than its name says" if pickled else str(error)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -81,7 +93,8 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         found = _READERS[file.suffix.lower()](file)
     except (zipfile.BadZipFile, EOFError, KeyError, TypeError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"expected features in {file}, got a file that cannot be read: {error}") from error
+        why = _why(error)
+        raise ValueError(f"expected features in {file}, got a file that cannot be read: {why}") from error
     columns = {_SHORT.get(name, name): values for name, values in found.items()}
     columns = {name: values for name, values in columns.items() if name in _COLUMNS} or found
     if "paths" in columns:
