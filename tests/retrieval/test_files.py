@@ -78,7 +78,7 @@ HOSTILE = {
     "one dimension": (lambda f: write(f, features=FEATURES[0], pids=PIDS), "in .*mine.npz"),
     "objects": (
         lambda f: write(f, features=np.array([None, {}]), pids=[1, 2]),
-        "cannot be read: Object arrays",
+        "cannot be read: it holds Python objects",
     ),
     "truncated": (
         lambda f: (write(f, features=FEATURES), f.write_bytes(f.read_bytes()[:200])),
