@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(ABC):
     """What both models are made of: when each camera saw each identity, and how lags are put into bins.
 
     Attributes:
@@ -195,17 +196,17 @@ class Sums:
             result[part] = values
         return result
 
+    @abstractmethod
     def _rows(self) -> Tensor:
         """(C + 1, C + 1): which row is that of a query's and a gallery image's camera; the last for none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
         """What `_places` reads of the gallery's cameras, a row for each camera of a query: (C + 1, G) each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
         """Where the table holds what it says of lags (b, G), which are the query's time less the other's."""
-        raise NotImplementedError
 
     def _index(self, camids: Tensor) -> Tensor:
         """Places in `cameras`, C for a camera that is not among them."""

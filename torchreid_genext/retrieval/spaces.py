@@ -18,7 +18,10 @@ from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import full_precision, products, scaled, unit
 from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest
 
-__all__ = ["CameraSurvey", "FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances"]
+__all__ = [
+    "CameraSurvey", "FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances",
+    "nearest_and_own",
+]  # fmt: skip
 
 _ROUNDING = 1e-6  # of squared lengths, in what is computed as a squared distance
 
@@ -127,11 +130,7 @@ class FeatureSpace:
     def survey(self, k: int) -> Survey:
         """As ``Space.survey``; each image is first in its own list, at distance 0."""
         features = self._of(slice(0, len(self)))
-        own = torch.arange(len(self), device=features.device)[:, None]
-        distances, lists = torch.zeros_like(own, dtype=torch.float32), own
-        if k > 1:
-            near = nearest(features, k=k - 1, memory_limit=self.memory_limit, index=self.index)
-            distances, lists = torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
+        distances, lists = nearest_and_own(features, k, memory_limit=self.memory_limit, index=self.index)
         greatest = greatest_distances(features, memory_limit=self.memory_limit)
         return Survey(distances, lists, self._somewhere(greatest))
 
@@ -195,6 +194,17 @@ class FeatureSpace:
     @cached_property
     def _squares(self) -> Tensor:
         return torch.cat([_squares(self.query), _squares(self.gallery)])
+
+
+def nearest_and_own(
+    features: Tensor, k: int, *, memory_limit: int | None = None, index: str = "exact"
+) -> Lists:
+    """The k nearest of each image, itself first at distance 0; options as of ``neighbours.nearest``."""
+    images = torch.arange(len(features), device=features.device)[:, None]
+    own = torch.zeros_like(images, dtype=torch.float32), images
+    if k == 1:
+        return own
+    return _joined(own, nearest(features, k=k - 1, memory_limit=memory_limit, index=index))
 
 
 @full_precision()

@@ -12,7 +12,8 @@ from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import full_precision, magnitude, products, unit
 from torchreid_genext.retrieval._reciprocal import SparseRows
 from torchreid_genext.retrieval.comparison import Comparison, Metric
-from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest
+from torchreid_genext.retrieval.neighbours import at_most, check_features
+from torchreid_genext.retrieval.spaces import nearest_and_own
 from torchreid_genext.retrieval.steps.base import Step, option
 
 __all__ = ["NeighbourIndex", "aro"]
@@ -104,7 +105,7 @@ class Neighbourhoods:
         scale = 2.0 ** -magnitude(query, gallery)  # which rows of length 1 do not see; fourth powers overflow
         query, gallery = query * scale, gallery * scale
         k1, k2 = at_most("aro", k1=(k1, len(gallery)), k2=(k2, len(gallery)))
-        distances, lists = _own_first(gallery, k2, memory_limit, index)
+        distances, lists = nearest_and_own(gallery, k2, memory_limit=memory_limit, index=index)
         nearness = 1 - distances / _row_lengths(gallery)[:, None]
         lengths = _lengths(nearness, len(gallery))
         rows = torch.arange(len(gallery), device=gallery.device).repeat_interleave(k2)
@@ -143,16 +144,6 @@ class Neighbourhoods:
     @cached_property
     def _row_bytes(self) -> int:
         return 12 * len(self.gallery) + 40 * self.k1 * int(self.near.counts.max())
-
-
-def _own_first(gallery: Tensor, k: int, memory_limit: int | None, index: str) -> tuple[Tensor, Tensor]:
-    """The k nearest of each image, itself first at distance 0."""
-    lists = torch.arange(len(gallery), device=gallery.device)[:, None]
-    distances = torch.zeros_like(lists, dtype=torch.float32)
-    if k == 1:
-        return distances, lists
-    near = nearest(gallery, k=k - 1, memory_limit=memory_limit, index=index)
-    return torch.cat([distances, near[0]], 1), torch.cat([lists, near[1]], 1)
 
 
 def _row_lengths(features: Tensor) -> Tensor:
