@@ -98,7 +98,7 @@ def test_a_network_that_is_told_cameras_is_refused(cfg: CfgNode, tmp_path: Path)
 
 def test_a_missing_package_is_named(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match="an export needs the module 'onnx', .*`pip install onnx`"):
+    with pytest.raises(ImportError, match="exports need the module 'onnx', .*`pip install onnx`"):
         export(cfg, tmp_path / "m.onnx", identities=2)
 
 

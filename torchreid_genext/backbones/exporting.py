@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from torchreid_genext.backbones.packages import needed
+
 __all__ = ["export_onnx"]
 
 _NEEDS = ("onnx", "onnxscript")
@@ -30,7 +32,7 @@ def export_onnx(network: nn.Module, path: str | Path, image_size: Sequence[int])
         ValueError: if torch cannot write the network so.
     """
     for name in _NEEDS:
-        _check_package(name)
+        needed(name, "exports")
     images = torch.zeros(2, 3, *image_size)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
@@ -42,16 +44,6 @@ def export_onnx(network: nn.Module, path: str | Path, image_size: Sequence[int])
     except Exception as error:  # of torch's own kinds
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"expected a network that torch writes as ONNX, got {reason}") from error
-
-
-def _check_package(name: str) -> None:
-    try:
-        __import__(name)
-    except ModuleNotFoundError as error:
-        package = (error.name or name).partition(".")[0]
-        raise ImportError(
-            f"an export needs the module '{package}', which is missing; install it with `pip install {package}`"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from torchreid_genext.backbones.packages import needed
+
 __all__ = ["OnnxModel"]
 
 
@@ -80,7 +82,7 @@ class OnnxModel(nn.Module):
 
 @functools.lru_cache(maxsize=4)
 def _session(path: Path, digest: str, device: str, threads: int, process: int) -> Any:
-    runtime = _onnxruntime()
+    runtime = needed("onnxruntime", "models named onnx:")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
@@ -90,13 +92,3 @@ def _session(path: Path, digest: str, device: str, threads: int, process: int) -
     except Exception as error:  # of onnxruntime's own kinds
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"expected an ONNX file, got {path}, which cannot be read: {reason}") from error
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        package = (error.name or "onnxruntime").partition(".")[0]
-        rule = f"models named onnx: need the module '{package}', which is missing"
-        raise ImportError(f"{rule}; install it with `pip install {package}`") from error
-    return onnxruntime

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchreid_genext.backbones import names
 from torchreid_genext.backbones.necks import Necked
+from torchreid_genext.backbones.packages import needed
 
 __all__ = ["POOLS", "TimmBackbone", "check_name"]
 
@@ -25,6 +26,7 @@ _UNUSED = (
     "fc.", "pre_logits.", "logit_scale",
 )  # fmt: skip
 _SOLIDER = "semantic_embed"
+_WHOSE = "models named timm:"
 
 
 class TimmBackbone(Necked):
@@ -113,30 +115,21 @@ class TimmBackbone(Necked):
 
 def check_name(name: str) -> None:
     """Tell at once whether timm is there and knows a model; raises as `TimmBackbone`."""
-    timm, bare = _timm(), name.partition(".")[0]
+    timm, bare = needed("timm", _WHOSE), name.partition(".")[0]
     if not timm.is_model(bare) and "/" not in name:  # a name with a slash is one of a hub
         near = difflib.get_close_matches(bare, timm.list_models(), n=3)
         cure = f"; near are {', '.join(near)}" if near else ""
         raise ValueError(f"expected a model that timm {timm.__version__} knows, got {name!r}{cure}")
 
 
-def _timm() -> Any:
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        package = (error.name or "timm").partition(".")[0]
-        rule = f"models named timm: need the module '{package}', which is missing"
-        raise ImportError(f"{rule}; install it with `pip install {package}`") from error
-    return timm
-
-
 def _created(name: str, pretrained: bool, size: tuple[int, ...], options: Mapping[str, Any]) -> nn.Module:
     check_name(name)
+    create = needed("timm", _WHOSE).create_model
     try:
         try:
-            return _timm().create_model(name, pretrained, num_classes=0, img_size=size, **options)
+            return create(name, pretrained, num_classes=0, img_size=size, **options)
         except TypeError:  # convolutions take images of any size, and know no such argument
-            return _timm().create_model(name, pretrained, num_classes=0, **options)
+            return create(name, pretrained, num_classes=0, **options)
     except TypeError as error:
         raise ValueError(
             f"expected options that timm's {name} takes, got {dict(options)}: {error}"
