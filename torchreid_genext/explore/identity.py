@@ -48,7 +48,7 @@ class Coder:
         Raises:
             FileNotFoundError: if there are no weights.
         """
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.no_grad():
             pixels = torch.stack([self._pixels(image) for image in images])
             found = self._inverter(pixels)
             return refine(self._generator, pixels, found, steps=sharpen, unit=self._inverter.unit)
@@ -99,14 +99,14 @@ class Coder:
             FileNotFoundError: if there is no prior.
         """
         prior = self._prior
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.no_grad():
             return prior(torch.randn(1, prior.code_width, generator=_seeded(seed)))[0]
 
     def _one_noise(self, count: int, seed: int) -> Tensor:
         return self._generator.noise(1, _seeded(seed)).expand(count, -1, -1, -1)
 
     def _drawn(self, codes: Tensor, noise: Tensor) -> list[Image.Image]:
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.no_grad():
             made = self._generator(codes, noise, steps=_STEPS)
         return [Image.fromarray(each) for each in (made * 255).round().byte().permute(0, 2, 3, 1).numpy()]
 
@@ -138,7 +138,7 @@ class Coder:
         read = {row: self._pixels(image) for row, image in readable_images(self._paths, {})}
         pids = torch.as_tensor([int(self._pids[row]) for row in read])
         pixels = (torch.stack([*read.values()]) * 255).byte()
-        with torch.inference_mode():
+        with torch.no_grad():
             return people_of_images(self._inverter, ImageTensor(pixels, pids, pids, (*map(str, read),)))
 
     def _file(self, name: str) -> Path:
