@@ -19,7 +19,10 @@ setup(
     license="MIT",
     author="torchreid_genext authors",
     packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
-    package_data={"torchreid_genext.ranklists": ["*.html", "*.css", "*.js"]},
+    package_data={
+        "torchreid_genext.ranklists": ["*.html", "*.css", "*.js"],
+        "torchreid_genext.explore": ["*.css", "*.js"],
+    },
     entry_points={"console_scripts": ["torchreid-genext = torchreid_genext.cli:console"]},
     python_requires=">=3.10",
     install_requires=[
@@ -43,6 +46,7 @@ setup(
         "timm": ["timm>=1.0"],
         "onnx": ["onnxruntime>=1.18"],
         "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
+        "app": ["gradio>=6.0"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "test": [
             "pytest>=8.0",

@@ -1,7 +1,7 @@
 """Look at what the package does, in a browser: searches with their reasons, people in poses, identity codes.
 
 torchreid-genext explore
-torchreid-genext explore --query wanted --gallery crops --model osnet_x1_0 --weights osnet.pth data.height 256 data.width 128
+torchreid-genext explore --gallery crops --weights osnet.pth --model osnet_x1_0 data.height 256 data.width 128
 
 The page is for this machine alone. Keys of configs/explore.yaml hold unless another file of keys is named.
 """
@@ -22,7 +22,13 @@ from torchreid_genext.explore.app import explorer_of, gradio, launch
 from torchreid_genext.explore.search import Searcher, Sets
 from torchreid_genext.explore.sets import dataset_sets, options
 
-_READS = (*features.READS, "genext.sampling", "genext.pg2.weights", "genext.deformable.weights", "genext.joints")
+_READS = (
+    *features.READS,
+    "genext.sampling",
+    "genext.pg2.weights",
+    "genext.deformable.weights",
+    "genext.joints",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +60,9 @@ def _folders(cfg: CfgNode, arguments: argparse.Namespace) -> Sets:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__name__, __doc__, _READS)
     parser.set_defaults(config_file="configs/explore.yaml")
-    parser.add_key("-s", "--dataset", key="data.targets", nargs=1, metavar="NAME", help="data set that is searched")
+    parser.add_key(
+        "-s", "--dataset", key="data.targets", nargs=1, metavar="NAME", help="data set that is searched"
+    )
     parser.add_argument("--query", metavar="PATH", help="folder of images, or one, in place of a data set")
     parser.add_argument("--gallery", metavar="PATH", help="folder of images that is searched")
     parser.add_root()

@@ -46,7 +46,9 @@ def gradio() -> Any:
         raise ImportError(f"the page needs the module '{error.name}', which is missing; {cure}") from error
 
 
-def explorer_of(cfg: CfgNode, searcher: Searcher, *, dataset: str, identity: str | Path, title: str) -> Explorer:
+def explorer_of(
+    cfg: CfgNode, searcher: Searcher, *, dataset: str, identity: str | Path, title: str
+) -> Explorer:
     """What the page computes with.
 
     Args:
@@ -125,7 +127,7 @@ def launch(explorer: Explorer, *, host: str = "127.0.0.1", port: int | None = No
     hosts = LOOPBACK if host in (*LOOPBACK, "::1") else ()
     made.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=not wait,
-        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[], max_file_size=1,
+        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
         theme=_theme(gr), css=page.asset("page.css"),
         app_kwargs={"middleware": [Middleware(Guard, hosts=hosts)], "docs_url": None, "redoc_url": None},
     )  # fmt: skip

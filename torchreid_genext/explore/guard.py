@@ -1,4 +1,4 @@
-"""What stands between the browser and the page: own hosts alone, small requests, no files, no other server."""
+"""What stands between the browser and the page: own hosts, small requests, no files, no other server."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Coder:
             return Person(code, self._generator.noise(1, random)[0])
 
     def noises(self, person: Person, count: int, *, seed: int = 0) -> list[Image.Image]:
-        """The picture again, and the person under `count` other noises, which decide on all but the person."""
+        """The picture again, and the person under other noises, which decide on all but the person."""
         _check(count)
         with self._lock:
             noise = torch.cat([person.noise[None], self._generator.noise(count, _seeded(seed))])

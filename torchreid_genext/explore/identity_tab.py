@@ -9,7 +9,16 @@ from PIL import Image
 
 from torchreid_genext.explore import page
 from torchreid_genext.explore.identity import TRAITS, Person
-from torchreid_genext.explore.wiring import FAULTS, HEAVY, Explorer, chosen_by, listening, people, told, upload
+from torchreid_genext.explore.wiring import (
+    FAULTS,
+    HEAVY,
+    Explorer,
+    chosen_by,
+    listening,
+    people,
+    told,
+    upload,
+)
 
 __all__ = ["IdentityTab"]
 

@@ -63,14 +63,15 @@ def row_of_pictures(title: str, pictures: Iterable[tuple[str, Image.Image]]) -> 
 def code_of(numbers: Sequence[float]) -> str:
     """A code as bars, up for positive numbers."""
     most = max(map(abs, numbers), default=0) or 1
+    heights = [20 * number / most for number in numbers]
     bars = "".join(
-        f'<rect x="{5 * place}" y="{20 - max(0, 20 * number / most):.1f}" width="4" height="{abs(20 * number / most):.1f}"/>'
-        for place, number in enumerate(numbers)
+        f'<rect x="{5 * place}" y="{20 - max(0, high):.1f}" width="4" height="{abs(high):.1f}"/>'
+        for place, high in enumerate(heights)
     )
-    return (
-        f'<figure class="gx-code"><svg viewBox="0 0 {5 * len(numbers)} 40" role="img" aria-label="the code" preserveAspectRatio="xMinYMid">{bars}</svg>'
-        f"<figcaption>the code: {len(numbers)} numbers</figcaption></figure>"
-    )
+    frame = f'viewBox="0 0 {5 * len(numbers)} 40" preserveAspectRatio="xMinYMid"'
+    words = f"the code: {len(numbers)} numbers"
+    picture = f'<svg {frame} role="img" aria-label="the code">{bars}</svg>'
+    return f'<figure class="gx-code">{picture}<figcaption>{words}</figcaption></figure>'
 
 
 def source_of(image: Image.Image) -> str:
@@ -106,7 +107,9 @@ def _head(found: Answer, source: str | None, sources: _Sources) -> str:
     facts = [_precision(found.precision)] if found.precision else []
     facts.append(_changes(found))
     chain, listed = found.seconds
-    facts.append(f"list in {listed:.2f} s" + (f", chain in {chain:.2f} s" if chain >= 0.005 else ", chain known"))
+    facts.append(
+        f"list in {listed:.2f} s" + (f", chain in {chain:.2f} s" if chain >= 0.005 else ", chain known")
+    )
     told = "".join(f"<li>{fact}</li>" for fact in facts)
     neighbours = _neighbours(found.neighbours, sources, "averaged with")
     return (
@@ -137,7 +140,7 @@ def _card(hit: Hit, sources: _Sources) -> str:
         f'<figure class="gx-{kind}" title="{_name(hit.picture.path)}">'
         f"{_image(sources[hit.picture.path], words)}"
         f"<figcaption><span><b>{hit.rank}</b> {moved}</span><span>{camera}</span></figcaption>{_time(hit)}"
-        f'{_neighbours(hit.neighbours, sources, "averaged with")}</figure>'
+        f"{_neighbours(hit.neighbours, sources, 'averaged with')}</figure>"
     )
 
 
@@ -186,7 +189,9 @@ def _base(found: Answer, sources: _Sources) -> str:
 
 def _image(source: str | None, words: str) -> str:
     words = html.escape(PurePath(words).name if "/" in words else words)
-    return f'<img src="{source}" alt="{words}">' if source else f'<span class="gx-blank" title="{words}"></span>'
+    return (
+        f'<img src="{source}" alt="{words}">' if source else f'<span class="gx-blank" title="{words}"></span>'
+    )
 
 
 def _name(path: str) -> str:

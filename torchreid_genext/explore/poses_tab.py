@@ -8,7 +8,16 @@ from typing import Any
 from torchreid_genext.data.poses import COLOURS, JOINTS, LIMBS
 from torchreid_genext.explore import page
 from torchreid_genext.explore.poses import GENERATORS, read_skeleton, standard_skeletons
-from torchreid_genext.explore.wiring import HEAVY, Chosen, Explorer, chosen_by, listening, people, told, upload
+from torchreid_genext.explore.wiring import (
+    HEAVY,
+    Chosen,
+    Explorer,
+    chosen_by,
+    listening,
+    people,
+    told,
+    upload,
+)
 
 __all__ = ["PosesTab"]
 
@@ -43,12 +52,14 @@ class PosesTab:
         self.generator = gr.Radio(choices, value=names[0] if names else None, label="Generator")
         sides = [(f"{name}, {side}", name) for name, side in _SIDES.items()]
         self.start = gr.Dropdown(sides, value="1", label="Skeleton, from pose")
-        limbs = [list(limb) for limb in LIMBS]
-        self.editor = gr.HTML(
-            json.dumps(standard_skeletons()["1"]), html_template=_EDITOR,
-            js_on_load=page.asset("skeleton.js"), elem_id="skeleton",
-            limbs=limbs, colours=[list(each) for each in COLOURS], names=[name.replace("_", " ") for name in JOINTS],
-        )  # fmt: skip
+        drawing = {
+            "limbs": [list(limb) for limb in LIMBS],
+            "colours": [list(colour) for colour in COLOURS],
+            "names": [name.replace("_", " ") for name in JOINTS],
+        }
+        first = json.dumps(standard_skeletons()["1"])
+        script = page.asset("skeleton.js")
+        self.editor = gr.HTML(first, html_template=_EDITOR, js_on_load=script, elem_id="skeleton", **drawing)
         self.seed = gr.Slider(0, 99, 0, step=1, label="Noise (IPG)")
         self.one = gr.Button("Draw this skeleton", variant="primary", size="md")
         self.all = gr.Button("Draw all standard poses", size="md")
@@ -61,12 +72,12 @@ class PosesTab:
                 listening(gr, self._choose), [self.generator, self.seed, self.skeleton],
                 [self.chosen, self.result], **HEAVY,
             )  # fmt: skip
-        self.start.input(self._begin, self.start, [self.skeleton, self.editor], api_visibility="private").then(
-            told(self._draw), one, self.result, **HEAVY
-        )
-        self.editor.moved(listening(gr, self._move), self.skeleton, self.skeleton, api_visibility="private").then(
-            told(self._draw), one, self.result, trigger_mode="always_last", **HEAVY
-        )
+        self.start.input(
+            self._begin, self.start, [self.skeleton, self.editor], api_visibility="private"
+        ).then(told(self._draw), one, self.result, **HEAVY)
+        self.editor.moved(
+            listening(gr, self._move), self.skeleton, self.skeleton, api_visibility="private"
+        ).then(told(self._draw), one, self.result, trigger_mode="always_last", **HEAVY)
         triggers = [self.one.click, self.generator.input, self.seed.release]
         gr.on(triggers, told(self._draw), one, self.result, trigger_mode="always_last", **HEAVY)
         self.all.click(told(self._draw_all), how, self.result, **HEAVY)

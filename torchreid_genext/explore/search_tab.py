@@ -69,7 +69,9 @@ class SearchTab:
         )
         rerank = gr.Checkbox(usual.rerank, label="rerank: by k-reciprocal neighbours")
         reciprocal = gr.Slider(1, 50, usual.rerank_k1, step=1, label="k1", elem_classes="gx-constant")
-        self.chain = gr.Textbox(usual.chain().name, label="as text, to be changed, too; Enter applies it", max_lines=3)
+        self.chain = gr.Textbox(
+            usual.chain().name, label="as text, to be changed, too; Enter applies it", max_lines=3
+        )
         self.top = gr.Slider(5, 40, 14, step=1, label="length of the list")
         self.switches = {"cameras": cameras, "tracklets": tracklets, "time": timed}
         self.controls = [cameras, tracklets, nfc, k1, k2, neighbours, timed, weight, rerank, reciprocal]
@@ -85,7 +87,11 @@ class SearchTab:
             row = searcher.telling(Controls().chain(), SHOWN)[0]
         except FAULTS:
             return None, ""  # which is told where people would be
-        return self._choose({"row": row}, chain, top) if chosen is None else (chosen, self._show(chosen, chain, top))
+        return (
+            self._choose({"row": row}, chain, top)
+            if chosen is None
+            else (chosen, self._show(chosen, chain, top))
+        )
 
     def _wire(self) -> None:
         gr, asked = self.gr, [self.chosen, self.chain, self.top]

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from yacs.config import CfgNode
 
 __all__ = [
-    "FAULTS", "HEAVY", "SHOWN", "Chosen", "Explorer", "chosen_by", "listening", "others", "people", "told", "upload",
+    "FAULTS", "HEAVY", "SHOWN", "Chosen", "Explorer", "chosen_by", "listening", "others", "people", "told",
+    "upload",
 ]  # fmt: skip
 
 SHOWN = 40  # people to choose from at a time
 HEAVY = {"concurrency_id": "heavy", "concurrency_limit": 1, "api_visibility": "private"}  # one at a time
 FAULTS = (ValueError, OSError, ImportError, MemoryError)
 _DROP = (
-    '<label class="gx-drop"><input type="file" accept=".jpg,.jpeg,.png,.bmp,.webp" aria-label="picture of your own">'
+    '<label class="gx-drop">'
+    '<input type="file" accept=".jpg,.jpeg,.png,.bmp,.webp" aria-label="picture of your own">'
     'or drop a crop of your own here<span class="gx-said" role="status"></span></label>'
 )
 
