@@ -42,6 +42,7 @@ setup(
         "faiss": ["faiss-cpu>=1.8"],
         "timm": ["timm>=1.0"],
         "onnx": ["onnxruntime>=1.18"],
+        "parquet": ["pyarrow>=15.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "test": [
@@ -53,6 +54,7 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.5",
             "onnxruntime>=1.18",
+            "pyarrow>=15.0",
         ],
     },
 )

@@ -32,6 +32,7 @@ from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
+    Protocol,
     Report,
     RetrievalSet,
     Training,
@@ -39,6 +40,8 @@ from torchreid_genext.retrieval.protocol import (
     bootstrap_difference,
     compare,
 )
+from torchreid_genext.retrieval.rules import protocol_named
+from torchreid_genext.retrieval.sets import repeated_queries
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -209,6 +212,7 @@ def evaluated(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Training | None
 ) -> Evaluated:
     """Apply and rank each chain once; one that fails costs no more than its own row."""
+    _warn_of_copies(query, gallery, protocol_named(settings.protocol(cfg)))
     found, room = Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
@@ -230,6 +234,16 @@ def evaluated(
                 found.comparisons[chain.name] = comparison
         found.peak_memory.setdefault(chain.name, memory.growth())
     return found
+
+
+def _warn_of_copies(query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol) -> None:
+    if rows := repeated_queries(query, gallery, protocol):
+        first = query.paths[rows[0]] if query.paths is not None else f"row {rows[0]}"
+        _log.warning(
+            "%d of %d queries, such as %s, have the very features of a gallery image of the same person, and "
+            "find themselves under the protocol %s; take them out of one of both",
+            len(rows), len(query), first, protocol.label,
+        )  # fmt: skip
 
 
 def _open_set(
