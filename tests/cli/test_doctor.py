@@ -15,7 +15,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.test_package import setup_arguments
 from torchreid_genext import cli
-from torchreid_genext.cli import health, places, shipped
+from torchreid_genext.checkpoints import shipped
+from torchreid_genext.cli import health, places
 
 FINDING = dict[str, str]
 

@@ -55,7 +55,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _examined(arguments: argparse.Namespace) -> Iterator[Finding]:
     """All but the versions, which fit."""
-    from torchreid_genext.cli import places, shipped
+    from torchreid_genext.checkpoints import shipped
+    from torchreid_genext.cli import places
     from torchreid_genext.cli.parsing import configuration, set_up
 
     cfg = configuration(arguments)
@@ -103,6 +104,6 @@ def _counted(findings: Sequence[Finding], kind: str) -> str:
 def _paragraph(finding: Finding) -> str:
     begin = f"{finding.kind:<6} {finding.subject:<16} "
     blank = " " * len(begin)
-    whole = {"break_long_words": False, "break_on_hyphens": False}  # paths and commands are there to be copied
+    whole = {"break_long_words": False, "break_on_hyphens": False}  # paths are there to be copied
     told = textwrap.fill(finding.told, _WIDTH, initial_indent=begin, subsequent_indent=blank, **whole)
     return f"{told}\n{blank}cure: {finding.cure}" if finding.cure else told

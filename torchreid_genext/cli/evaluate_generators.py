@@ -35,7 +35,7 @@ from yacs.config import CfgNode
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.spec import Backbone
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
 from torchreid_genext.data.poses import draw_skeleton

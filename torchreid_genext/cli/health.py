@@ -28,6 +28,7 @@ _FOR = {
     "metrics": "FID with Inception features",
 }
 _LEAST_MEMORY = 2**30
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ def _own_version() -> Iterator[Finding]:
     metadata = importlib.metadata.metadata(_US)
     python = platform.python_version()
     least = re.sub("[^0-9.]", "", metadata["Requires-Python"] or "0")
-    told = python if _numbers(python) >= _numbers(least) else f"expected {least} or newer, got {python}"
-    yield Finding("python", OK if told == python else FAULT, told, "" if told == python else "take a newer one")
+    if _numbers(python) < _numbers(least):
+        told = f"expected {least} or newer, got {python}"
+        yield Finding("python", FAULT, told, "install a newer one, and this package there")
+    else:
+        yield Finding("python", OK, python)
     if metadata["Version"] != genext.__version__:
         told = f"{genext.__version__}, but it was installed as {metadata['Version']}: bounds may be old ones"
         yield Finding(_US, NOTE, told, "run `pip install -e .` in its folder again")
@@ -222,7 +226,7 @@ def _free_memory() -> int | None:
         return None
     free = int(re.search(r"MemAvailable:\s+(\d+)", text)[1]) * 1024
     try:
-        most, taken = (int(Path("/sys/fs/cgroup", f"memory.{what}").read_text()) for what in ("max", "current"))
+        most, taken = (int((_CONTAINER / f"memory.{what}").read_text()) for what in ("max", "current"))
     except (OSError, ValueError):  # no container, or one without a limit
         return free
     return min(free, most - taken)

@@ -1,4 +1,4 @@
-"""What lies on the disk: weights that are whole, data sets, room and leave to write; each fault with its cure."""
+"""What lies on the disk: whole weights, data sets, room and leave to write; each fault with its cure."""
 
 from __future__ import annotations
 
