@@ -43,6 +43,8 @@ def test_every_page_is_linked_from_the_readme_or_a_page() -> None:
 
 
 SNIPPETS = blocks("python")
+DRAWING = [number for number, snippet in enumerate(SNIPPETS) if "IPGPipeline" in snippet]  # 20 steps on a CPU
+QUICK = [number for number in range(len(SNIPPETS)) if number not in DRAWING]
 # A process for each, forked where torch is imported already: that is what would take most of its time.
 EACH_ALONE = """
 import multiprocessing, os, runpy, sys
@@ -62,19 +64,30 @@ for number in map(int, sys.argv[1:]):
 
 @pytest.fixture(scope="module")
 def ran(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where all snippets ran: what each said, and how it ended."""
+    """A folder where quick snippets ran: what each said, and how it ended."""
     folder = tmp_path_factory.mktemp("snippets")
     (folder / "reid-data").symlink_to(reid_data)
     (folder / "pretrained").symlink_to(ROOT / "pretrained")
-    numbers = [str(number) for number in range(len(SNIPPETS))]
-    for number, snippet in zip(numbers, SNIPPETS):
+    for number, snippet in enumerate(SNIPPETS):
         (folder / f"{number}.py").write_text(snippet)
-    run = subprocess.run([sys.executable, "-c", EACH_ALONE, *numbers], cwd=folder, stderr=subprocess.PIPE)
-    (folder / "errors").write_bytes(run.stderr)
+    run_snippets(folder, *QUICK)
     return folder
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def run_snippets(folder: Path, *numbers: int) -> None:
+    command = [sys.executable, "-c", EACH_ALONE, *map(str, numbers)]
+    run = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE)
+    (folder / "errors").write_bytes(run.stderr)
+
+
+@pytest.mark.slow
+def test_snippets_that_draw_by_diffusion_run_as_they_stand(ran: Path) -> None:
+    run_snippets(ran, *DRAWING)
+    assert DRAWING and (ran / "turned.png").is_file(), (ran / "errors").read_text()
+    assert {(ran / f"{number}.code").read_text() for number in DRAWING} == {"0"}
+
+
+@pytest.mark.parametrize("number", QUICK)
 def test_snippet_runs_as_it_stands(number: int, ran: Path) -> None:
     assert (ran / f"{number}.code").read_text() == "0", (ran / "errors").read_text()
     if "summary()" in SNIPPETS[number] or "engine.run" in SNIPPETS[number]:
