@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchreid_genext.backbones.loading import OWN_CAMERA
 from torchreid_genext.benchmark import settings
-from torchreid_genext.benchmark.settings import OWN_CAMERA, Images
+from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.extraction import (
     Encoder,
     Extraction,

@@ -30,7 +30,7 @@ import torch
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import (
     Parser,
     configuration,

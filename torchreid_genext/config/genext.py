@@ -20,7 +20,7 @@ STEP_NODES = {
     "rerank": "rerank",
 }
 
-_ENCODER = "osnet_x0_25@pretrained/synthreid/osnet_x0_25.safetensors@128x64"
+_ENCODER = "osnet_x0_25@shipped:osnet_x0_25@128x64"
 _IPG_PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
 
 
@@ -205,7 +205,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
     cfg.genext.sampling.compile = False  # IPG: torch.compile the denoiser
     cfg.genext.sampling.steps = 0  # of a diffusion; 0: of IPG 20, of codes 10 and of their prior 50
-    cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name, or authors' files
+    cfg.genext.sampling.pipeline = "shipped:ipg"  # IPG: folder or hub name, or authors' files
     cfg.genext.sampling.tiny_vae = ""  # IPG: folder or hub name of an AutoencoderTiny, in place of its own
     cfg.genext.sampling.image_size = []  # IPG: height and width in pixels; empty: as it was trained
     cfg.genext.sampling.scheduler = "ddim"  # IPG: ddim | unipc | dpmsolver++
