@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import ROOT, shared_data
 from tests.pages import PAGES, README, anchors, blocks, links, read, section, table
 from tests.test_architecture import MAY_IMPORT, PACKAGE
+from torchreid_genext.cli import VERBS
 from torchreid_genext.retrieval.protocol import PROTOCOLS
 
 
@@ -67,7 +68,6 @@ def ran(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where quick snippets ran: what each said, and how it ended."""
     folder = tmp_path_factory.mktemp("snippets")
     (folder / "reid-data").symlink_to(reid_data)
-    (folder / "pretrained").symlink_to(ROOT / "pretrained")
     for number, snippet in enumerate(SNIPPETS):
         (folder / f"{number}.py").write_text(snippet)
     run_snippets(folder, *QUICK)
@@ -158,6 +158,11 @@ def test_readme_has_eight_rows_of_the_demo() -> None:
     assert len(rows) == 8
     for words in (heading, *rows):
         assert words == first[words[0]][: len(words)]
+
+
+def test_readme_tells_every_verb_once() -> None:
+    verbs = [name for row in table(section(README, "The tools")) for name in re.findall(r"`([\w-]+)`", row[0])]
+    assert sorted(verbs) == sorted(VERBS)
 
 
 @pytest.mark.slow
