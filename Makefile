@@ -27,7 +27,7 @@ slow: $(INSTALLED) ## run the tests that take minutes or need real data
 
 docs: $(INSTALLED) ## write what the code knows into docs, and build the site from it, in site
 	$(VENV)/bin/python -m pip install -q $(PIP) -e '.[docs]'
-	$(VENV)/bin/python scripts/write_docs.py
+	$(VENV)/bin/python -m scripts.write_docs
 	$(VENV)/bin/python -m zensical build --strict --clean
 
 test-oldest: .venv-oldest/.installed ## run the fast tests with Python 3.10 and the lower bounds of setup.py

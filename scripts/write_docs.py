@@ -1,8 +1,9 @@
-"""Write the pages that the code itself knows: all keys of the configuration, and all arguments of steps.
+"""Write what is known elsewhere: pages of all keys and of all arguments of steps, and tables as bars.
 
-python scripts/write_docs.py
+python -m scripts.write_docs
 
-What a key means is the comment beside it in the code, or what a step says of its field.
+What a key means is the comment beside it in the code, or what a step says of its field. Bars are those of the
+first column of numbers of a page's first table.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from scripts.bars import Bar, drawn
 from torchreid_genext import config
 from torchreid_genext.recipes.training import schedules
 from torchreid_genext.retrieval.steps import STEPS
@@ -157,13 +159,27 @@ def bounds(field: Field) -> str:
     return f"{low} {f'to {most}' if most < inf else ''}".strip()
 
 
+def bars(page: str, title: str) -> str:
+    """The picture of a page's first table; arguments in parentheses would take all of its width."""
+    lines = re.findall(r"^\| (.+?) \| ([\d.]+) \|", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    labels = [re.sub(r"\([^()]*\)", "(..)", label.strip("`")) for label, _ in lines]
+    return drawn(title, [Bar(label, float(value)) for label, (_, value) in zip(labels, lines)])
+
+
 PAGES = {"configuration.md": configuration, "step-arguments.md": arguments}
+BARS = {
+    "results/market1501-steps": "mAP on Market-1501, weights a",
+    "results/ipg-speed": "images/s on two CPU threads",
+}
 
 
-def main() -> None:
-    """Write all of them."""
+def main(folder: Path = DOCS) -> None:
+    """Write all of them into a folder."""
+    (folder / "results").mkdir(exist_ok=True)
     for name, text in PAGES.items():
-        (DOCS / name).write_text(text().replace("\n\n", f"\n\n{WRITTEN}\n\n", 1), encoding="utf-8")
+        (folder / name).write_text(text().replace("\n\n", f"\n\n{WRITTEN}\n\n", 1), encoding="utf-8")
+    for name, title in BARS.items():
+        (folder / f"{name}.svg").write_text(bars(f"{name}.md", title), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ import subprocess
 import sys
 from dataclasses import astuple, fields
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from yacs.config import CfgNode
 
 from scripts import write_docs
+from scripts.bars import Bar, drawn
 from tests.conftest import ROOT
 from tests.pages import PAGES, blocks, read, section, tables
 from tests.test_architecture import PUBLIC
@@ -75,11 +77,19 @@ def test_commands_are_many() -> None:
     assert len(commands()) > 40
 
 
-@pytest.mark.parametrize("name", write_docs.PAGES)
-def test_page_is_as_the_code_writes_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_docs, "DOCS", tmp_path)
-    write_docs.main()
-    assert read(name) == (tmp_path / name).read_text(), "run python scripts/write_docs.py"
+def test_pages_and_bars_are_as_the_code_writes_them(tmp_path: Path) -> None:
+    write_docs.main(tmp_path)
+    written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.*")}
+    assert len(written) == len(write_docs.PAGES) + len(write_docs.BARS)
+    assert all(read(name) == text for name, text in written.items()), "run python -m scripts.write_docs"
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    picture = ElementTree.fromstring(drawn("title", [Bar("a<b", 2.0), Bar("b", 1.0), Bar("none", 0.0)]))
+    widths = [float(each.get("width")) for each in picture.iter() if each.tag.endswith("rect")]
+    assert widths[0] == pytest.approx(2 * widths[1], abs=0.1) and widths[2] == 0
+    texts = [each.text for each in picture.iter() if each.tag.endswith("text")]
+    assert texts == ["title", "a<b", "2.00", "b", "1.00", "none", "0.00"]
 
 
 def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:

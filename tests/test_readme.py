@@ -120,12 +120,12 @@ def test_files_in_the_picture_of_the_rooms_are_there() -> None:
 
 
 def test_pictures_are_there_and_small() -> None:
-    pictures = [*(ROOT / "docs").rglob("*.png")]
+    pictures = [path for path in (ROOT / "docs").rglob("*.*") if path.suffix in (".png", ".svg")]
     shown = {
         (path.parent / name).resolve()
         for path in PAGES
         for name in links(read(path))
-        if name.endswith(".png")
+        if name.endswith((".png", ".svg"))
     }
     assert shown == {*pictures}
     assert max(picture.stat().st_size for picture in pictures) < 500_000
@@ -161,7 +161,9 @@ def test_readme_has_eight_rows_of_the_demo() -> None:
 
 
 def test_readme_tells_every_verb_once() -> None:
-    verbs = [name for row in table(section(README, "The tools")) for name in re.findall(r"`([\w-]+)`", row[0])]
+    verbs = [
+        name for row in table(section(README, "The tools")) for name in re.findall(r"`([\w-]+)`", row[0])
+    ]
     assert sorted(verbs) == sorted(VERBS)
 
 
