@@ -1,8 +1,9 @@
-"""The README and the pages of the documentation, as tests read them: their code, sections, tables and links."""
+"""README and documentation as tests read them: code, sections, tables and links."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -29,23 +30,28 @@ def section(name: Path | str, title: str) -> str:
 
 def table(text: str) -> list[list[str]]:
     """Rows of the first Markdown table, without its heading."""
-    first = re.search(r"^\|.*?(?=\n\n|\n?\Z)", text, flags=re.MULTILINE | re.DOTALL)
-    lines = first[0].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    return next(tables(text))
 
 
-def without_code(text: str) -> str:
-    """A page without its blocks of code and its code within lines."""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
+def tables(text: str) -> Iterator[list[list[str]]]:
+    """Rows of each table of a page, without headings."""
+    for found in re.finditer(r"^\|.*(?:\n\|.*)*", text, flags=re.MULTILINE):
+        lines = found[0].splitlines()
+        yield [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def without_blocks(text: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def links(text: str) -> list[str]:
     """Targets of links and pictures that lie in the repository."""
-    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(text))
+    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", without_blocks(text)))
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def anchors(text: str) -> set[str]:
     """What the headings of a page can be linked by: GitHub's way, which is also that of the site."""
-    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", without_blocks(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
-from dataclasses import astuple, fields
 from pathlib import Path
 
 import pytest
-from yacs.config import CfgNode
 
 from tests.conftest import ROOT, shared_data
 from tests.pages import PAGES, README, anchors, blocks, links, read, section, table
 from tests.test_architecture import MAY_IMPORT, PACKAGE
-from torchreid_genext.config import STEP_NODES, get_default_config
-from torchreid_genext.recipes.training import schedules
-from torchreid_genext.retrieval.protocol import PROTOCOLS, STEPS
+from torchreid_genext.cli import VERBS
+from torchreid_genext.retrieval.protocol import PROTOCOLS
+
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -40,11 +37,15 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_page_is_linked_from_the_readme_or_a_page() -> None:
-    linked = {(path.parent / target.partition("#")[0]).resolve() for path in PAGES for target in links(read(path))}
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve() for path in PAGES for target in links(read(path))
+    }
     assert {*PAGES} - linked <= {README}
 
 
 SNIPPETS = blocks("python")
+DRAWING = [number for number, snippet in enumerate(SNIPPETS) if "IPGPipeline" in snippet]  # 20 steps on a CPU
+QUICK = [number for number in range(len(SNIPPETS)) if number not in DRAWING]
 # A process for each, forked where torch is imported already: that is what would take most of its time.
 EACH_ALONE = """
 import multiprocessing, os, runpy, sys
@@ -64,72 +65,33 @@ for number in map(int, sys.argv[1:]):
 
 @pytest.fixture(scope="module")
 def ran(reid_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where all snippets ran: what each said, and how it ended."""
+    """A folder where quick snippets ran: what each said, and how it ended."""
     folder = tmp_path_factory.mktemp("snippets")
     (folder / "reid-data").symlink_to(reid_data)
-    (folder / "pretrained").symlink_to(ROOT / "pretrained")
-    numbers = [str(number) for number in range(len(SNIPPETS))]
-    for number, snippet in zip(numbers, SNIPPETS):
+    for number, snippet in enumerate(SNIPPETS):
         (folder / f"{number}.py").write_text(snippet)
-    run = subprocess.run([sys.executable, "-c", EACH_ALONE, *numbers], cwd=folder, stderr=subprocess.PIPE)
-    (folder / "errors").write_bytes(run.stderr)
+    run_snippets(folder, *QUICK)
     return folder
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def run_snippets(folder: Path, *numbers: int) -> None:
+    command = [sys.executable, "-c", EACH_ALONE, *map(str, numbers)]
+    run = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE)
+    (folder / "errors").write_bytes(run.stderr)
+
+
+@pytest.mark.slow
+def test_snippets_that_draw_by_diffusion_run_as_they_stand(ran: Path) -> None:
+    run_snippets(ran, *DRAWING)
+    assert DRAWING and (ran / "turned.png").is_file(), (ran / "errors").read_text()
+    assert {(ran / f"{number}.code").read_text() for number in DRAWING} == {"0"}
+
+
+@pytest.mark.parametrize("number", QUICK)
 def test_snippet_runs_as_it_stands(number: int, ran: Path) -> None:
     assert (ran / f"{number}.code").read_text() == "0", (ran / "errors").read_text()
     if "summary()" in SNIPPETS[number] or "engine.run" in SNIPPETS[number]:
         assert "mAP" in (ran / f"{number}.out").read_text()  # results are seen without any further line
-
-
-def tool_commands() -> list[list[str]]:
-    """Command lines of our tools, each as words."""
-    lines = [line for block in blocks("sh") for line in block.splitlines() if "tools/" in line]
-    return [shlex.split(line) for line in lines]
-
-
-@pytest.mark.parametrize("words", tool_commands(), ids=" ".join)
-def test_files_that_commands_name_are_there(words: list[str]) -> None:
-    files = [word for word in words if word.startswith(("tools/", "configs/"))]
-    assert files and all((ROOT / name).is_file() for name in files)
-
-
-@pytest.mark.parametrize("words", tool_commands(), ids=" ".join)
-def test_keys_that_commands_set_exist(words: list[str]) -> None:
-    keys = [word for word in words if re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)+", word) and "/" not in word]
-    for key in keys:
-        node = get_default_config()
-        for part in key.split("."):
-            assert part in node, key
-            node = node[part]
-
-
-def leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
-    found = {}
-    for name, value in node.items():
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else {prefix + name: value}
-    return found
-
-
-def test_table_of_keys_is_the_tree() -> None:
-    rows = {row[0].strip("`"): row[1].strip("`") for row in table(read("configuration.md"))}
-    assert rows == {name: repr(value) for name, value in leaves(get_default_config().genext).items()}
-
-
-def test_table_of_schedules_is_that_of_the_recipes() -> None:
-    rows = [[cell.strip("` ") for cell in row] for row in table(section("configuration.md", "Schedules"))]
-    stages = [*schedules.OWN.items(), *schedules.OFFICIAL.items()]
-    assert rows == [[name, *map(str, astuple(own))] for name, own in stages]
-
-
-def test_keys_of_steps_say_what_the_steps_say() -> None:
-    meanings = {row[0].strip("`"): row[2] for row in table(read("configuration.md"))}
-    for step, node in STEP_NODES.items():
-        for item in fields(STEPS[step]):
-            choices = " \\| ".join(item.metadata["choices"])
-            words = item.metadata["help"] + (f": {choices}" if choices else "")
-            assert meanings[f"{node}.{item.name}"] == words
 
 
 def test_table_of_protocols_is_theirs() -> None:
@@ -148,7 +110,7 @@ def test_table_of_protocols_is_theirs() -> None:
 
 def test_files_in_the_picture_of_the_rooms_are_there() -> None:
     room, named = PACKAGE, 0
-    for line in read("architecture.md").split("```")[1].split("\ntools/")[0].splitlines():
+    for line in section("architecture.md", "Rooms").split("```")[1].split("\ntools/")[0].splitlines():
         if heading := re.match(r"^    (\w+)/", line):
             room = PACKAGE / heading[1]
         for name in re.findall(r"\b\w+\.py\b", line):
@@ -158,15 +120,20 @@ def test_files_in_the_picture_of_the_rooms_are_there() -> None:
 
 
 def test_pictures_are_there_and_small() -> None:
-    pictures = [*(ROOT / "docs").rglob("*.png")]
-    shown = {(path.parent / name).resolve() for path in PAGES for name in links(read(path)) if name.endswith(".png")}
+    pictures = [path for path in (ROOT / "docs").rglob("*.*") if path.suffix in (".png", ".svg")]
+    shown = {
+        (path.parent / name).resolve()
+        for path in PAGES
+        for name in links(read(path))
+        if name.endswith((".png", ".svg"))
+    }
     assert shown == {*pictures}
     assert max(picture.stat().st_size for picture in pictures) < 500_000
 
 
 def test_architecture_is_the_tested_import_table() -> None:
     shown = {}
-    for line in read("architecture.md").split("```")[3].splitlines():  # after the picture of the rooms
+    for line in section("architecture.md", "Who may import whom").split("```")[1].splitlines():
         if " -> " in line:
             rooms, allowed = line.split(" -> ")
             names = set() if allowed == "nothing of ours" else set(allowed.split(", "))
@@ -185,10 +152,19 @@ def demo_tables() -> list[list[str]]:
 
 def test_readme_has_eight_rows_of_the_demo() -> None:
     first = {line.split()[0]: line.split() for line in demo_tables()[0]}
-    heading, *rows = [line.split() for line in section(README, "Two commands").split("```")[3].strip().splitlines()]
+    heading, *rows = [
+        line.split() for line in section(README, "Two commands").split("```")[3].strip().splitlines()
+    ]
     assert len(rows) == 8
     for words in (heading, *rows):
         assert words == first[words[0]][: len(words)]
+
+
+def test_readme_tells_every_verb_once() -> None:
+    verbs = [
+        name for row in table(section(README, "The tools")) for name in re.findall(r"`([\w-]+)`", row[0])
+    ]
+    assert sorted(verbs) == sorted(VERBS)
 
 
 @pytest.mark.slow
