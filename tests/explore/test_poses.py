@@ -79,7 +79,9 @@ def test_who_has_no_joints_is_not_drawn_by_the_deformable_gan(tmp_path: Path) ->
         found.draw(image, skeletons, "deformable")
     with pytest.raises(ValueError, match="expected joints of the person"):
         found.draw(image, skeletons, "deformable", path=path)
-    with pytest.raises(ValueError, match="unknown generator 'ipg'; choose from those with weights: deformable"):
+    with pytest.raises(
+        ValueError, match="unknown generator 'ipg'; choose from those with weights: deformable"
+    ):
         found.draw(image, skeletons, "ipg")
 
 

@@ -73,7 +73,9 @@ def test_neighbours_are_those_that_were_averaged(sets: Sets, side: str) -> None:
         row = joined.paths.index(hit.picture.path)
         expected = {joined.paths[other] for other in others[rows == row].tolist()}
         assert {each.path for each in hit.neighbours} == expected
-        same = {path: sets.gallery.pids[sets.gallery.paths.index(path)] for path in expected if path[0] == "g"}
+        same = {
+            path: sets.gallery.pids[sets.gallery.paths.index(path)] for path in expected if path[0] == "g"
+        }
         own = sets.gallery.pids[sets.gallery.paths.index(hit.picture.path)]
         kinds = {each.path: each.kind for each in hit.neighbours if each.path in same}
         assert kinds == {path: "match" if pid == own else "miss" for path, pid in same.items()}

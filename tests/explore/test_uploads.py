@@ -63,7 +63,9 @@ def test_anything_else_is_told_in_a_sentence(content: bytes, why: str) -> None:
         read_upload(uri(content))
 
 
-@pytest.mark.parametrize("text", ["/etc/passwd", "http://127.0.0.1/a.png", "", None, 3, {"path": "/etc/passwd"}])
+@pytest.mark.parametrize(
+    "text", ["/etc/passwd", "http://127.0.0.1/a.png", "", None, 3, {"path": "/etc/passwd"}]
+)
 def test_names_of_files_are_no_pictures(text: object) -> None:
     with pytest.raises(ValueError, match="expected a picture, got none"):
         read_upload(text)

@@ -95,7 +95,13 @@ class Poser:
         return [name for name in GENERATORS if weights[name]]
 
     def draw(
-        self, image: Image.Image, skeletons: Sequence[Skeleton], generator: str, *, path: str = "", seed: int = 0
+        self,
+        image: Image.Image,
+        skeletons: Sequence[Skeleton],
+        generator: str,
+        *,
+        path: str = "",
+        seed: int = 0,
     ) -> list[Image.Image]:
         """The person of a picture in each pose.
 
@@ -107,7 +113,7 @@ class Poser:
             seed: of IPG's noise, the same for each pose; the others draw none.
 
         Raises:
-            ValueError: if the generator is unknown or has no weights, or needs joints of the person, which are
+            ValueError: if the generator is unknown, has no weights, or needs joints of the person that are
                 unknown.
             OSError: if its weights cannot be read.
         """

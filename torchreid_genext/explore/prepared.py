@@ -114,4 +114,3 @@ def _sides(side: str, comparison: Comparison) -> list[tuple[RetrievalSet, int]]:
 
 def _place(first: int, index: int) -> Neighbour:
     return Neighbour(True, index) if index < first else Neighbour(False, index - first)
-

@@ -137,7 +137,9 @@ class Searcher:
         """
         sets = self.sets
         if sets.protocol is None:
-            return np.linspace(0, len(sets.query) - 1, min(count, len(sets.query))).round().astype(int).tolist()
+            return (
+                np.linspace(0, len(sets.query) - 1, min(count, len(sets.query))).round().astype(int).tolist()
+            )
         reports = [self._after(each)[0].comparison.rank(sets.protocol) for each in (Chain(), chain)]
         return choose_queries([report.average_precision for report in reports], count)
 
@@ -150,7 +152,8 @@ class Searcher:
             top: length of the list, in 1 .. 60.
 
         Raises:
-            ValueError: if there is no such row, the length is out of range, or the data lack what a step needs.
+            ValueError: if there is no such row, the length is out of range, or the data lack what a step
+                needs.
         """
         if not 0 <= row < len(self.sets.query):
             raise ValueError(f"expected a query in 0..{len(self.sets.query) - 1}, got {row}")
@@ -217,7 +220,9 @@ def _ranked(comparison: Comparison, row: int, protocol: str | None) -> list[Plac
     distances = comparison.distances(torch.tensor([row]))[0].cpu().numpy()
     own, paths = os.path.realpath(comparison.query.paths[row] or os.devnull), comparison.gallery.paths
     order = np.argsort(distances, kind="stable").tolist()
-    order = [index for index in order if np.isfinite(distances[index]) and os.path.realpath(paths[index]) != own]
+    order = [
+        index for index in order if np.isfinite(distances[index]) and os.path.realpath(paths[index]) != own
+    ]
     return [Place(index, "", rank, float(distances[index])) for rank, index in enumerate(order, start=1)]
 
 

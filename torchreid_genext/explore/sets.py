@@ -15,7 +15,7 @@ __all__ = ["dataset_sets", "options"]
 
 
 def dataset_sets(cfg: CfgNode) -> Sets:
-    """Features of the data set's queries and gallery; one of this package is drawn first, where it is not there.
+    """Queries and gallery of the data set; one of this package is drawn first, where it is not there.
 
     Raises:
         ValueError, OSError: if the data set or the backbone is not there.

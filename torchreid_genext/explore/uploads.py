@@ -49,7 +49,9 @@ def _content(uri: str | None) -> bytes:
         raise ValueError("expected a picture, got none; choose a file")
     text = uri.partition(",")[2]
     if len(text) > MOST_BYTES * 4 / 3 + 4:
-        raise ValueError(f"expected a file of at most {MOST_BYTES / 1e6:.0f} MB, got a larger one; send a crop")
+        raise ValueError(
+            f"expected a file of at most {MOST_BYTES / 1e6:.0f} MB, got a larger one; send a crop"
+        )
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
