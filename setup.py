@@ -64,6 +64,7 @@ setup(
     packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
     package_data={
         "torchreid_genext": ["py.typed"],
+        "torchreid_genext.benchmark": ["*.html", "*.css"],
         "torchreid_genext.ranklists": ["*.html", "*.css", "*.js"],
     },
     cmdclass={"build_py": WithShipped},
