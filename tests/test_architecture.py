@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "ranklists": {"checkpoints", "processes", "retrieval"},
     "retrieval": {"checkpoints", "precision"},
     "recipes": {
-        "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
+        "backbones", "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
         "retrieval", "training", "visualization",
     },  # fmt: skip
     "training": {"checkpoints", "generators", "precision", "processes", "visualization"},

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from yacs.config import CfgNode
 
 from torchreid_genext.benchmark import settings
-from torchreid_genext.cli import features, shipped
+from torchreid_genext.checkpoints import shipped
+from torchreid_genext.cli import features
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.explore.app import explorer_of, gradio, launch
 from torchreid_genext.explore.search import Searcher, Sets
