@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 from yacs.config import CfgNode
 
 import torchreid_genext as genext
@@ -22,9 +24,9 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyya
 def setup_arguments() -> dict[str, object]:
     """What setup.py hands to ``setup``."""
     found: dict[str, object] = {}
-    code = (ROOT / "setup.py").read_text()
-    scope = {"setup": found.update, "find_packages": lambda include: include}
-    exec(code.replace("from setuptools import find_packages, setup", ""), scope)  # noqa: S102
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **arguments: found.update(arguments))
+        runpy.run_path(str(ROOT / "setup.py"))
     return found
 
 
@@ -70,6 +72,18 @@ def test_torch_is_not_pinned() -> None:
 
 def test_version_is_the_same_everywhere() -> None:
     assert setup_arguments()["version"] == genext.__version__
+    assert f"\nversion: {genext.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[0] == genext.__version__
+
+
+def test_metadata_tell_what_is_tested() -> None:
+    arguments = setup_arguments()
+    pythons = [name.rpartition(" ")[2] for name in arguments["classifiers"] if "Python :: 3." in name]
+    assert f">={pythons[0]}" == arguments["python_requires"]
+    assert f"\nNEWEST ?= python{pythons[-1]}\n" in (ROOT / "Makefile").read_text()
+    assert arguments["long_description"].startswith("# torchreid_genext")
+    assert (ROOT / "torchreid_genext/py.typed").is_file()
 
 
 def test_importing_changes_nothing() -> None:
@@ -213,7 +227,7 @@ def test_extras_add_something_that_somebody_imports() -> None:
     added = {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in extras.items()}
     assert all(names and not names & required for names in added.values())
     library = "".join(path.read_text() for path in (ROOT / "torchreid_genext").rglob("*.py"))
-    optional = set.union(*(names for extra, names in added.items() if extra != "test"))
+    optional = set.union(*(names for extra, names in added.items() if extra not in ("test", "docs")))
     names = {name.replace("-cpu", "").replace("-", "_") for name in optional}
     assert all(f"import {name}" in library or f'"{name}"' in library for name in names)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torchreid_genext.config import add_genext_config
 
 __all__ = ["__version__", "add_genext_config", "register", "unregister"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _OF_PIPELINES = (
     "IPGPipeline", "IdentityProjector", "PatchAutoencoder", "PoseGuider", "TorchreidEncoder", "TransReID"

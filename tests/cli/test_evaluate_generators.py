@@ -15,6 +15,7 @@ from torchreid_genext.generators import build_generator
 pytestmark = pytest.mark.usefixtures("registered")
 
 
+@pytest.mark.slow
 def test_ipg_stands_between_its_rivals_and_the_truth(
     reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext import checkpoints
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.data.images.resizing import INTERPOLATIONS, RESIZES
 
 __all__ = ["CAMERAS", "FEATURES", "Card", "Preprocessing", "read_card", "write_card"]
@@ -129,7 +130,7 @@ def read_card(path: str | Path) -> Card | None:
     Raises:
         ValueError: if a card says what it cannot; names the file, the rule and the cure.
     """
-    path = Path(os.path.expanduser(path))
+    path = Path(os.path.expanduser(shipped.named(path)))
     beside = path.with_suffix(".json")
     if beside.is_file():
         return _card(_json(beside), beside)

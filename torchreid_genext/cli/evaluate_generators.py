@@ -36,7 +36,7 @@ from torchreid_genext import checkpoints, compat
 from torchreid_genext.backbones import loading
 from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
 from torchreid_genext.data.poses import draw_skeleton

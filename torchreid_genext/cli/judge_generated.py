@@ -26,7 +26,7 @@ from torchreid_genext import checkpoints, compat, config
 from torchreid_genext.backbones import loading
 from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, refuse, set_up
 from torchreid_genext.data.poses.detecting import keypoint_rcnn, pose_finder
 from torchreid_genext.data.store import ImageStore

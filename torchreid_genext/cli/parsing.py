@@ -26,7 +26,7 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import config
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.retrieval.files import SUFFIXES
 
 __all__ = ["OneLine", "Parser", "configuration", "from_zero", "given_name", "positive", "refuse", "set_up"]
@@ -233,11 +233,9 @@ def configuration(arguments: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError: naming the file, key or value.
     """
-    cfg = shipped.located(config.get_default_config(), always=True)
+    cfg = config.get_default_config()
     if arguments.config_file:
-        file = shipped.file(arguments.config_file)
-        config.merge_file(cfg, file)
-        cfg = shipped.located(cfg, always=shipped.is_ours(file))
+        config.merge_file(cfg, shipped.file(arguments.config_file))
     for key, value in arguments.standing.items():
         node, name = _place(cfg, key)
         node[name] = value

@@ -34,7 +34,7 @@ class FeatureTable:
         ValueError: if arrays are missing, of other shapes, not finite, or names repeat; names the file.
     """
 
-    precision, camera = "fp32", None
+    precision, camera, device = "fp32", None, torch.device("cpu")
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(os.path.expanduser(path))
@@ -48,6 +48,10 @@ class FeatureTable:
             raise ValueError(
                 f"expected each name once in {self.path}, got {name!r} again; put its folder first"
             )
+
+    def to(self, device: torch.device | str) -> FeatureTable:
+        """Itself: there is no network to move."""
+        return self
 
     def plan(self, paths: Sequence[str]) -> TablePlan:
         """Rows of images, in order.

@@ -63,7 +63,9 @@ FULL: dict[str, object] = {}
 SMALL = {"lora_rank": 2, "cache_latents": True, "gradient_checkpointing": True}
 
 
-@pytest.mark.parametrize("keys", (FULL, SMALL), ids=("full", "small memory"))
+@pytest.mark.parametrize(
+    "keys", (FULL, pytest.param(SMALL, marks=pytest.mark.slow)), ids=("full", "small memory")
+)
 def test_resuming_gives_the_pipeline_of_an_uninterrupted_run(
     cfg: CfgNode, tmp_path: Path, keys: dict[str, object]
 ) -> None:

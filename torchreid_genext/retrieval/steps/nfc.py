@@ -85,13 +85,22 @@ class Centralize(Step):
             return on_joint(comparison, centralized)
         return on_each(comparison, self.side, centralized, self._left_alone)
 
+    def pairs(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
+        """Who gets whose feature added, as `mutual_neighbours` gives it.
+
+        Args:
+            images: one set as it comes to this step, or both joined.
+            comparison: whose training split and limits hold.
+        """
+        return self._mutual(self._looked_at(images), comparison)
+
     def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
-        features = images.features
-        if self.normalize_before:
-            features = unit(features)
-        images = images.with_features(features)
-        features = add_rows(features, *self._mutual(images, comparison))
+        images = self._looked_at(images)
+        features = add_rows(images.features, *self._mutual(images, comparison))
         return unit(features) if self.normalize_after else features
+
+    def _looked_at(self, images: RetrievalSet) -> RetrievalSet:
+        return images.with_features(unit(images.features)) if self.normalize_before else images
 
     def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
         if self.neighbours == "any":
@@ -102,9 +111,8 @@ class Centralize(Step):
         else:
             measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight, sigma=self.sigma)
             across = "cross_camera" in self.neighbours
-            lists = nearest_by(
-                measure, images, k=self.k1, cross_camera=across, memory_limit=comparison.memory_limit
-            )
+            options = {"cross_camera": across, "memory_limit": comparison.memory_limit}
+            lists = nearest_by(measure, images, k=self.k1, **options)
         return mutual_pairs(lists, self.k2)
 
     def _left_alone(self, images: RetrievalSet) -> Tensor:
