@@ -305,6 +305,24 @@ def test_search_refuses_before_a_network_is_made(
         command(["search", "--output", str(tmp_path / "out"), *(word.format(tmp_path) for word in words)])
 
 
+def test_search_names_what_is_wider(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(tmp_path / "wide.npz", features=np.ones((2, 9)))
+    with pytest.raises(ValueError, match="of one width, got 9 in .*wide.npz and 8 in .*g.npz"):
+        command(["search", "--query", str(tmp_path / "wide.npz"), "--gallery", gallery, "--output", str(tmp_path)])
+
+
+def test_features_whose_squares_overflow_are_told_what_helps(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    huge = RetrievalSet.load(query)
+    huge.with_features(huge.features * 1e25).save(query)
+    large = RetrievalSet.load(gallery)
+    large.with_features(large.features * 1e25).save(gallery)
+    with pytest.raises(ValueError, match="expected distances without NaN, .*; features this large need the step l2"):
+        command(["evaluate", query, gallery, "--chain", "base", *QUICK])
+    command(["evaluate", query, gallery, "--chain", "l2", *QUICK])
+
+
 def test_search_by_random_weights_says_so(
     people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
