@@ -63,6 +63,7 @@ setup(
     packages=find_packages(include=["torchreid_genext", "torchreid_genext.*"]),
     package_data={
         "torchreid_genext": ["py.typed"],
+        "torchreid_genext.benchmark": ["*.html", "*.css"],
         "torchreid_genext.ranklists": ["*.html", "*.css", "*.js"],
         "torchreid_genext.explore": ["*.css", "*.js"],
     },

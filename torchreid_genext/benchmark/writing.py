@@ -1,20 +1,23 @@
-"""A benchmark's result as text: for the terminal, as Markdown, as CSV and as JSON."""
+"""A benchmark's result as text: for the terminal, as Markdown and page, as CSV and as JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchreid_genext import checkpoints
-from torchreid_genext.benchmark import breakdowns
+from torchreid_genext.benchmark import breakdowns, page
+from torchreid_genext.benchmark.naming import short_names
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.retrieval.protocol import Report
 
 __all__ = ["table", "write"]
 
 _RANKS = (1, 5, 10)
+_WIDTH = 120  # letters of a terminal's line
 _LEGEND = """\
 mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the
 95 % interval of a paired bootstrap over identities; beside the first chain stands the interval of its mAP.
@@ -25,23 +28,40 @@ of chain and ranking."""
 
 
 def write(result: Result) -> None:
-    """Write ``report.md``, ``report.json`` and ``report.csv``, each whole or not at all."""
-    checkpoints.write_text(result.folder / "report.md", _markdown(result))
+    """Write ``report.md``, ``.html``, ``.json`` and ``.csv``, each whole or not at all."""
+    text = _markdown(result)
+    checkpoints.write_text(result.folder / "report.md", text)
+    checkpoints.write_text(result.folder / "report.html", page.render(text, result.folder))
     checkpoints.write_json(result.folder / "report.json", result.to_json())
     checkpoints.write_text(result.folder / "report.csv", _csv(result))
 
 
 def table(result: Result) -> str:
-    """The result for a terminal: a block for each backbone, a line for each chain."""
-    blocks = [result.headline()]
-    for measurement in result.measurements:
-        lines = _aligned([_header(measurement), *_rows(measurement)])
-        blocks.append(
-            "\n".join(
-                [f"{measurement.backbone.title}: {measurement.extraction()}", *lines, *_notes(measurement)]
-            )
-        )
-    return "\n\n".join(blocks)
+    """The result for a terminal, in lines of at most 120 letters: a block for each backbone.
+
+    Columns that few people read are those of the report's files.
+    """
+    blocks = [_filled(result.headline())]
+    return "\n\n".join([*blocks, *map(_block, result.measurements)])
+
+
+def _block(measurement: Measurement) -> str:
+    """A line for each chain, between what is to be known of the backbone and what long names mean."""
+    first = _filled(f"{measurement.backbone.title}: {measurement.extraction()}")
+    header = _header(measurement)
+    rates = [_without_rare(row, header) for row in (header, *_rows(measurement))]
+    room = _WIDTH - sum(2 + max(map(len, column)) for column in [*zip(*rates)][1:])
+    chains = [*(report.chain for report in measurement.reports), *measurement.failures]
+    names, legend = short_names(chains, room)
+    lines = _aligned([(names.get(chain, chain), *cells) for chain, *cells in rates])
+    failed = [_filled(f"{names[chain]}  failed: {why}") for chain, why in measurement.failures.items()]
+    return "\n".join([first, *lines, *failed, *map(_filled, legend), *map(_filled, _notes(measurement))])
+
+
+def _filled(line: str) -> str:
+    """Folded where it is too long; names of chains and files stay whole."""
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(line, _WIDTH, subsequent_indent="  ", **whole)
 
 
 _HEADER = (
@@ -50,6 +70,7 @@ _HEADER = (
 
 
 _EXPECTED = "expected mAP / R1"
+_RARE = ("ID2 q / g", "ties of mAP", "MB", "protocol")
 
 
 def _header(measurement: Measurement) -> tuple[str, ...]:
@@ -70,8 +91,16 @@ def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
             measurement.reports, expected, measurement.differences, intervals
         )
     ]
-    empty = ("",) * (len(header) - 2)
-    return rows + [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
+    return rows
+
+
+def _without_rare(row: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell for cell, name in zip(row, header) if name not in _RARE)
+
+
+def _failed(measurement: Measurement) -> list[tuple[str, ...]]:
+    empty = ("",) * (len(_header(measurement)) - 2)
+    return [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
 
 
 def _said(expected: Mapping[str, float]) -> str:
@@ -117,13 +146,12 @@ def _own(interval: Difference | None) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, numbers to the right, the first and the last column to the left."""
+    """Columns of equal width, numbers to the right, the first column to the left."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths)]
-        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]
-        lines.append("  ".join(cells).rstrip())
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
     return lines
 
 
@@ -171,7 +199,7 @@ def _links(names: Sequence[str]) -> str:
 def _markdown_table(measurement: Measurement) -> str:
     header = _header(measurement)
     rule = ["---", *["---:"] * (len(header) - 2), "---"]
-    rows = [header, rule, *_rows(measurement)]
+    rows = [header, rule, *_rows(measurement), *_failed(measurement)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 

@@ -47,6 +47,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def whereabouts(result: benchmark.Result) -> str:
-    lines = [f"Report:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)"]
+    lines = [f"Report:   {result.folder / 'report.html'} (report.md, .json, .csv, config.yaml beside it)"]
     lines += [f"Picture:  {result.folder / name}" for name in result.pictures]
     return "\n".join(lines + [f"Lists:    {result.folder / name}" for name in result.rank_lists])

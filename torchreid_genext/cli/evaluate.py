@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = measure_features(cfg, *sets, names=files[:2], write=write)
     print(benchmark.table(result))
     if write:
-        print(f"\nReport:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)")
+        print(f"\nReport:   {result.folder / 'report.html'} (report.md, .json, .csv, config.yaml beside it)")
     check_failures(result.failures)
 
 
