@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 FAST := -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow test-oldest test-newest clean
+.PHONY: help demo test slow docs test-oldest test-newest clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ test: $(INSTALLED) ## run the fast tests
 
 slow: $(INSTALLED) ## run the tests that take minutes or need real data
 	$(VENV)/bin/python -m pytest -q -m slow
+
+docs: $(INSTALLED) ## write what the code knows into docs, and build the site from it, in site
+	$(VENV)/bin/python -m pip install -q $(PIP) -e '.[docs]'
+	$(VENV)/bin/python -m scripts.write_docs
+	$(VENV)/bin/python -m zensical build --strict --clean
 
 test-oldest: .venv-oldest/.installed ## run the fast tests with Python 3.10 and the lower bounds of setup.py
 	.venv-oldest/bin/python $(FAST)

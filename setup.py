@@ -19,7 +19,6 @@ TORCHREID_NEEDS = [
 ]
 
 
-
 def shipped() -> list[Path]:
     """Recipes and weights; others, which users fetched, may lie beside the latter."""
     folders = ("configs", "pretrained/synthreid", "pretrained/cards")
@@ -66,6 +65,7 @@ setup(
         "torchreid_genext": ["py.typed"],
         "torchreid_genext.benchmark": ["*.html", "*.css"],
         "torchreid_genext.ranklists": ["*.html", "*.css", "*.js"],
+        "torchreid_genext.explore": ["*.css", "*.js"],
     },
     cmdclass={"build_py": WithShipped},
     entry_points={"console_scripts": ["torchreid-genext = torchreid_genext.cli:console"]},
@@ -90,8 +90,11 @@ setup(
         "faiss": ["faiss-cpu>=1.8"],
         "timm": ["timm>=1.0"],
         "onnx": ["onnxruntime>=1.18"],
+        "parquet": ["pyarrow>=15.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
+        "app": ["gradio>=6.0", "starlette>=0.40"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
+        "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2.0.11"],
         "test": [
             "pytest>=8.0",
             "pytest-xdist>=3.8",
@@ -102,6 +105,7 @@ setup(
             "onnx>=1.16",
             "onnxscript>=0.5",
             "onnxruntime>=1.18",
+            "pyarrow>=15.0",
         ],
     },
 )

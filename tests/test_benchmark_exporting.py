@@ -57,6 +57,7 @@ def test_what_the_card_says_of_the_network_is_done_in_the_file(cfg: CfgNode, tmp
 @needs_onnx
 def test_a_file_that_differs_is_not_left_behind(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "out"
+    cfg.model.name, cfg.model.load_weights = "transreid", str(transreid(tmp_path))
     with pytest.raises(
         ValueError, match="expected features of the ONNX file within -1 of the network's, got .* images"
     ):

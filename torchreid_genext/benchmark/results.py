@@ -189,6 +189,15 @@ class Result:
     rank_lists: tuple[str, ...] = ()
     command: str = "benchmark"
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Backbone and chain, in words -> why they could not be measured."""
+        return {
+            f"{measured.backbone.label} after {chain}": why
+            for measured in self.measurements
+            for chain, why in measured.failures.items()
+        }
+
     def headline(self) -> str:
         """The data in a line."""
         first = self.measurements[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,13 @@ from torchreid_genext.benchmark.results import (
     Result,
 )
 from torchreid_genext.benchmark.settings import Backbone, Images
-from torchreid_genext.extraction import Encoder
+from torchreid_genext.extraction import Encoder, FeatureTable
 from torchreid_genext.retrieval.folds import folds
 from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
+    Protocol,
     Report,
     RetrievalSet,
     Training,
@@ -38,6 +40,8 @@ from torchreid_genext.retrieval.protocol import (
     bootstrap_difference,
     compare,
 )
+from torchreid_genext.retrieval.rules import protocol_named
+from torchreid_genext.retrieval.sets import repeated_queries
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -69,13 +73,15 @@ def run(cfg: CfgNode) -> Result:
     name = settings.dataset_name(cfg)
     # Also tells now, not after the work, if nothing can be written there.
     config.write_config(cfg, cfg.data.save_dir)
-    encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
+    encoders = _encoders(cfg, backbones)
     images = settings.open_dataset(cfg)
     settings.check_needs(cfg, images, chains)
     images = settings.with_generated(cfg, images, chains)
     result = Result(name, cfg.test.dist_metric, settings.protocol(cfg), [], Path(cfg.data.save_dir))
-    for pair in zip(backbones, encoders):
-        result = replace(result, measurements=[*result.measurements, _measure(cfg, *pair, images, chains)])
+    for backbone, encoder in zip(backbones, encoders):
+        with _at_work(encoder):
+            measured = _measure(cfg, backbone, encoder, images, chains)
+        result = replace(result, measurements=[*result.measurements, measured])
         writing.write(result)  # what is measured stands, whatever becomes of the rest
     if cfg.genext.benchmark.pictures and any(measured.reports for measured in result.measurements):
         result = replace(result, pictures=drawing.draw(result))
@@ -95,7 +101,7 @@ def describe(cfg: CfgNode) -> str:
     settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
-    encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
+    encoders = _encoders(cfg, backbones)
     if settings.is_ours(cfg) and not settings.is_present(cfg):
         labels = ", ".join(backbone.label for backbone in backbones)
         name, root = settings.dataset_name(cfg), cfg.data.root
@@ -110,8 +116,24 @@ def describe(cfg: CfgNode) -> str:
     return "\n".join([sizes, *plans, *lines])
 
 
+def _encoders(cfg: CfgNode, backbones: Sequence[Backbone]) -> list[Encoder | FeatureTable]:
+    """One each, in the host's memory: all of them together may be too many for an accelerator's."""
+    return [settings.build_encoder(cfg, backbone).to("cpu") for backbone in backbones]
+
+
+@contextmanager
+def _at_work(encoder: Encoder | FeatureTable) -> Iterator[None]:
+    """The encoder is on its device for as long as this lasts."""
+    encoder.to(encoder.device)
+    try:
+        yield
+    finally:
+        encoder.to("cpu")
+
+
 def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: Sequence[Images]) -> str:
-    plans = extracting.plans(cfg, encoder, images)
+    with _at_work(encoder):
+        plans = extracting.plans(cfg, encoder, images)
     missing, total = sum(plan.to_compute for plan in plans), sum(len(plan.paths) for plan in plans)
     if not missing:
         return f"{backbone.label}: all {total} features are cached"
@@ -190,6 +212,7 @@ def evaluated(
     cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Training | None
 ) -> Evaluated:
     """Apply and rank each chain once; one that fails costs no more than its own row."""
+    _warn_of_copies(query, gallery, protocol_named(settings.protocol(cfg)))
     found, room = Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
@@ -211,6 +234,16 @@ def evaluated(
                 found.comparisons[chain.name] = comparison
         found.peak_memory.setdefault(chain.name, memory.growth())
     return found
+
+
+def _warn_of_copies(query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol) -> None:
+    if rows := repeated_queries(query, gallery, protocol):
+        first = query.paths[rows[0]] if query.paths is not None else f"row {rows[0]}"
+        _log.warning(
+            "%d of %d queries, such as %s, have the very features of a gallery image of the same person, and "
+            "find themselves under the protocol %s; take them out of one of both",
+            len(rows), len(query), first, protocol.label,
+        )  # fmt: skip
 
 
 def _open_set(

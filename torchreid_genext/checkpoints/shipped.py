@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from yacs.config import CfgNode
-
 __all__ = ["PRETRAINED", "file", "located", "named", "names"]
 
 _PREFIX = "shipped:"
@@ -53,8 +51,8 @@ def file(path: str) -> str:
 
 
 def located(node: Any) -> Any:
-    """A configuration, changed in place, or a value, whose shipped weights are found by `file`."""
-    if isinstance(node, CfgNode):
+    """A configuration (a dict), changed in place, or a value, whose shipped weights are found by `file`."""
+    if isinstance(node, dict):
         for name, value in node.items():
             node[name] = located(value)
     elif isinstance(node, list):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torchreid_genext import benchmark
 from torchreid_genext.cli.folders import add_folders, name_folders
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
+from torchreid_genext.cli.running import check_failures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         result = benchmark.run(cfg)
         print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
+        check_failures(result.failures)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -45,7 +45,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation.protocol = ""  # market1501 | plain | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
-    cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
+    cfg.genext.evaluation.device = "auto"  # where torchreid's engine compares features; auto: with the network
 
 
 def _add_steps(cfg: CfgNode) -> None:
@@ -57,7 +57,7 @@ def _add_steps(cfg: CfgNode) -> None:
         for field in fields(STEPS[name]):
             cfg.genext[node][field.name] = field.default
     cfg.genext.ipg.eta = 2.0  # as Pose2ID's demo has it
-    cfg.genext.ipg.root = ""  # a store, or of {query_gen,bounding_box_test_gen}/pose1 ...
+    cfg.genext.ipg.root = ""  # a store, or a folder of query_gen/pose1, bounding_box_test_gen/pose1, ...
     cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
     cfg.genext.ipg.generate = False  # first draw into the store at ipg.root what is missing there
     del cfg.genext.rerank["enabled"]  # the host's test.rerank is its switch

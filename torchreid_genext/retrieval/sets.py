@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol
 from torchreid_genext.retrieval.neighbours import check_rows, name_rows
 
-__all__ = ["RetrievalSet", "Sightings", "Training", "Unmatched", "unmatched_queries"]
+__all__ = ["RetrievalSet", "Sightings", "Training", "Unmatched", "repeated_queries", "unmatched_queries"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class RetrievalSet:
 
     @classmethod
     def load(cls, file: str | Path) -> RetrievalSet:
-        """Read features and labels of an npz, a npy with a CSV beside it, or a mat; see ``files``.
+        """Read features and labels of an npz, a npy with a CSV beside it, a mat or a parquet; see ``files``.
 
         Names of people are numbered, but of this file alone; ``files.load_sets`` reads several.
 
@@ -205,6 +205,32 @@ def unmatched_queries(
         same_camera=tuple(q for q in lost if q not in unseen),
         num_query=len(pids),
     )
+
+
+def repeated_queries(
+    query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol = PROTOCOLS["market1501"]
+) -> list[int]:
+    """Rows of queries whose very features stand in the gallery, too, where a protocol counts them as found.
+
+    They are most likely the same image, which finds itself. Features of zeros say nothing, and do not count.
+    """
+    asked = torch.isin(gallery.pids, query.pids) & ~gallery.blank.cpu()
+    places: dict[tuple[int, int], set[int]] = {}
+    for key, camid in zip(_contents(part := gallery.select(asked)), _cameras(part)):
+        places.setdefault(key, set()).add(camid)
+    own = zip(_contents(query), _cameras(query))
+    counted = (places.get(key, set()) - (set() if protocol.own_camera else {camid}) for key, camid in own)
+    return [row for row, found in enumerate(counted) if found]
+
+
+def _contents(images: RetrievalSet) -> Iterator[tuple[int, int]]:
+    """Identity and a hash of the features of each image."""
+    rows = images.features.cpu().numpy()
+    return ((pid, hash(row.tobytes())) for pid, row in zip(images.pids.tolist(), rows))
+
+
+def _cameras(images: RetrievalSet) -> list[int]:
+    return [0] * len(images) if images.camids is None else images.camids.tolist()
 
 
 def _unchecked(**columns: object) -> RetrievalSet:

@@ -106,7 +106,8 @@ def _lines(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, str]
 
 def _row(values: dict[str, str], file: Path, where: str) -> Row:
     for column in [column for column in _COLUMNS if column in values and not values[column]]:
-        raise ValueError(f"expected a {column} in {where}, got none")
+        cure = "fill it in" if column in _NEEDED else f"fill it in, or leave out the column {column}"
+        raise ValueError(f"expected a {column} in {where}, got none; {cure}")
     split = values.get("split")
     if split not in (None, *SPLITS):
         raise ValueError(f"expected a split of {', '.join(SPLITS)} in {where}, got {split!r}")
