@@ -125,7 +125,7 @@ def test_people_are_posed_and_skeletons_dragged(tab: Any) -> None:
     tab.locator("[data-row]:visible").nth(2).click()
     tab.wait_for_function("document.querySelectorAll('#poses-result .gx-row img').length === 2")
     for name in ("PG2", "Deformable", "IPG"):
-        tab.get_by_label(name).click()
+        tab.get_by_role("radio", name=name).click()
         tab.wait_for_selector(f"#poses-result h3 >> text=By {name}")
     before = sources(tab, "#poses-result")[1]
     wrist = tab.locator('#skeleton [data-joint="4"]').bounding_box()

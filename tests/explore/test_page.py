@@ -33,7 +33,7 @@ def found(files: list[str]) -> Answer:
 
 def test_an_answer_tells_ranks_reasons_and_what_has_changed(files: list[str]) -> None:
     text = page.answer(found(files))
-    assert "&#9650;2" in text and "&#9660;1" in text and text.count("&#96") == 2
+    assert "&#9650;2<" in text and "&#9660;1<" in text and text.count("&#96") == 4
     assert "1,200 frames earlier" in text and "looks 0.25, time -0.05" in text
     assert "average precision 50.0" in text and ">75.0</b>" in text and "camera 4" in text
     assert text.count('class="gx-match"') == 3 and text.count('class="gx-miss"') == 2

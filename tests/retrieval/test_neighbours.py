@@ -7,6 +7,7 @@ import torch
 from tests import reference
 from torchreid_genext.retrieval import neighbours
 from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
+from torchreid_genext.retrieval._search import Search
 from torchreid_genext.retrieval.neighbours import nearest
 
 PRECISIONS = ("fp32", "bf16")
@@ -67,9 +68,9 @@ def test_result_does_not_depend_on_the_block_size(precision: str) -> None:
 
 
 def test_memory_limit_bounds_the_block() -> None:
-    search = neighbours._Search(torch.rand(1000, 8), torch.rand(1000, 8), 2, excluding_self=False, bf16=False)
-    assert search.rows_within(10 * 4 * 1000) < 10
-    assert search.rows_within(2**40) == 1000
+    search = Search(torch.rand(1000, 8), torch.rand(1000, 8), bf16=False)
+    assert search.rows_within(10 * 4 * 1000, 2) < 10
+    assert search.rows_within(2**40, 2) == 1000
 
 
 def test_shortened_products_of_the_user_do_not_change_the_result() -> None:

@@ -96,10 +96,15 @@ def answer(found: Answer, query: Image.Image | None = None) -> str:
     asked = source_of(query) if query is not None else sources[found.query]
     return (
         f'<section class="gx-answer">{_head(found, asked, sources)}'
-        f'<h3 class="gx-title">After {html.escape(found.chain)}</h3>'
+        f'<h3 class="gx-title">After {html.escape(found.chain)} <small>{_legend(found)}</small></h3>'
         f'<div class="gx-hits">{"".join(_card(hit, sources) for hit in found.hits)}</div>'
         f'{_base(found, sources)}</section>'
     )  # fmt: skip
+
+
+def _legend(found: Answer) -> str:
+    words = "green: the same person, red: somebody else; " if found.precision else ""
+    return f"{words}&#9650;&#9660; places gained and lost by the chain"
 
 
 def _head(found: Answer, source: str | None, sources: _Sources) -> str:

@@ -87,6 +87,7 @@ class Encoder(nn.Module):
             raise ValueError(f"expected batch_size 1 or more, or None, got {batch_size}")
         _check_size(model, (height, width))
         self.name, self.kind = name, type(model).__name__
+        self.differentiates = getattr(model, "differentiates", False)
         self.height, self.width, self.precision, self.compiled = height, width, precision, compile
         self.reading = (height, width, interpolation, resize)
         self.flip = flip
@@ -201,8 +202,11 @@ class Encoder(nn.Module):
 
     @property
     def runs_in_workers(self) -> bool:
-        """Whether loading processes also run the network (and compile it, each for its one thread)."""
-        return self.device.type == "cpu"
+        """Whether loading processes also run the network (and compile it, each for its one thread).
+
+        Not one that differentiates: autograd refuses in a process that was forked after autograd had threads.
+        """
+        return self.device.type == "cpu" and not self.differentiates
 
 
 class _Told(nn.Module):

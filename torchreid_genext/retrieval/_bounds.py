@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ _FP32_ROUNDOFF = 2.0**-24
 _LARGEST = 3e38
 
 
-class _Bounds:
+class _Bounds(ABC):
     """Upper bounds of the scores of a block of rows with all of ``y``.
 
     Distances do not change when all vectors move together, errors do: they grow with the vectors' lengths. So
@@ -32,12 +34,29 @@ class _Bounds:
 
     def upper(self, stored: Tensor) -> Tensor:
         """What a score can be at most, given its stored bound; an excluded entry, -inf, stays below all."""
-        return stored + self.storing * stored.abs().clamp(max=_LARGEST)
+        return stored + self.storing * stored.abs().clamp(max=_LARGEST) if self.storing else stored
 
     def lower(self, x: Tensor, distance: Tensor) -> Tensor:
         """What the score of an exact squared distance (B,) of rows ``x`` is at least."""
         square = (x - self.mean).square_().sum(1)
         return (square - distance) / 2 - self.summation * (square + distance)
+
+    def slack(self, x: Tensor) -> Tensor:
+        """By how much the bound of the least score of rows ``x`` (B,) may lie above the least bound."""
+        return 2 * self._error(x) + 2 * self.stored_error(x)
+
+    def stored_error(self, x: Tensor) -> Tensor:
+        """How much storing can take from any bound of rows ``x`` (B,)."""
+        largest = self.half_squares.max()
+        return self.storing * ((x - self.mean).norm(dim=1) * (2 * largest).sqrt() + largest + self._error(x))
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """Bounds (B, M), in a buffer that the next call overwrites."""
+
+    @abstractmethod
+    def _error(self, x: Tensor) -> Tensor:
+        """What the product of rows ``x`` (B,) with any of ``y`` may be off the score, at most."""
 
     def _buffer(self, rows: int) -> Tensor:
         # Allocated once: fresh pages for each block would cost as much as the products.
@@ -60,11 +79,12 @@ class Fp32Bounds(_Bounds):
         self.square_error = self.summation * float(self.half_squares.max())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Bounds (B, M), in a buffer that the next call overwrites."""
         centred = x - self.mean
         bounds = torch.addmm(-self.half_squares, centred, self.y.t(), out=self._buffer(len(x)))
-        constant = self.error * centred.norm(dim=1) + self.square_error - centred @ self.mean
-        return bounds.add_(constant[:, None])
+        return bounds.add_((self._error(x) - centred @ self.mean)[:, None])
+
+    def _error(self, x: Tensor) -> Tensor:
+        return self.error * (x - self.mean).norm(dim=1) + self.square_error
 
 
 class Bf16Bounds(_Bounds):
@@ -91,14 +111,20 @@ class Bf16Bounds(_Bounds):
             self.targets[rows] = torch.cat([rounded, torch.stack(extra, dim=1)], dim=1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Bounds (B, M), in a buffer that the next call overwrites."""
+        rounded, extra = self._asking(x)
+        one = torch.ones_like(extra[:, :1])
+        asking = torch.cat([rounded, one, one, extra], dim=1)
+        return torch.mm(asking, self.targets.t(), out=self._buffer(len(x)))
+
+    def _error(self, x: Tensor) -> Tensor:
+        return self._asking(x)[1].float() @ self.targets[:, -2:].amax(0).float()
+
+    def _asking(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows in bfloat16, and what their error is made of, (B, 2)."""
         rounded, norm, error = _round(x - self.mean)
-        one = torch.ones_like(error, dtype=torch.bfloat16)
         norm = norm + 1
-        extra = one, one, _round_up(error + self.summation * norm), _round_up(norm)
-        return torch.mm(
-            torch.cat([rounded, torch.stack(extra, dim=1)], dim=1), self.targets.t(), out=self._buffer(len(x))
-        )
+        extra = _round_up(error + self.summation * norm), _round_up(norm)
+        return rounded, torch.stack(extra, dim=1)
 
 
 def _shortened() -> bool:

@@ -169,15 +169,19 @@ class Sums(ABC):
 
     def read(self, table: Table, x: Moments, y: Moments) -> Iterator[tuple[slice, Tensor]]:
         """Values (b, G) of a table at the lags of all pairs of images, for some rows of x at a time."""
-        # Floats are several times as fast as integers here, and exact as long as they hold every frame.
-        exact = torch.float32 if x.latest + y.latest < _EXACT else torch.float64
-        x_frames, y_frames = x.frames.to(exact), y.frames.to(exact)
-        columns = self._columns(table.start, y.cameras)  # once for all of x, which has many rows a camera
+        x_frames, y_frames = _exactly(x, y)
+        cameras = torch.arange(len(table.start), device=table.start.device)
+        columns = self._sides(table.start, cameras[:, None], y.cameras[None])  # x has many rows a camera
         pairs = IN_CACHE if x.frames.device.type == "cpu" else _LAUNCHED
         for rows in blocks(len(x.frames), max(1, pairs // len(y.frames))):
-            lag = x_frames[rows, None] - y_frames
-            places = self._places(columns, lag, x.cameras[rows])
+            sides = tuple(each.index_select(0, x.cameras[rows]) for each in columns)
+            places = self._places(sides, x_frames[rows, None] - y_frames)
             yield rows, table.values.index_select(0, places.flatten()).view(places.shape)
+
+    def read_pairs(self, table: Table, x: Moments, y: Moments) -> Tensor:
+        """Values of a table at the lags of single pairs of images, of any shape."""
+        x_frames, y_frames = _exactly(x, y)
+        return table.values[self._places(self._sides(table.start, x.cameras, y.cameras), x_frames - y_frames)]
 
     def lookup(
         self,
@@ -201,12 +205,12 @@ class Sums(ABC):
         """(C + 1, C + 1): which row is that of a query's and a gallery image's camera; the last for none."""
 
     @abstractmethod
-    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
-        """What `_places` reads of the gallery's cameras, a row for each camera of a query: (C + 1, G) each."""
+    def _sides(self, start: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """What `_places` reads of the cameras of two images, of any shapes that go together."""
 
     @abstractmethod
-    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
-        """Where the table holds what it says of lags (b, G), which are the query's time less the other's."""
+    def _places(self, sides: tuple[Tensor, ...], lag: Tensor) -> Tensor:
+        """Where the table holds what it says of lags, the time of x less that of y; changes both."""
 
     def _index(self, camids: Tensor) -> Tensor:
         """Places in `cameras`, C for a camera that is not among them."""
@@ -217,6 +221,12 @@ class Sums(ABC):
             self._warned.update(new)
             _log.warning("cameras %s were never seen in fit: likelihood 0", ", ".join(map(str, sorted(new))))
         return index.masked_fill_(~known, len(self.cameras))
+
+
+def _exactly(x: Moments, y: Moments) -> tuple[Tensor, Tensor]:
+    """Frames as floats, which are several times as fast as integers; exact as long as they hold each lag."""
+    exact = torch.float32 if x.latest + y.latest < _EXACT else torch.float64
+    return x.frames.to(exact), y.frames.to(exact)
 
 
 def _labels(**columns: ArrayLike) -> list[Tensor]:

@@ -23,7 +23,8 @@ from torch import Tensor
 from torchreid_genext.retrieval import neighbours
 from torchreid_genext.retrieval._blocks import blocks, check_count, check_limit
 from torchreid_genext.retrieval._numerics import full_precision, scaled
-from torchreid_genext.retrieval.neighbours import check_features, squared_distances
+from torchreid_genext.retrieval._search import squared_distances
+from torchreid_genext.retrieval.neighbours import check_features
 
 __all__ = ["Flat", "Graph", "INDEXES", "Index", "InvertedLists", "nearest", "recall"]
 

@@ -13,6 +13,8 @@ from torchreid_genext.retrieval._blocks import blocks
 from torchreid_genext.retrieval.comparison import Measure
 from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
+from torchreid_genext.retrieval.spatiotemporal import TimedMeasure
+from torchreid_genext.retrieval.timed import TimedSpace
 
 __all__ = ["cross_camera_neighbours", "nearest_by"]
 
@@ -68,6 +70,9 @@ def nearest_by(
         ValueError: if k < 1.
     """
     _check_k(k)
+    if isinstance(measure, TimedMeasure) and measure.additive:
+        space = TimedSpace.of(images, measure, memory_limit=memory_limit)
+        return space.nearest_others(k, images.camids if cross_camera else None)
     size = len(images)
     camids = images.camids.to(images.features.device) if cross_camera else None
     lists = torch.full((size, k), -1, dtype=torch.int64, device=images.features.device)

@@ -21,29 +21,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchreid_genext.precision import cpu_has
+from torchreid_genext.precision import computes_bf16
 from torchreid_genext.retrieval._blocks import (
     DEFAULT_MEMORY_LIMIT,
     blocks,
     check_count,
     check_limit,
 )
-from torchreid_genext.retrieval._bounds import Bf16Bounds, Fp32Bounds
 from torchreid_genext.retrieval._numerics import full_precision, scaled
+from torchreid_genext.retrieval._search import Search
 
 if TYPE_CHECKING:
     from torchreid_genext.retrieval.approximate import Index
 
 __all__ = [
     "DEFAULT_MEMORY_LIMIT", "INDEXES", "PRECISIONS",
-    "at_most", "check_features", "check_rows", "check_sizes", "name_rows", "nearest", "squared_distances",
+    "at_most", "check_features", "check_rows", "check_sizes", "name_rows", "nearest", "use_bf16",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
 INDEXES = ("exact", "flat", "ivf", "hnsw")  # the last three through faiss
-_IN_CACHE = 2**20  # bytes of vectors gathered at a time
 _WORTH_TWO_STAGES = 4_000_000  # scores; below, the second copy of the features costs more than it saves
 
 
@@ -68,7 +67,7 @@ def nearest(
         memory_limit: bytes of working memory, 96 MiB unless told; the two results and, in ``bf16``, a
             half-size copy of the features come on top.
         precision: ``fp32`` or ``bf16`` products for the candidates, or ``auto``: ``bf16`` on processors with
-            bfloat16 matrix units; accelerators always use ``fp32``. The result is the same.
+            instructions for it; accelerators always use ``fp32``. The result is the same.
         index: ``exact``, or how faiss searches, a name of ``INDEXES`` or an index of ``approximate`` with its
             settings; what that finds may be incomplete, and ``precision`` has no part in it.
 
@@ -89,13 +88,16 @@ def nearest(
     y_set = x if y is None else check_features(y, "y")
     check_sizes(x, y_set, k, excluding_self=y is None)
     size = None if chunk is None else check_count("chunk", chunk)
-    limit, bf16 = check_limit(memory_limit), _use_bf16(precision, x, y_set)
+    limit, bf16 = check_limit(memory_limit), use_bf16(x, y_set, precision)
     (x, y_set), scale = scaled(x, y_set)
-    search = _Search(x, y_set, k, excluding_self=y is None, bf16=bf16)
+    search, most = Search(x, y_set, bf16=bf16), len(y_set) - (y is None)
     distances = torch.empty(len(x), k, dtype=torch.float32, device=x.device)
     indices = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
-    for rows in blocks(len(x), size or search.rows_within(limit)):
-        distances[rows], indices[rows] = search(rows)
+    for rows in blocks(len(x), size or search.rows_within(limit, k)):
+        bounds = search.block(rows)
+        if y is None:
+            bounds.diagonal(rows.start).fill_(-math.inf)
+        distances[rows], indices[rows] = search.nearest(rows, bounds, k, most=most)
     return (distances if scale == 1 else distances / scale / scale), indices
 
 
@@ -165,69 +167,12 @@ def check_sizes(x: Tensor, y: Tensor, k: int, excluding_self: bool) -> None:
         raise ValueError(f"expected k in 1..{most}, got {k!r}")
 
 
-def _use_bf16(precision: str, x: Tensor, y: Tensor) -> bool:
+def use_bf16(x: Tensor, y: Tensor, precision: str = "auto") -> bool:
+    """Whether a search takes its candidates from bfloat16 products; raises ValueError as `nearest`."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; choose from {', '.join(PRECISIONS)}")
     if x.device.type != "cpu":
         return False  # accelerators may also add up in bfloat16, for which the bounds do not account
     if precision == "auto":
-        return len(x) * len(y) >= _WORTH_TWO_STAGES and cpu_has("amx_tile")
+        return len(x) * len(y) >= _WORTH_TWO_STAGES and computes_bf16("cpu")
     return precision == "bf16"
-
-
-class _Search:
-    """One ``x`` against one ``y``: what is prepared once and used for each block of rows."""
-
-    def __init__(self, x: Tensor, y: Tensor, k: int, *, excluding_self: bool, bf16: bool) -> None:
-        self.x, self.y, self.k = x, y, k
-        self.excluding_self = excluding_self
-        self.most = len(y) - excluding_self
-        self.bounds = Bf16Bounds(y) if bf16 else Fp32Bounds(y)
-        self.width = min(self.most, k + max(self.bounds.spare, k))
-
-    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
-        x = self.x[rows]
-        bounds = self.bounds(x)
-        if self.excluding_self:
-            own = torch.arange(rows.start, rows.stop, device=x.device)
-            bounds[own - rows.start, own] = -math.inf
-        kept, candidates = bounds.topk(self.width, dim=1)
-        distances, indices = self._exact(x, candidates)
-        if self.width < self.most:
-            lost = self.bounds.upper(kept[:, -1].float()) >= self.bounds.lower(x, distances[:, -1])
-            for part in lost.nonzero()[:, 0].split(64):
-                distances[part], indices[part] = self._settle(
-                    x[part], bounds[part].float(), distances[part, -1]
-                )
-        return distances, indices
-
-    def rows_within(self, memory_limit: int) -> int:
-        """How many rows make a block: their bounds, and what is kept of each."""
-        row = len(self.y) * self.bounds.bytes + 32 * self.width + 12 * self.x.shape[1]
-        return max(1, min(len(self.x), memory_limit // row))
-
-    def _exact(self, x: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        candidates = candidates.sort(dim=1).values  # so that a stable sort leaves ties in order of index
-        rows = max(1, _IN_CACHE // (4 * x.shape[1] * self.width))
-        parts = zip(x.split(rows), candidates.split(rows))
-        distances = torch.cat([squared_distances(some[:, None], self.y, near) for some, near in parts])
-        distances, order = distances.sort(dim=1, stable=True)
-        return distances[:, : self.k], candidates.gather(1, order)[:, : self.k]
-
-    def _settle(self, x: Tensor, bounds: Tensor, kth_distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Settle a few rows for which candidates were not enough: score every entry that may belong."""
-        possible = self.bounds.upper(bounds) >= self.bounds.lower(x, kth_distance)[:, None]
-        row, column = possible.nonzero(as_tuple=True)
-        pairs = zip(row.split(512), column.split(512))
-        distances = torch.cat([squared_distances(x[r], self.y, c) for r, c in pairs])
-        order = distances.argsort(stable=True)
-        order = order[row[order].argsort(stable=True)]  # by row, then distance, then index
-        first = torch.searchsorted(row, torch.arange(len(x), device=x.device))
-        best = order[first[:, None] + torch.arange(self.k, device=x.device)]
-        return distances[best], column[best]
-
-
-def squared_distances(x: Tensor, y: Tensor, indices: Tensor) -> Tensor:
-    """Squared distances of ``x`` (..., D) to rows ``indices`` (...) of ``y``; equal rows, equal results."""
-    gathered = y.index_select(0, indices.flatten()).view(*indices.shape, y.shape[1])
-    return torch.linalg.vector_norm(gathered.sub_(x), dim=-1).square_()

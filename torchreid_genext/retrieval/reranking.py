@@ -35,7 +35,8 @@ from torchreid_genext.retrieval._reciprocal import (
     reciprocal_sets,
 )
 from torchreid_genext.retrieval.neighbours import at_most
-from torchreid_genext.retrieval.spaces import CameraSurvey, FeatureSpace, RowSpace, Space, Survey
+from torchreid_genext.retrieval._surveys import CameraSurvey, Survey
+from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
 
 __all__ = [
     "KReciprocal", "ca_jaccard", "check_ranges", "counts_of", "encode", "k_reciprocal",

@@ -14,56 +14,20 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._blocks import blocks, blocks_within, check_limit
 from torchreid_genext.retrieval._numerics import full_precision, products, scaled, unit
-from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest
+from torchreid_genext.retrieval._search import Search
+from torchreid_genext.retrieval._surveys import (
+    CameraSurvey, Lists, Survey, by_camera, camera_slices, joined, survey, survey_by_camera,
+)  # fmt: skip
+from torchreid_genext.retrieval.neighbours import check_features, name_rows, nearest, use_bf16
 
 __all__ = [
-    "CameraSurvey", "FeatureSpace", "RowSpace", "Space", "Survey", "greatest_distances",
+    "FeatureSpace", "RowSpace", "Space", "greatest_distances",
     "nearest_and_own",
 ]  # fmt: skip
 
 _ROUNDING = 1e-6  # of squared lengths, in what is computed as a squared distance
-
-
-Lists = tuple[Tensor, Tensor]  # distances (N, W) to images in ascending order, and who these are
-
-
-class Survey(NamedTuple):
-    """What re-ranking has to know of all images at once.
-
-    Attributes:
-        distances: to the nearest of each image, (N, W) float32.
-        lists: the nearest, in order and the image itself included, (N, W) int64.
-        greatest: distance of each image, (N,) float32.
-    """
-
-    distances: Tensor
-    lists: Tensor
-    greatest: Tensor
-
-
-class CameraSurvey(NamedTuple):
-    """The same for re-ranking that knows cameras; each list is a pair of distances and images, in order.
-
-    Attributes:
-        intra: the nearest of each image's own camera, the image itself first, (N, I); where a camera has
-            fewer, the nearest of other cameras come behind.
-        inter: the nearest of other cameras (N, J); where these have fewer, those of the own one come behind.
-        greatest: distance of each image, (N,) float32.
-    """
-
-    intra: Lists
-    inter: Lists
-    greatest: Tensor
-
-
-    @classmethod
-    def of(cls, parts: Sequence[tuple[Lists, Lists]], images: Tensor, greatest: Tensor) -> CameraSurvey:
-        """From the lists of some images after the others."""
-        order = images.argsort()
-        intra, inter = ([torch.cat(each)[order] for each in zip(*lists)] for lists in zip(*parts))
-        return cls(tuple(intra), tuple(inter), greatest)
 
 
 class Space(Protocol):
@@ -130,21 +94,34 @@ class FeatureSpace:
     def survey(self, k: int) -> Survey:
         """As ``Space.survey``; each image is first in its own list, at distance 0."""
         features = self._of(slice(0, len(self)))
-        distances, lists = nearest_and_own(features, k, memory_limit=self.memory_limit, index=self.index)
-        greatest = greatest_distances(features, memory_limit=self.memory_limit)
-        return Survey(distances, lists, self._somewhere(greatest))
+        if self.index != "exact":
+            lists = nearest_and_own(features, k, memory_limit=self.memory_limit, index=self.index)
+            found = Survey(*lists, greatest_distances(features, memory_limit=self.memory_limit))
+        else:
+            search = Search(features, features, bf16=use_bf16(features, features))
+            found = survey(search, k, own_first=True, memory_limit=self.memory_limit)
+        return found._replace(greatest=self._somewhere(found.greatest))
 
     def camera_survey(self, cameras: Tensor, intra: int, inter: int) -> CameraSurvey:
         """As ``Space.camera_survey``."""
         order = cameras.argsort(stable=True)  # a camera is a slice, and its images keep their order
-        stops = cameras[order].unique_consecutive(return_counts=True)[1].cumsum(0).tolist()
-        order = order.to(self.query.device)
-        features = self._of(slice(0, len(self)))[order]
+        features, cameras = self._of(slice(0, len(self))), cameras[order]
+        order = order.to(features.device)
+        if self.index != "exact":
+            return self._through_index(features[order], cameras, order, intra, inter)
+        search = Search(features, features, bf16=use_bf16(features, features), order=order)
+        found = survey_by_camera(search, cameras, intra, inter, memory_limit=self.memory_limit)
+        return found._replace(greatest=self._somewhere(found.greatest))
+
+    def _through_index(
+        self, features: Tensor, cameras: Tensor, order: Tensor, intra: int, inter: int
+    ) -> CameraSurvey:
+        """The same of features in the order of cameras, neighbours by faiss."""
         greatest = torch.empty_like(features[:, 0])
         greatest[order] = greatest_distances(features, memory_limit=self.memory_limit)
         parts = [
-            _by_camera(*self._around(features, slice(start, stop), order, max(intra, inter)), intra, inter)
-            for start, stop in zip([0, *stops], stops)
+            by_camera(*self._around(features, own, order, max(intra, inter)), intra, inter)
+            for own in camera_slices(cameras)
         ]
         return CameraSurvey.of(parts, order, self._somewhere(greatest))
 
@@ -152,7 +129,7 @@ class FeatureSpace:
         """The k nearest of the images of a camera within it, themselves first, and outside of it."""
         images = features[own]
         near = torch.zeros_like(images[:, :1]), order[own, None]
-        near = _joined(near, self._nearest(images, None, order[own], min(k, len(images)) - 1))
+        near = joined(near, self._nearest(images, None, order[own], min(k, len(images)) - 1))
         before, after = slice(0, own.start), slice(own.stop, len(features))
         outside = [self._nearest(images, features[part], order[part], k) for part in (before, after)]
         return near, _nearest_of(*outside, k)
@@ -204,7 +181,7 @@ def nearest_and_own(
     own = torch.zeros_like(images, dtype=torch.float32), images
     if k == 1:
         return own
-    return _joined(own, nearest(features, k=k - 1, memory_limit=memory_limit, index=index))
+    return joined(own, nearest(features, k=k - 1, memory_limit=memory_limit, index=index))
 
 
 @full_precision()
@@ -271,7 +248,7 @@ class RowSpace:
                 rows, columns = own[some].to(block.device), own.to(block.device)
                 images.append(rows)
                 greatest.append(_finite(block.amax(1), rows))
-                parts.append(_by_camera(*_around(block, rows, columns, max(intra, inter)), intra, inter))
+                parts.append(by_camera(*_around(block, rows, columns, max(intra, inter)), intra, inter))
         images = torch.cat(images)
         return CameraSurvey.of(parts, images, torch.cat(greatest)[images.argsort()])
 
@@ -304,19 +281,9 @@ def _around(block: Tensor, rows: Tensor, own: Tensor, k: int) -> tuple[Lists, Li
     return near, smallest(block.index_fill_(1, own, math.inf), outside)
 
 
-def _by_camera(near: Lists, far: Lists, intra: int, inter: int) -> tuple[Lists, Lists]:
-    """Lists of the own camera and of others, each continued by the other one where it is too short."""
-    lists = (intra, _joined(near, far)), (inter, _joined(far, near))
-    return tuple((distances[:, :k], images[:, :k]) for k, (distances, images) in lists)
-
-
-def _joined(first: Lists, second: Lists) -> Lists:
-    return tuple(torch.cat(pair, 1) for pair in zip(first, second))
-
-
 def _nearest_of(first: Lists, second: Lists, k: int) -> Lists:
     """The k nearest in two lists; equal distances by index."""
-    distances, images = _joined(first, second)
+    distances, images = joined(first, second)
     images, order = images.sort(dim=1)
     distances, nearest_first = distances.gather(1, order).sort(dim=1, stable=True)
     return distances[:, :k], images.gather(1, nearest_first)[:, :k]

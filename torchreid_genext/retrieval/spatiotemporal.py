@@ -124,12 +124,11 @@ class SpatioTemporalModel(Sums):
         rows[self.pairs[:, 0], self.pairs[:, 1]] = torch.arange(len(self.pairs))
         return rows
 
-    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
-        return tuple(way.index_select(1, g_cameras) for way in (start, start.t()))
+    def _sides(self, start: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return start[x, y], start[y, x]
 
-    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
-        query_later, gallery_later = (way.index_select(0, q_cameras) for way in columns)
-        place = torch.where(lag > 0, query_later, gallery_later)
+    def _places(self, sides: tuple[Tensor, ...], lag: Tensor) -> Tensor:
+        place = torch.where(lag > 0, *sides)
         return place.add_(lag.abs_().div_(self.interval).floor_().clamp_(max=self.bins - 1).to(place.dtype))
 
 
@@ -246,13 +245,11 @@ class SignedLags(Sums):
             rows[one, other] = torch.arange(len(self.pairs))
         return rows
 
-    def _columns(self, start: Tensor, g_cameras: Tensor) -> tuple[Tensor, ...]:
-        cameras = torch.arange(len(start), device=start.device)[:, None]
-        signs = torch.where(cameras <= g_cameras, 1.0, -1.0)
-        return start.index_select(1, g_cameras).add_(self.reach), signs
+    def _sides(self, start: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return start[x, y] + self.reach, torch.where(x <= y, 1.0, -1.0)
 
-    def _places(self, columns: tuple[Tensor, ...], lag: Tensor, q_cameras: Tensor) -> Tensor:
-        middle, signs = (each.index_select(0, q_cameras) for each in columns)
+    def _places(self, sides: tuple[Tensor, ...], lag: Tensor) -> Tensor:
+        middle, signs = sides
         # Rounding to even bins is the same to both sides of zero.
         bins = lag.div_(self.interval).round_().clamp_(-self.reach, self.reach).mul_(signs)
         return middle.add_(bins.to(middle.dtype))
@@ -343,10 +340,26 @@ class TimedMeasure:
             self._join_time(visual, x, y)
         return visual
 
+    @property
+    def additive(self) -> bool:
+        """Whether time is added to ``1 - cos``."""
+        return self.form != "official"
+
+    def moments(self, images: RetrievalSet) -> Moments:
+        """Where and when images were seen, on the device of their features."""
+        since = int(images.frames.min())
+        return self.model.moments(images.camids, images.frames - since).to(images.features.device)
+
+    def table(self, device: torch.device) -> Table:
+        """What time does, for each pair of cameras and lag; see `_rows`."""
+        if device not in self._prepared:
+            self._prepared[device] = self.model.table(*self._rows(), device)
+        return self._prepared[device]
+
     def _join_time(self, visual: Tensor, x: RetrievalSet, y: RetrievalSet) -> None:
         since, gallery = self._gallery(y)
         query = self.model.moments(x.camids, x.frames - since).to(visual.device)
-        for rows, timed in self.model.read(self._table(visual.device), query, gallery):
+        for rows, timed in self.model.read(self.table(visual.device), query, gallery):
             if self.form == "official":
                 visual[rows].mul_(self.alpha).sigmoid_().mul_(timed).neg_().add_(1)
             else:
@@ -362,11 +375,6 @@ class TimedMeasure:
             # The labels are kept, too: as long as they live, nothing else lies where they lie.
             self._prepared["gallery"] = key, labels, since, moments
         return self._prepared["gallery"][2:]
-
-    def _table(self, device: torch.device) -> Table:
-        if device not in self._prepared:
-            self._prepared[device] = self.model.table(*self._rows(), device)
-        return self._prepared[device]
 
     def _rows(self) -> tuple[Tensor, float]:
         """What time does for each pair of cameras and lag, float32, and for cameras nobody walked between.

@@ -23,7 +23,8 @@ from torchreid_genext.retrieval.sharded.neighbours import merge
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.reranking import Described
 from torchreid_genext.retrieval.sharded.shards import visitors
-from torchreid_genext.retrieval.spaces import CameraSurvey, smallest
+from torchreid_genext.retrieval._surveys import CameraSurvey
+from torchreid_genext.retrieval.spaces import smallest
 from torchreid_genext.retrieval.steps import CameraJaccard
 
 __all__ = ["CameraReranking"]

@@ -36,7 +36,8 @@ from torchreid_genext.retrieval.reranking import (
 from torchreid_genext.retrieval.sharded.neighbours import merge, nearest_in
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
-from torchreid_genext.retrieval.spaces import FeatureSpace, Survey
+from torchreid_genext.retrieval._surveys import Survey
+from torchreid_genext.retrieval.spaces import FeatureSpace
 
 __all__ = ["Described", "Reranking", "k_reciprocal"]
 

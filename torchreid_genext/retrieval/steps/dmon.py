@@ -10,8 +10,9 @@ from torch import Tensor
 
 from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import from_fixed, full_precision, to_fixed, unit
+from torchreid_genext.retrieval._search import squared_distances
 from torchreid_genext.retrieval.comparison import Comparison
-from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest, squared_distances
+from torchreid_genext.retrieval.neighbours import at_most, check_features, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.steps.base import SIDES, Step, on_each, option
 

@@ -111,9 +111,8 @@ class Centralize(Step):
         else:
             measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight, sigma=self.sigma)
             across = "cross_camera" in self.neighbours
-            lists = nearest_by(
-                measure, images, k=self.k1, cross_camera=across, memory_limit=comparison.memory_limit
-            )
+            options = {"cross_camera": across, "memory_limit": comparison.memory_limit}
+            lists = nearest_by(measure, images, k=self.k1, **options)
         return mutual_pairs(lists, self.k2)
 
     def _left_alone(self, images: RetrievalSet) -> Tensor:
