@@ -92,7 +92,7 @@ setup(
         "onnx": ["onnxruntime>=1.18"],
         "parquet": ["pyarrow>=15.0"],
         "export": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.18"],
-        "app": ["gradio>=6.0", "starlette>=0.40"],
+        "app": ["gradio>=6.0"],
         "metrics": ["torchmetrics>=1.4", "torch-fidelity>=0.3"],
         "docs": ["zensical>=0.0.73", "mkdocstrings-python>=2.0.11"],
         "test": [

@@ -241,6 +241,15 @@ def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
         assert not re.search(r"pip install\s+torchreid_genext", path.read_text(encoding="utf-8")), path
 
 
+@pytest.mark.parametrize(
+    ("target", "last"), [("docs", "zensical build --strict --clean"), ("slow", "-m slow")]
+)
+def test_what_builds_the_site_is_installed_where_it_is_built(target: str, last: str, tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    lines = made(tmp_path, target)
+    assert any("-e '.[docs]'" in line for line in lines) and lines[-1].endswith(last)
+
+
 def test_environment_is_installed_once(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
     (tmp_path / ".venv").mkdir()
