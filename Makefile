@@ -8,6 +8,8 @@ NEWEST ?= python3.13
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# What builds the documentation; neither the demo nor the fast tests need it.
+DOCS := $(VENV)/bin/python -m pip install -q $(PIP) -e '.[docs]'
 FAST := -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -23,10 +25,11 @@ test: $(INSTALLED) ## run the fast tests
 	$(VENV)/bin/python $(FAST)
 
 slow: $(INSTALLED) ## run the tests that take minutes or need real data
+	$(DOCS)
 	$(VENV)/bin/python -m pytest -q -m slow
 
 docs: $(INSTALLED) ## write what the code knows into docs, and build the site from it, in site
-	$(VENV)/bin/python -m pip install -q $(PIP) -e '.[docs]'
+	$(DOCS)
 	$(VENV)/bin/python -m scripts.write_docs
 	$(VENV)/bin/python -m zensical build --strict --clean
 

@@ -229,7 +229,8 @@ def test_extras_add_something_that_somebody_imports() -> None:
     library = "".join(path.read_text() for path in (ROOT / "torchreid_genext").rglob("*.py"))
     optional = set.union(*(names for extra, names in added.items() if extra not in ("test", "docs")))
     names = {name.replace("-cpu", "").replace("-", "_") for name in optional}
-    assert all(f"import {name}" in library or f'"{name}"' in library for name in names)
+    ways = ("import {}", "from {}.", '"{}"')
+    assert all(any(way.format(name) in library for way in ways) for name in names)
 
 
 def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
@@ -238,6 +239,15 @@ def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
     code = [path for folder in ("torchreid_genext", "tools") for path in (ROOT / folder).rglob("*.py")]
     for path in (*pages, *code):
         assert not re.search(r"pip install\s+torchreid_genext", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    ("target", "last"), [("docs", "zensical build --strict --clean"), ("slow", "-m slow")]
+)
+def test_what_builds_the_site_is_installed_where_it_is_built(target: str, last: str, tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    lines = made(tmp_path, target)
+    assert any("-e '.[docs]'" in line for line in lines) and lines[-1].endswith(last)
 
 
 def test_environment_is_installed_once(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_extras_are_notes_where_absent_and_faults_where_too_old(site: Path) -> N
 
 
 def test_every_extra_has_its_purpose() -> None:
-    assert set(health._FOR) == set(setup_arguments()["extras_require"]) - {"test"}
+    assert set(health._FOR) == set(setup_arguments()["extras_require"]) - {"test", "docs"}
 
 
 def test_another_package_of_the_name_torchreid_is_told(site: Path) -> None:

@@ -24,7 +24,9 @@ _FOR = {
     "faiss": "approximate search",
     "timm": "models timm:NAME",
     "onnx": "models onnx:FILE",
+    "parquet": "features in Parquet files",
     "export": "torchreid-genext export to ONNX",
+    "app": "torchreid-genext explore",
     "metrics": "FID with Inception features",
 }
 _LEAST_MEMORY = 2**30

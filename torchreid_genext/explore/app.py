@@ -122,14 +122,13 @@ def launch(explorer: Explorer, *, host: str = "127.0.0.1", port: int | None = No
         OSError: if there is no free port.
     """
     gr, made = gradio(), blocks(explorer)
-    from starlette.middleware import Middleware
-
     hosts = LOOPBACK if host in (*LOOPBACK, "::1") else ()
+    guard = (Guard, (), {"hosts": hosts})  # as Starlette takes middleware
     made.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=not wait,
         ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
         theme=_theme(gr), css=page.asset("page.css"),
-        app_kwargs={"middleware": [Middleware(Guard, hosts=hosts)], "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None},
     )  # fmt: skip
     return made
 
