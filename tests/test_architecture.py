@@ -22,13 +22,37 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "backbones": {"checkpoints", "compat", "data", "generators"},
     "benchmark": {
-        "backbones", "checkpoints", "compat", "config", "data", "extraction", "precision", "ranklists",
-        "recipes", "retrieval", "visualization",
+        "backbones",
+        "checkpoints",
+        "compat",
+        "config",
+        "data",
+        "extraction",
+        "precision",
+        "ranklists",
+        "recipes",
+        "retrieval",
+        "visualization",
     },  # fmt: skip
     "checkpoints": set(),
     "cli": {
-        "backbones", "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation",
-        "explore", "extraction", "generation", "generators", "precision", "processes", "recipes", "retrieval",
+        "backbones",
+        "benchmark",
+        "checkpoints",
+        "compat",
+        "config",
+        "data",
+        "download",
+        "engine",
+        "evaluation",
+        "explore",
+        "extraction",
+        "generation",
+        "generators",
+        "precision",
+        "processes",
+        "recipes",
+        "retrieval",
         "visualization",
     },  # fmt: skip
     "compat": set(),
@@ -46,8 +70,18 @@ MAY_IMPORT = {
     "ranklists": {"checkpoints", "processes", "retrieval"},
     "retrieval": {"checkpoints", "precision"},
     "recipes": {
-        "backbones", "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
-        "retrieval", "training", "visualization",
+        "backbones",
+        "checkpoints",
+        "compat",
+        "data",
+        "evaluation",
+        "extraction",
+        "generation",
+        "generators",
+        "precision",
+        "retrieval",
+        "training",
+        "visualization",
     },  # fmt: skip
     "training": {"checkpoints", "generators", "precision", "processes", "visualization"},
     "visualization": set(),
@@ -146,7 +180,13 @@ def device_call(node: ast.Call) -> str | None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_library_does_nothing_that_is_forbidden(path: Path) -> None:
-    allowed = {"torch.load"} if path == READER else {"print", "argparse", "argv"} if room_of(path) == "cli" else set()
+    allowed = (
+        {"torch.load"}
+        if path == READER
+        else {"print", "argparse", "argv"}
+        if room_of(path) == "cli"
+        else set()
+    )
     found = {
         f"{what} in line {node.lineno}": what for node in ast.walk(tree(path)) if (what := forbidden(node))
     }

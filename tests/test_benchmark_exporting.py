@@ -86,7 +86,11 @@ def test_the_command_says_how_far_both_are_apart(
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    name: str, file: str, words: str, cfg: CfgNode, tmp_path: Path  # noqa: F811
+    name: str,
+    file: str,
+    words: str,
+    cfg: CfgNode,
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     cfg.model.name = name
     with pytest.raises(ValueError, match=words):
@@ -117,7 +121,9 @@ def test_weights_of_any_origin_are_written_with_their_card(
     cfg.model.name, cfg.model.load_weights = "transreid", str(tmp_path / "theirs.pth")
     with caplog.at_level("INFO"):
         path = convert(cfg, tmp_path / "ours.safetensors")
-    assert "base.fc.weight" in caplog.text.replace("body.fc", "base.fc") and "classifier.0.weight" in caplog.text
+    assert (
+        "base.fc.weight" in caplog.text.replace("body.fc", "base.fc") and "classifier.0.weight" in caplog.text
+    )
     card = read_card(path)
     assert (card.architecture, card.feature, card.licence) == ("transreid", "after", "MIT")
     assert (card.preprocessing["height"], card.preprocessing["width"]) == (32, 16)
@@ -133,7 +139,9 @@ def test_weights_of_any_origin_are_written_with_their_card(
 
 
 def test_random_weights_are_not_written(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    with pytest.raises(ValueError, match=r"expected a network with weights, got osnet_x0_25 \(random weights\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a network with weights, got osnet_x0_25 \(random weights\)"
+    ):
         convert(cfg, tmp_path / "w.safetensors")
 
 

@@ -261,7 +261,9 @@ def test_a_solider_of_the_official_size_fits(tmp_path: Path) -> None:
 
 def test_solider_needs_a_swin(tmp_path: Path) -> None:
     state = solider.random_state(4, SWIN["depths"], SWIN["num_heads"])
-    with pytest.raises(ValueError, match="expected a Swin for weights of SOLIDER, such as .*, got timm:test_vit"):
+    with pytest.raises(
+        ValueError, match="expected a Swin for weights of SOLIDER, such as .*, got timm:test_vit"
+    ):
         read(backbone(), state, tmp_path)
     with pytest.raises(ValueError, match="expected semantic in 0..1, got 2"):
         backbone(semantic=2)

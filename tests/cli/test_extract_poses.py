@@ -91,12 +91,16 @@ def test_a_folder_has_poses_and_trains_generators(people: str, weights: Path, tm
     names = list(read_market_annotations(tmp_path / "mine" / "poses.csv"))
     assert len(names) == 14 and {"train/a/c0.0.png", "query/a/c0.0.png", "query/b/c0.0.png"} <= {*names}
     # The tiny network is not trained: let it have found somebody.
-    whole = np.stack(np.meshgrid(np.linspace(8, 50, 3), np.linspace(8, 24, 6), indexing="ij"), -1).reshape(18, 2)
+    whole = np.stack(np.meshgrid(np.linspace(8, 50, 3), np.linspace(8, 24, 6), indexing="ij"), -1).reshape(
+        18, 2
+    )
     write_market_annotations(tmp_path / "mine" / "poses.csv", dict.fromkeys(names, whole))
     small = ["genext.training.image_size", "[32,16]", "genext.training.steps", "1", "use_gpu", "False",
              "genext.training.mixed_precision", "no", "genext.training.batch_size", "2"]  # fmt: skip
     pg2 = ["genext.pg2.channels", "4", "genext.pg2.discriminator_channels", "4"]
-    camstyle = [f"genext.camstyle.{key}" for key in ("channels", "blocks", "discriminator_channels", "layers")]
+    camstyle = [
+        f"genext.camstyle.{key}" for key in ("channels", "blocks", "discriminator_channels", "layers")
+    ]
     for name, keys in (("pg2", pg2), ("camstyle", [word for key in camstyle for word in (key, "1")])):
         command(["train-gan", "-s", people, "--generator", name, "--output", str(tmp_path), *small, *keys])
         assert (tmp_path / name / f"{name}.safetensors").is_file()
@@ -104,7 +108,9 @@ def test_a_folder_has_poses_and_trains_generators(people: str, weights: Path, tm
 
 def test_a_folder_without_training_images_says_so(people: str, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "mine" / "train")
-    with pytest.raises(ValueError, match="expected images in the split train of folder:.*, got none; add a folder train"):
+    with pytest.raises(
+        ValueError, match="expected images in the split train of folder:.*, got none; add a folder train"
+    ):
         command(["train-gan", "-s", people, "--generator", "camstyle", "--output", str(tmp_path / "out")])
 
 
@@ -116,7 +122,9 @@ def test_published_weights_are_the_default_and_told_where_they_cannot_be_had(
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.raises(OSError, match="in .*hub.*fc266e95.pth, got no way to https.* for fc266e95; fetch https"):
+    with pytest.raises(
+        OSError, match="in .*hub.*fc266e95.pth, got no way to https.* for fc266e95; fetch https"
+    ):
         extract_poses.main(["--images", str(images), "--device", "cpu"])
 
 

@@ -296,8 +296,14 @@ def test_the_same_features_on_both_sides_are_told(
     ("words", "message"),
     [
         (["--query", "{0}/nothing", "--gallery", "{0}/mine"], "got no such folder"),
-        (["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--weights", "w.pth"], "expected no --weights with files"),
-        (["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--chain", "lda"], "a chain that learns nothing.*got lda"),
+        (
+            ["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--weights", "w.pth"],
+            "expected no --weights with files",
+        ),
+        (
+            ["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--chain", "lda"],
+            "a chain that learns nothing.*got lda",
+        ),
     ],
 )
 def test_search_refuses_before_a_network_is_made(
@@ -312,7 +318,9 @@ def test_search_names_what_is_wider(tmp_path: Path) -> None:
     query, gallery = sets(tmp_path)
     np.savez(tmp_path / "wide.npz", features=np.ones((2, 9)))
     with pytest.raises(ValueError, match="of one width, got 9 in .*wide.npz and 8 in .*g.npz"):
-        command(["search", "--query", str(tmp_path / "wide.npz"), "--gallery", gallery, "--output", str(tmp_path)])
+        command(
+            ["search", "--query", str(tmp_path / "wide.npz"), "--gallery", gallery, "--output", str(tmp_path)]
+        )
 
 
 def test_features_whose_squares_overflow_are_told_what_helps(tmp_path: Path) -> None:
@@ -321,7 +329,9 @@ def test_features_whose_squares_overflow_are_told_what_helps(tmp_path: Path) -> 
     huge.with_features(huge.features * 1e25).save(query)
     large = RetrievalSet.load(gallery)
     large.with_features(large.features * 1e25).save(gallery)
-    with pytest.raises(ValueError, match="expected distances without NaN, .*; features this large need the step l2"):
+    with pytest.raises(
+        ValueError, match="expected distances without NaN, .*; features this large need the step l2"
+    ):
         command(["evaluate", query, gallery, "--chain", "base", *QUICK])
     command(["evaluate", query, gallery, "--chain", "l2", *QUICK])
 

@@ -191,7 +191,12 @@ HOSTILE = {
         "an image that exists in line 2 .*9.png",
     ),
     "table: no image": (FILES, "", "path,pid\nlabels.csv,1", "an image .* in line 2 .*'labels.csv'"),
-    "table: image twice": (FILES, "", "path,pid\nquery/a/1.png,1\ngallery/../query/a/1.png,2", "again in line 3"),
+    "table: image twice": (
+        FILES,
+        "",
+        "path,pid\nquery/a/1.png,1\ngallery/../query/a/1.png,2",
+        "again in line 3",
+    ),
     "table: unknown split": (
         FILES,
         "",
@@ -301,7 +306,9 @@ class TestAsADataSet:
 
 def test_whoever_is_seen_once_by_each_camera_is_in_the_gallery_too(tmp_path: Path) -> None:
     """As in sets of two images each; without splits the last image of a person is no query."""
-    root = folder(tmp_path, *(f"{person}_c{camera}.png" for person in (1, 2) for camera in (1, 2, 3)), "3_c1.png")
+    root = folder(
+        tmp_path, *(f"{person}_c{camera}.png" for person in (1, 2) for camera in (1, 2, 3)), "3_c1.png"
+    )
     found = read(root, r"?pattern=(?P<pid>\d)_c(?P<camid>\d)")
     assert told(found.query, root) == [(f"{p}_c{c}.png", p, c) for p in (1, 2) for c in (1, 2)]
     assert told(found.gallery, root) == [("1_c3.png", 1, 3), ("2_c3.png", 2, 3), ("3_c1.png", 3, 1)]
@@ -311,8 +318,14 @@ def test_splits_of_a_table_may_have_large_letters_and_images_any_usual_format(tm
     formats = ("tif", "TIFF", "PNG", "ppm", "pgm", "jfif")
     for number, ending in enumerate(formats):
         image = Image.new("L" if ending == "pgm" else "RGB", (4, 8), 40 * number)
-        image.save(tmp_path / f"{number}.{ending}", format={"jfif": "JPEG", "pgm": "PPM", "tif": "TIFF"}.get(ending, ending.upper()))
-    lines = [f"{number}.{ending},{number // 2},{('Query', 'GALLERY')[number % 2]}" for number, ending in enumerate(formats)]
+        image.save(
+            tmp_path / f"{number}.{ending}",
+            format={"jfif": "JPEG", "pgm": "PPM", "tif": "TIFF"}.get(ending, ending.upper()),
+        )
+    lines = [
+        f"{number}.{ending},{number // 2},{('Query', 'GALLERY')[number % 2]}"
+        for number, ending in enumerate(formats)
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(["path,pid,split", *lines]))
     found = read(tmp_path)
     assert len(found.query) == len(found.gallery) == 3

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 WINDOW = 7
 
 
-def random_state(width: int, depths: Sequence[int], heads: Sequence[int], classes: int = 3) -> dict[str, Tensor]:
+def random_state(
+    width: int, depths: Sequence[int], heads: Sequence[int], classes: int = 3
+) -> dict[str, Tensor]:
     """Tensors of a checkpoint, with the names and shapes of the authors' code."""
     shapes: dict[str, tuple[int, ...]] = {"base.patch_embed.projection.weight": (width, 3, 4, 4)}
     shapes |= {"base.patch_embed.projection.bias": (width,)} | norm("base.patch_embed.norm", width)
@@ -21,26 +23,35 @@ def random_state(width: int, depths: Sequence[int], heads: Sequence[int], classe
             shapes |= block_shapes(f"base.stages.{stage}.blocks.{block}", wide, heads[stage])
         if stage < len(depths) - 1:
             merging = f"base.stages.{stage}.downsample"
-            shapes |= norm(f"{merging}.norm", 4 * wide) | {f"{merging}.reduction.weight": (2 * wide, 4 * wide)}
+            shapes |= norm(f"{merging}.norm", 4 * wide) | {
+                f"{merging}.reduction.weight": (2 * wide, 4 * wide)
+            }
         shapes |= norm(f"base.norm{stage}", wide)
     for stage in range(len(depths)):
         out = width * 2 ** (min(stage, len(depths) - 2) + 1)
         for part in "wb":
             shapes |= linear(f"base.semantic_embed_{part}.{stage}", out, 2)
     wide = width * 2 ** (len(depths) - 1)
-    shapes |= norm("bottleneck", wide) | {"bottleneck.running_mean": (wide,), "bottleneck.running_var": (wide,)}
+    shapes |= norm("bottleneck", wide) | {
+        "bottleneck.running_mean": (wide,),
+        "bottleneck.running_var": (wide,),
+    }
     shapes["classifier.weight"] = (classes, wide)
     state = {name: 0.3 * torch.randn(shape) for name, shape in shapes.items()}
     state |= {name: tensor.abs() + 0.5 for name, tensor in state.items() if "norm" in name or "_var" in name}
     index = torch.zeros(WINDOW**2, WINDOW**2, dtype=torch.long)
-    state |= {name.removesuffix("bias_table") + "index": index for name in state if name.endswith("bias_table")}
+    state |= {
+        name.removesuffix("bias_table") + "index": index for name in state if name.endswith("bias_table")
+    }
     return state | {"bottleneck.num_batches_tracked": torch.tensor(1)}
 
 
 def block_shapes(name: str, width: int, heads: int) -> dict[str, tuple[int, ...]]:
     found = norm(f"{name}.norm1", width) | norm(f"{name}.norm2", width)
     found[f"{name}.attn.w_msa.relative_position_bias_table"] = ((2 * WINDOW - 1) ** 2, heads)
-    found |= linear(f"{name}.attn.w_msa.qkv", 3 * width, width) | linear(f"{name}.attn.w_msa.proj", width, width)
+    found |= linear(f"{name}.attn.w_msa.qkv", 3 * width, width) | linear(
+        f"{name}.attn.w_msa.proj", width, width
+    )
     found |= linear(f"{name}.ffn.layers.0.0", 4 * width, width)
     return found | linear(f"{name}.ffn.layers.1", width, 4 * width)
 
@@ -53,15 +64,21 @@ def linear(name: str, out: int, into: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
 
 
-def features(state: dict[str, Tensor], image: Tensor, depths: Sequence[int], heads: Sequence[int], weight: float) -> Tensor:
+def features(
+    state: dict[str, Tensor], image: Tensor, depths: Sequence[int], heads: Sequence[int], weight: float
+) -> Tensor:
     """Of one image (3, H, W) before the neck."""
     own = {name.removeprefix("base."): tensor for name, tensor in state.items()}
-    x = F.conv2d(image[None], own["patch_embed.projection.weight"], own["patch_embed.projection.bias"], stride=4)
+    x = F.conv2d(
+        image[None], own["patch_embed.projection.weight"], own["patch_embed.projection.bias"], stride=4
+    )
     x = normalised(own, "patch_embed.norm", x[0].permute(1, 2, 0))
     for stage, depth in enumerate(depths):
         for block in range(depth):
             name = f"stages.{stage}.blocks.{block}"
-            x = x + attended(own, f"{name}.attn.w_msa", normalised(own, f"{name}.norm1", x), heads[stage], block % 2)
+            x = x + attended(
+                own, f"{name}.attn.w_msa", normalised(own, f"{name}.norm1", x), heads[stage], block % 2
+            )
             hidden = F.gelu(applied(own, f"{name}.ffn.layers.0.0", normalised(own, f"{name}.norm2", x)))
             x = x + applied(own, f"{name}.ffn.layers.1", hidden)
         if stage == len(depths) - 1:

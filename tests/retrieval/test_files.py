@@ -165,7 +165,10 @@ def test_a_parquet_has_a_row_for_each_image(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"feature": [[1.0], [1.0, 2.0]], "pid": [1, 2]}, "expected feature of one length in all rows, got 1 .. 2"),
+        (
+            {"feature": [[1.0], [1.0, 2.0]], "pid": [1, 2]},
+            "expected feature of one length in all rows, got 1 .. 2",
+        ),
         ({"feature": [[1.0], None], "pid": [1, 2]}, "expected feature in all rows, got none in 1"),
         ({"feature": [[1.0], [2.0]], "pid": [1, None]}, "expected pid in all rows"),
         ({"pid": [1, 2]}, "expected features in .*, got pids"),
@@ -194,7 +197,14 @@ def test_what_a_kind_of_file_needs_is_told(
         RetrievalSet.load(tmp_path / f"f.{kind}")
 
 
-@pytest.mark.parametrize("lines", ["pid;camid|7;1.0|7;2.0|9;1.0|-1;2.0", " PID , CamID |7,1|7,2|9,1|-1,2", "pid\tcamid\t|7\t1\t|7\t2\t|9\t1\t|-1\t2\t"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "pid;camid|7;1.0|7;2.0|9;1.0|-1;2.0",
+        " PID , CamID |7,1|7,2|9,1|-1,2",
+        "pid\tcamid\t|7\t1\t|7\t2\t|9\t1\t|-1\t2\t",
+    ],
+)
 def test_tables_of_other_programs_are_read(tmp_path: Path, lines: str) -> None:
     """With semicolons or tabs, names in large letters, and whole numbers as 1.0."""
     np.save(tmp_path / "mine.npy", FEATURES)
@@ -232,5 +242,7 @@ def test_arrays_are_called_by_one_of_their_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one array of pids in .*two.npz, got pid and pids"):
         RetrievalSet.load(tmp_path / "two.npz")
     np.savez(tmp_path / "none.npz", feats=FEATURES, labels=PIDS)
-    with pytest.raises(ValueError, match="expected features in .*, got feats, labels; call arrays features, pids"):
+    with pytest.raises(
+        ValueError, match="expected features in .*, got feats, labels; call arrays features, pids"
+    ):
         RetrievalSet.load(tmp_path / "none.npz")

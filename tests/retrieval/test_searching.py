@@ -76,4 +76,6 @@ def test_a_set_that_is_searched_in_itself_leaves_each_own_row_out() -> None:
     found = search(compare(images, images), top=3)
     assert all(row not in [hit.row for hit in hits] for row, hits in enumerate(found.lists))
     other = images.with_features(images.features + torch.eye(len(images))[:, :2])
-    assert any(row in [hit.row for hit in hits] for row, hits in enumerate(search(compare(images, other)).lists))
+    assert any(
+        row in [hit.row for hit in hits] for row, hits in enumerate(search(compare(images, other)).lists)
+    )

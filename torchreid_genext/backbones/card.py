@@ -56,7 +56,9 @@ class Preprocessing:
             object.__setattr__(self, name, _three(name, getattr(self, name)))
         if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
             rule = "expected mean in 0..1 and std above 0, to 1, of images in [0, 1]"
-            raise ValueError(f"{rule}, got {self.mean} and {self.std}; divide those of images in 0..255 by 255")
+            raise ValueError(
+                f"{rule}, got {self.mean} and {self.std}; divide those of images in 0..255 by 255"
+            )
 
     @property
     def size(self) -> tuple[int, int]:

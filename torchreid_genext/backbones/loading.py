@@ -44,7 +44,12 @@ def load(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = sources.build(
-            backbone.name, 1, loss=loss, pretrained=pretrained, image_size=image_size, options=backbone.options
+            backbone.name,
+            1,
+            loss=loss,
+            pretrained=pretrained,
+            image_size=image_size,
+            options=backbone.options,
         )
         model = configure(model)
         if backbone.weights:

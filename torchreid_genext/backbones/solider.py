@@ -104,9 +104,14 @@ def _controlled(
     """The layer that leads to the next stage, and what the controller does behind it, as one."""
     given = torch.tensor([weight, 1 - weight])
     scale, shift = (
-        F.linear(given, *(state[f"semantic_embed_{part}.{stage}.{kind}"].float() for kind in ("weight", "bias")))
+        F.linear(
+            given, *(state[f"semantic_embed_{part}.{stage}.{kind}"].float() for kind in ("weight", "bias"))
+        )
         for part in "wb"
     )
     layer = f"layers.{stage + 1}.downsample.reduction"
     merging: Any = found[f"{layer}.weight"]
-    return {f"{layer}.weight": F.softplus(scale)[:, None].to(merging) * merging, f"{layer}.bias": shift.to(merging)}
+    return {
+        f"{layer}.weight": F.softplus(scale)[:, None].to(merging) * merging,
+        f"{layer}.bias": shift.to(merging),
+    }

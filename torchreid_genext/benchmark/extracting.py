@@ -70,7 +70,10 @@ def _plans(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Ite
     if encoder.camera != OWN_CAMERA or images.camids is None:  # whoever has no camera is of an unknown one
         yield torch.arange(len(images.paths)), plan(encoder, images.paths, folder)
         return
-    camids, cache = torch.tensor(images.camids), FeatureCache(folder, encoder.key)  # looks at all weights once
+    camids, cache = (
+        torch.tensor(images.camids),
+        FeatureCache(folder, encoder.key),
+    )  # looks at all weights once
     for camera in camids.unique().tolist():
         places = (camids == camera).nonzero()[:, 0]
         paths = [images.paths[i] for i in places]

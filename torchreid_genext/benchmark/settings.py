@@ -155,9 +155,7 @@ def _preprocessing(cfg: CfgNode) -> Preprocessing:
 
 def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch.nn.Module:
     configure = functools.partial(config.configure_model, cfg=cfg)
-    return loading.load(
-        backbone, seen.size, loss=cfg.loss.name, seed=cfg.train.seed, configure=configure
-    )
+    return loading.load(backbone, seen.size, loss=cfg.loss.name, seed=cfg.train.seed, configure=configure)
 
 
 def _device(cfg: CfgNode) -> torch.device:

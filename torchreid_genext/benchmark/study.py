@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 __all__ = ["Evaluated", "compared_with_first", "describe", "evaluate_chain", "evaluated", "run"]
 
 _log = logging.getLogger(__name__)
-_KEPT = 2**30  # bytes of features that are kept for pictures and rank lists; of other chains they are made anew
+_KEPT = (
+    2**30
+)  # bytes of features that are kept for pictures and rank lists; of other chains they are made anew
 
 
 def run(cfg: CfgNode) -> Result:
@@ -184,7 +186,8 @@ def _measure(
         coverage={name: part.coverage for name, part in zip(("query", "gallery"), splits) if part.coverage},
         query=query,
         gallery=gallery,
-        precision_effect=None if together or first is None
+        precision_effect=None
+        if together or first is None
         else _precision_effect(cfg, backbone, encoder, images, chains[0], first),
         train=train,
         metric=cfg.test.dist_metric,

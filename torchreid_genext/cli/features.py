@@ -36,7 +36,9 @@ def encoder(cfg: CfgNode) -> Encoder:
     """The one backbone of the configuration; raises as ``settings.build_encoder``."""
     backbone = settings.backbones(cfg)[0]
     if backbone.is_random:
-        _log.warning("%s has random weights, so its features say nothing; --weights FILE names others", backbone.label)
+        _log.warning(
+            "%s has random weights, so its features say nothing; --weights FILE names others", backbone.label
+        )
     return settings.build_encoder(cfg, backbone)
 
 

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     cfg, chain = configuration(arguments), Chain.parse(arguments.chain)
     if chain.learns:
-        raise ValueError(f"expected a chain that learns nothing, since a search has no training split, got {chain.name}")
+        raise ValueError(
+            f"expected a chain that learns nothing, since a search has no training split, got {chain.name}"
+        )
     set_up(arguments)
     settings.check_keys(cfg)
     query, gallery = _sets(cfg, arguments.query, arguments.gallery)
@@ -53,7 +55,9 @@ def _sets(cfg: CfgNode, query: str, gallery: str) -> list[RetrievalSet]:
     known = dict(zip(stored, load_sets(*stored, labelled=False)))
     images = {path: features.images_of(path) for path in paths if path not in known}
     network = features.encoder(cfg) if images else None
-    return [known[path] if path in known else features.extracted(cfg, network, images[path]) for path in paths]
+    return [
+        known[path] if path in known else features.extracted(cfg, network, images[path]) for path in paths
+    ]
 
 
 def check_widths(sets: Sequence[RetrievalSet], names: Sequence[str]) -> None:
@@ -83,5 +87,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="for the lists, and the cache")
     arguments = parser.parse_args(argv)
     if _is_features(arguments.query) and _is_features(arguments.gallery):
-        refuse(parser, arguments, ("model", "weights", "strict"), "with files of features, which no backbone makes")
+        refuse(
+            parser,
+            arguments,
+            ("model", "weights", "strict"),
+            "with files of features, which no backbone makes",
+        )
     return arguments

@@ -63,7 +63,9 @@ class FeatureTable:
         if missing := [path for path, row in zip(paths, rows) if row is None]:
             rule = f"expected features of {len(paths)} images by name in {self.path}"
             example = "/".join(next(iter(self._rows.values()))[0][0])
-            raise ValueError(f"{rule}, got none of {missing[0]} and {len(missing) - 1} others, but of {example}")
+            raise ValueError(
+                f"{rule}, got none of {missing[0]} and {len(missing) - 1} others, but of {example}"
+            )
         return TablePlan(self, tuple(paths), tuple(row for row in rows if row is not None))
 
     def _row(self, path: str) -> int | None:
@@ -101,7 +103,9 @@ def _parts(name: str) -> tuple[str, ...]:
 def _of_folder(folder: Path) -> tuple[Tensor, list[str]]:
     files = [file for split in _SPLITS if (file := folder / f"{split}.npz").is_file()]
     if not files:
-        raise FileNotFoundError(f"expected {', '.join(f'{split}.npz' for split in _SPLITS)} in {folder}, got none")
+        raise FileNotFoundError(
+            f"expected {', '.join(f'{split}.npz' for split in _SPLITS)} in {folder}, got none"
+        )
     tables, names = zip(*map(_read, files))
     if len(widths := {table.shape[1] for table in tables}) > 1:
         raise ValueError(f"expected features of one width in {folder}, got {sorted(widths)}")

@@ -27,7 +27,14 @@ __all__ = ["SUFFIXES", "full_name", "load_sets", "save_set"]
 
 _LABELS = ("pids", "camids", "frames")
 _COLUMNS = ("features", *_LABELS, "generated", "paths")
-_SHORT = {"pid": "pids", "camid": "camids", "frame": "frames", "path": "paths", "names": "paths", "feature": "features"}
+_SHORT = {
+    "pid": "pids",
+    "camid": "camids",
+    "frame": "frames",
+    "path": "paths",
+    "names": "paths",
+    "feature": "features",
+}
 
 
 def save_set(images: RetrievalSet, file: str | Path, *, labelled: bool = True) -> Path:

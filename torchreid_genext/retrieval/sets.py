@@ -274,7 +274,9 @@ def _tensor(values: object) -> Tensor:
         raise ValueError(f"expected features of shape (N, D), got {error}") from error
     if array.dtype.kind not in "fiu":
         raise ValueError(f"expected features to be floating numbers, got {array.dtype}")
-    native = array.astype(np.float32 if array.dtype.kind in "iu" else array.dtype.newbyteorder("="), copy=False)
+    native = array.astype(
+        np.float32 if array.dtype.kind in "iu" else array.dtype.newbyteorder("="), copy=False
+    )
     return torch.as_tensor(np.require(native, requirements=("C", "W")))  # torch takes no other layout
 
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torchreid_genext import checkpoints
 from torchreid_genext.data.poses import detecting, read_market_annotations, write_market_annotations
 from torchreid_genext.data.poses.detecting import (
+    WithMargin,
     cost_of,
     detected_pose,
     extract_poses,
     keypoint_rcnn,
     left_to_do,
     pose_finder,
-    WithMargin,
 )
 from torchreid_genext.data.poses.joints import COCO_JOINTS, from_coco
 from torchreid_genext.data.poses.names import pose_of
@@ -238,7 +238,9 @@ def test_a_margin_changes_no_place(tmp_path: Path) -> None:
     answers = WithMargin(network, 0.25)(images)
     for answer, image, (y, x) in zip(answers, images, ((39, 0), (5, 60))):
         assert answer["keypoints"][0, :, :2].unique(dim=0).tolist() == [[x, y]]
-        assert (answer["boxes"] >= 0).all() and (answer["boxes"] <= torch.tensor(image.shape[:0:-1]).repeat(2)).all()
+        assert (answer["boxes"] >= 0).all() and (
+            answer["boxes"] <= torch.tensor(image.shape[:0:-1]).repeat(2)
+        ).all()
     assert [image.shape[1:] for image in network.seen] == [(60, 40), (48, 96)]
     assert torch.allclose(network.seen[0][:, 0, 0], torch.tensor([0.485, 0.456, 0.406]))
 
@@ -289,7 +291,9 @@ def test_published_weights_are_fetched_once_or_refused_in_a_sentence(
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(Published.DEFAULT.value, "url", "file:///nowhere/rcnn-12345678.pth", raising=False)
-    with pytest.raises(OSError, match="expected the weights of Keypoint R-CNN in .*cache.*; fetch file:/.* elsewhere"):
+    with pytest.raises(
+        OSError, match="expected the weights of Keypoint R-CNN in .*cache.*; fetch file:/.* elsewhere"
+    ):
         keypoint_rcnn()
     state = checkpoints.save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}).read_bytes()
     digest = hashlib.sha256(state).hexdigest()[:8]

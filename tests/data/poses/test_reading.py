@@ -383,7 +383,9 @@ def test_poses_in_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.
 
 def test_folders_tell_apart_images_of_one_name(tmp_path: Path) -> None:
     """Also where nobody was found in them, so that what is there is known."""
-    poses = {f"{folder}/{name}.jpg": some_pose(row) for row, (folder, name) in enumerate([*"aa ab ba".split()])}
+    poses = {
+        f"{folder}/{name}.jpg": some_pose(row) for row, (folder, name) in enumerate([*"aa ab ba".split()])
+    }
     for found in (poses, dict.fromkeys(poses, np.full((18, 2), -1.0))):
         write_market_annotations(tmp_path / "poses.csv", found)
         assert list(read_market_annotations(tmp_path / "poses.csv")) == ["a/a.jpg", "a/b.jpg", "b/a.jpg"]

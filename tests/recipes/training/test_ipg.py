@@ -112,7 +112,9 @@ def test_encoders_are_named_with_weights_and_size(cfg: CfgNode) -> None:
     encoder, features = ipg._encoder(f"osnet_x0_25@{file}@64x32")
     wanted = checkpoints.safe_load(file)["conv1.conv.weight"]
     assert features == 512 and torch.equal(encoder.network.state_dict()["conv1.conv.weight"], wanted)
-    with pytest.raises(ValueError, match="expected a model as .*name.@weights.*got '@x', in genext.ipg.generator.encoder"):
+    with pytest.raises(
+        ValueError, match="expected a model as .*name.@weights.*got '@x', in genext.ipg.generator.encoder"
+    ):
         ipg._encoder("@x")
 
 

@@ -57,7 +57,9 @@ def read_table(file: Path) -> list[Row]:
     columns = _columns(file)
     if not {*columns} >= _NEEDED:
         cure = "name them in the first line"
-        raise ValueError(f"expected the columns path and pid in {file}, got {', '.join(columns) or 'none'}; {cure}")
+        raise ValueError(
+            f"expected the columns path and pid in {file}, got {', '.join(columns) or 'none'}; {cure}"
+        )
     if len({*columns}) < len(columns):
         raise ValueError(f"expected each column once in {file}, got {', '.join(columns)}")
     rows, seen = [], set()

@@ -318,9 +318,7 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
-def _reported(
-    poses: Mapping[str, np.ndarray | None], kept: int, faults: dict[str, str]
-) -> Extracted:
+def _reported(poses: Mapping[str, np.ndarray | None], kept: int, faults: dict[str, str]) -> Extracted:
     """Of each image of this run the pose; none of those that cannot be read."""
     seen = {path: pose for path, pose in poses.items() if path not in faults}
     without = tuple(path for path, pose in seen.items() if (pose == -1).all())

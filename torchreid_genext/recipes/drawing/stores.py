@@ -127,7 +127,9 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
     known = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
     found = {name: pose for name, pose in known.items() if (pose >= 0).any()}
     chosen = _random(found, count, node.seed) if count else choose_poses(found, _CHOSEN)
-    return {without_suffix(name).replace("/", "_"): _to_size(found[name], folder, name, size) for name in chosen}
+    return {
+        without_suffix(name).replace("/", "_"): _to_size(found[name], folder, name, size) for name in chosen
+    }
 
 
 def _some(standard: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
