@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import config
 from torchreid_genext.benchmark import settings, study, writing
@@ -59,9 +59,28 @@ def measure_features(
     found = study.evaluated(cfg, query, gallery, chains, train)
     if not found.reports:
         raise ValueError("; ".join(why.removeprefix("ValueError: ") for why in found.failures.values()))
-    label = Path(names[0]).stem
-    measured = Measurement(
-        backbone=Backbone(label, "features", str(names[0])),
+    rows = study.compared_with_first(cfg, found, chains[0])
+    measured = _measured(cfg, query, gallery, train, names[0], rows)
+    protocol = settings.protocol(cfg)
+    result = Result(
+        " and ".join(map(str, names)), cfg.test.dist_metric, protocol, [measured], Path(cfg.data.save_dir),
+        command=f"evaluate {shlex.join(map(str, names))}",
+    )  # fmt: skip
+    if write:
+        writing.write(result)
+    return result
+
+
+def _measured(
+    cfg: CfgNode,
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    train: Training | None,
+    name: str,
+    rows: dict[str, Any],
+) -> Measurement:
+    return Measurement(
+        backbone=Backbone(Path(name).stem, "features", str(name)),
         precision="float32",
         computed=0,
         seconds=0.0,
@@ -73,13 +92,5 @@ def measure_features(
         train=train,
         metric=cfg.test.dist_metric,
         origin="from files",
-        **study.compared_with_first(cfg, found, chains[0]),
+        **rows,
     )
-    protocol = settings.protocol(cfg)
-    result = Result(
-        " and ".join(map(str, names)), cfg.test.dist_metric, protocol, [measured], Path(cfg.data.save_dir),
-        command=f"evaluate {shlex.join(map(str, names))}",
-    )  # fmt: skip
-    if write:
-        writing.write(result)
-    return result
