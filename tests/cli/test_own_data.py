@@ -175,8 +175,11 @@ def test_files_that_lack_something_say_what_cures_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected pids in .*, got features; labels belong in .*alone\.csv"):
         command(["evaluate", query, str(tmp_path / "alone.npy")])
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+    with pytest.raises(ValueError, match="it is text, not features"):
         command(["evaluate", query, str(tmp_path / "text.npz")])
+    np.savez(tmp_path / "objects.npz", features=np.array([{}]))
+    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+        command(["evaluate", query, str(tmp_path / "objects.npz")])
     assert "unsafely" not in str(refused.value)
 
 
