@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torchreid_genext import config
 from torchreid_genext.benchmark import settings, study, writing
@@ -47,40 +47,15 @@ def measure_features(
     cfg, chains = cfg.clone(), settings.chains(cfg)
     cameras = query.camids is not None and gallery.camids is not None
     cfg.genext.evaluation.protocol = cfg.genext.evaluation.protocol or ("market1501" if cameras else "plain")
-    settings.check_keys(cfg)
-    for images, whose in ((query, "query"), (gallery, "gallery")):
-        protocol_named(cfg.genext.evaluation.protocol).check_cameras(images.camids, whose)
-    try:
-        compare(query, gallery)
-    except ValueError as error:
-        raise ValueError(f"{error}, in {' and '.join(map(str, names))}") from error
+    _check(cfg, query, gallery, names)
     if write:
         config.write_config(cfg, cfg.data.save_dir)
     found = study.evaluated(cfg, query, gallery, chains, train)
     if not found.reports:
         raise ValueError("; ".join(why.removeprefix("ValueError: ") for why in found.failures.values()))
-    rows = study.compared_with_first(cfg, found, chains[0])
-    measured = _measured(cfg, query, gallery, train, names[0], rows)
-    protocol = settings.protocol(cfg)
-    result = Result(
-        " and ".join(map(str, names)), cfg.test.dist_metric, protocol, [measured], Path(cfg.data.save_dir),
-        command=f"evaluate {shlex.join(map(str, names))}",
-    )  # fmt: skip
-    if write:
-        writing.write(result)
-    return result
-
-
-def _measured(
-    cfg: CfgNode,
-    query: RetrievalSet,
-    gallery: RetrievalSet,
-    train: Training | None,
-    name: str,
-    rows: dict[str, Any],
-) -> Measurement:
-    return Measurement(
-        backbone=Backbone(Path(name).stem, "features", str(name)),
+    label = Path(names[0]).stem
+    measured = Measurement(
+        backbone=Backbone(label, "features", str(names[0])),
         precision="float32",
         computed=0,
         seconds=0.0,
@@ -92,5 +67,24 @@ def _measured(
         train=train,
         metric=cfg.test.dist_metric,
         origin="from files",
-        **rows,
+        **study.compared_with_first(cfg, found, chains[0]),
     )
+    protocol = settings.protocol(cfg)
+    result = Result(
+        " and ".join(map(str, names)), cfg.test.dist_metric, protocol, [measured], Path(cfg.data.save_dir),
+        command=f"evaluate {shlex.join(map(str, names))}",
+    )  # fmt: skip
+    if write:
+        writing.write(result)
+    return result
+
+
+def _check(cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, names: Sequence[str]) -> None:
+    """Tell before any work what all chains would be refused for."""
+    settings.check_keys(cfg)
+    for images, whose in ((query, "query"), (gallery, "gallery")):
+        protocol_named(cfg.genext.evaluation.protocol).check_cameras(images.camids, whose)
+    try:
+        compare(query, gallery)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {' and '.join(map(str, names))}") from error
