@@ -311,3 +311,17 @@ def test_search_by_random_weights_says_so(
     line = ["search", "--query", str(people / "query"), "--gallery", str(people / "gallery")]
     command([*line, "--output", str(tmp_path / "out"), *KEYS])
     assert "osnet_x0_25 has random weights, so its features say nothing" in caplog.text
+
+
+def test_what_no_chain_can_measure_is_told_once_with_its_files(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(tmp_path / "wide.npz", features=np.ones((2, 9), np.float32), pids=[0, 1], camids=[5, 5])
+    np.savez(tmp_path / "empty.npz", features=np.ones((0, 8), np.float32), pids=[], camids=[])
+    np.savez(tmp_path / "strangers.npz", features=np.ones((2, 8), np.float32), pids=[77, 78], camids=[5, 5])
+    for name, words in (
+        ("wide", "^expected query and gallery features of one width, got 9 and 8, in .*wide.npz and .*g.npz"),
+        ("empty", "^expected a query and a gallery image at least, got 0 and 18, in .*empty.npz"),
+        ("strangers", "^2 of 2 queries have no match"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            command(["evaluate", str(tmp_path / f"{name}.npz"), gallery, "--chain", "base", *QUICK])

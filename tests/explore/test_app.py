@@ -20,7 +20,10 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.explore.test_uploads import bomb, encoded
-from torchreid_genext.cli import explore
+from torchreid_genext.cli import explore, features
+from torchreid_genext.cli.parsing import configuration
+from torchreid_genext.explore.search import Searcher
+from torchreid_genext.retrieval.chain import Chain
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT = 240_000  # milliseconds; machines may be busy
@@ -35,6 +38,23 @@ def test_without_gradio_one_sentence_says_how_to_get_it(monkeypatch: pytest.Monk
 def test_folders_stand_in_place_of_a_data_set() -> None:
     with pytest.raises(ValueError, match="expected no --dataset with folders of images"):
         explore.parse_arguments(["--gallery", "crops", "--dataset", "synthreid"])
+
+
+def test_crops_of_a_folder_look_for_each_other(reid_data: Path, tmp_path: Path, registered: None) -> None:
+    for file in sorted((reid_data / "synthreid_tiny" / "query").glob("*.jpg"))[:5]:
+        shutil.copy(file, tmp_path)
+    words = ["--gallery", str(tmp_path), "--output", str(tmp_path / "kept"), "data.workers", "0"]
+    cfg = configuration(explore.parse_arguments(words))
+    sets = explore.unlabelled_sets(cfg, [features.images_of(str(tmp_path))])
+    assert sets.query is sets.gallery and len(sets.query) == 5 and sets.protocol is None
+    hits = Searcher(lambda: sets).search(0, Chain.parse("nfc"), top=9).hits
+    assert len(hits) == 4 and sets.query.paths[0] not in {hit.picture.path for hit in hits}
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_served(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    with pytest.raises(ValueError, match="expected images in .*, got no such folder"):
+        explore.main(["--gallery", str(tmp_path / "none")])
 
 
 def start(folder: Path, *words: str) -> tuple[subprocess.Popen[str], str, float]:

@@ -192,3 +192,45 @@ def test_what_a_kind_of_file_needs_is_told(
     (tmp_path / f"f.{kind}").touch()
     with pytest.raises(ImportError, match=f"need the module '{package}'.*`pip install {package}`"):
         RetrievalSet.load(tmp_path / f"f.{kind}")
+
+
+@pytest.mark.parametrize("lines", ["pid;camid|7;1.0|7;2.0|9;1.0|-1;2.0", " PID , CamID |7,1|7,2|9,1|-1,2", "pid\tcamid\t|7\t1\t|7\t2\t|9\t1\t|-1\t2\t"])
+def test_tables_of_other_programs_are_read(tmp_path: Path, lines: str) -> None:
+    """With semicolons or tabs, names in large letters, and whole numbers as 1.0."""
+    np.save(tmp_path / "mine.npy", FEATURES)
+    (tmp_path / "mine.csv").write_text(lines.replace("|", "\n"))
+    found = RetrievalSet.load(tmp_path / "mine.npy")
+    assert found.pids.tolist() == PIDS and found.camids.tolist() == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
+def test_whole_numbers_are_features_and_labels_may_be_columns(tmp_path: Path, dtype: type) -> None:
+    """As quantised features are, and as MATLAB writes labels."""
+    whole = np.arange(12).reshape(4, 3).astype(dtype)
+    savemat(tmp_path / "f.mat", {"Features": whole, "PIDs": np.array(PIDS)[:, None]})
+    found = RetrievalSet.load(tmp_path / "f.mat")
+    assert found.features.dtype == torch.float32 and found.features.tolist() == whole.tolist()
+    assert found.pids.tolist() == PIDS
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer: run `git lfs pull`"),
+        ("<html>too many downloads", "a web page, not features: download it again"),
+    ],
+)
+def test_what_came_instead_of_features_is_named(tmp_path: Path, content: str, words: str) -> None:
+    for name in ("f.npz", "f.npy", "f.mat"):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match=f"expected features in .*{name}, got .*{words}"):
+            RetrievalSet.load(tmp_path / name)
+
+
+def test_arrays_are_called_by_one_of_their_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", features=FEATURES, pid=PIDS, pids=PIDS)
+    with pytest.raises(ValueError, match="expected one array of pids in .*two.npz, got pid and pids"):
+        RetrievalSet.load(tmp_path / "two.npz")
+    np.savez(tmp_path / "none.npz", feats=FEATURES, labels=PIDS)
+    with pytest.raises(ValueError, match="expected features in .*, got feats, labels; call arrays features, pids"):
+        RetrievalSet.load(tmp_path / "none.npz")

@@ -11,7 +11,7 @@ from torchreid_genext import config
 from torchreid_genext.benchmark import settings, study, writing
 from torchreid_genext.benchmark.results import Measurement, Result
 from torchreid_genext.benchmark.settings import Backbone
-from torchreid_genext.retrieval.protocol import RetrievalSet, Training
+from torchreid_genext.retrieval.protocol import RetrievalSet, Training, compare
 from torchreid_genext.retrieval.rules import protocol_named
 
 if TYPE_CHECKING:
@@ -50,11 +50,15 @@ def measure_features(
     settings.check_keys(cfg)
     for images, whose in ((query, "query"), (gallery, "gallery")):
         protocol_named(cfg.genext.evaluation.protocol).check_cameras(images.camids, whose)
+    try:
+        compare(query, gallery)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {' and '.join(map(str, names))}") from error
     if write:
         config.write_config(cfg, cfg.data.save_dir)
     found = study.evaluated(cfg, query, gallery, chains, train)
     if not found.reports:
-        raise ValueError("; ".join(found.failures.values()))
+        raise ValueError("; ".join(why.removeprefix("ValueError: ") for why in found.failures.values()))
     label = Path(names[0]).stem
     measured = Measurement(
         backbone=Backbone(label, "features", str(names[0])),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from yacs.config import CfgNode
 
 from torchreid_genext.benchmark import settings
+from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli import features
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
@@ -41,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(arguments, logging.WARNING)
     settings.check_keys(cfg)
     folder = arguments.gallery or arguments.query
+    named = dict.fromkeys([arguments.query or folder, folder])
+    images = [features.images_of(path) for path in named if path]  # tells now what is not there
     dataset = "" if folder else settings.dataset_name(cfg)
-    searcher = Searcher(lambda: _folders(cfg, arguments) if folder else dataset_sets(cfg))
+    searcher = Searcher(lambda: unlabelled_sets(cfg, images) if images else dataset_sets(cfg))
     title = f"{folder or dataset}, seen by {settings.backbones(cfg)[0].label}"
     explorer = explorer_of(cfg, searcher, dataset=dataset, identity=arguments.identity, title=title)
     page = launch(explorer, host=arguments.host, port=arguments.port, wait=False)
@@ -50,11 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     page.block_thread()
 
 
-def _folders(cfg: CfgNode, arguments: argparse.Namespace) -> Sets:
-    """Images of folders; where one alone is named its images look for each other."""
+def unlabelled_sets(cfg: CfgNode, images: Sequence[Images]) -> Sets:
+    """Features of queries and gallery; images that stand alone look for each other."""
     network = features.encoder(cfg)
-    named = dict.fromkeys([arguments.query or arguments.gallery, arguments.gallery or arguments.query])
-    sets = [features.unlabelled(cfg, network, path) for path in named]
+    sets = [features.extracted(cfg, network, each) for each in images]
     return Sets(sets[0], sets[-1], network, options=options(cfg))
 
 

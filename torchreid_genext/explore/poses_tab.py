@@ -77,9 +77,9 @@ class PosesTab:
         ).then(told(self._draw), one, self.result, **HEAVY)
         self.editor.moved(
             listening(gr, self._move), self.skeleton, self.skeleton, api_visibility="private"
-        ).then(told(self._draw), one, self.result, trigger_mode="always_last", **HEAVY)
+        ).then(told(self._draw), one, self.result, **HEAVY)
         triggers = [self.one.click, self.generator.input, self.seed.release]
-        gr.on(triggers, told(self._draw), one, self.result, trigger_mode="always_last", **HEAVY)
+        gr.on(triggers, told(self._draw), one, self.result, **HEAVY)
         self.all.click(told(self._draw_all), how, self.result, **HEAVY)
 
     def _choose(self, event: dict[str, Any], *how: Any) -> tuple[Chosen | None, str]:

@@ -103,11 +103,11 @@ class SearchTab:
             event = control.release if isinstance(control, gr.Slider) else control.input
             event(
                 self._compose, [*self.controls, *asked], [self.chain, self.result],
-                trigger_mode="always_last", **HEAVY,
+                **HEAVY,
             )  # fmt: skip
         gr.on(
             [self.chain.submit, self.top.release], told(self._show), asked, self.result,
-            trigger_mode="always_last", **HEAVY,
+            **HEAVY,
         )  # fmt: skip
         self.more.click(self._others, [self.seed, self.chosen], [self.seed, self.queries], **HEAVY)
 

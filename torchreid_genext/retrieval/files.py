@@ -13,7 +13,6 @@ import csv
 import importlib
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from torchreid_genext.checkpoints import atomic_path
+from torchreid_genext.checkpoints.kinds import text_in
 from torchreid_genext.retrieval.sets import RetrievalSet
 
 __all__ = ["SUFFIXES", "full_name", "load_sets", "save_set"]
@@ -69,7 +69,7 @@ def _set(columns: dict[str, Any], file: str | Path, labelled: bool) -> Retrieval
     for needed in ("features", "pids") if labelled else ("features",):
         if needed not in columns:
             there = ", ".join(columns) or "nothing"
-            raise ValueError(f"expected {needed} in {file}, got {there}{_cure(file)}")
+            raise ValueError(f"expected {needed} in {file}, got {there}; {_cure(file)}")
     if not labelled:
         columns["pids"] = np.zeros(len(columns["features"]), dtype=np.int64)
     try:
@@ -80,12 +80,16 @@ def _set(columns: dict[str, Any], file: str | Path, labelled: bool) -> Retrieval
 
 def _cure(file: str | Path) -> str:
     file = Path(file)
-    return f"; labels belong in {file.with_suffix('.csv')}" if file.suffix.lower() == ".npy" else ""
+    if file.suffix.lower() == ".npy":
+        return f"labels belong in {file.with_suffix('.csv')}"
+    return f"call arrays {', '.join(_COLUMNS)}"
 
 
-def _why(error: Exception) -> str:
+def _why(file: Path, error: Exception) -> str:
     """NumPy advises to load any file unsafely, whatever it is."""
     pickled = "allow_pickle" in str(error)
+    if text := text_in(file):
+        return text.replace("not weights", "not features")
     return "it holds Python objects, or is of another kind than its name says" if pickled else str(error)
 
 
@@ -96,19 +100,27 @@ def _read(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"expected a file of features, got {file}, which does not exist")
     try:
         found = _READERS[file.suffix.lower()](file)
-    except (zipfile.BadZipFile, EOFError, KeyError, TypeError, NotImplementedError, ValueError) as error:
-        why = _why(error)
+    except (ImportError, PermissionError):
+        raise
+    except Exception as error:  # of the readers' own kinds, of which there are many
+        why = _why(file, error)
         raise ValueError(f"expected features in {file}, got a file that cannot be read: {why}") from error
-    columns = {full_name(name): values for name, values in found.items()}
-    columns = {name: values for name, values in columns.items() if name in _COLUMNS} or found
+    known = [name for name in found if full_name(name) in _COLUMNS]
+    columns = {full_name(name): found[name] for name in known}
+    if len(columns) < len(known):
+        twice = next(name for name in columns if sum(full_name(each) == name for each in known) > 1)
+        both = " and ".join(name for name in known if full_name(name) == twice)
+        raise ValueError(f"expected one array of {twice} in {file}, got {both}")
+    columns = columns or found
     if "paths" in columns:
         columns["paths"] = [_text(path) for path in np.ravel(columns["paths"])]
     return columns
 
 
 def full_name(name: str) -> str:
-    """Of a column, whatever of its names it has."""
-    return _SHORT.get(name.strip(), name.strip())
+    """Of a column, whatever of its names it has, in small or large letters."""
+    name = name.strip().lower()
+    return _SHORT.get(name, name)
 
 
 def _read_npz(file: Path) -> dict[str, Any]:
@@ -124,7 +136,9 @@ def _read_npy(file: Path) -> dict[str, Any]:
 
 def _read_csv(file: Path) -> dict[str, Any]:
     with open(file, encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
+        first = lines.readline()
+        lines.seek(0)
+        reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
         rows = list(reader)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
@@ -186,20 +200,26 @@ def _number(sets: list[dict[str, Any]], name: str) -> None:
     texts = [np.ravel(columns[name]) for columns in sets if _is_text(columns.get(name))]
     if not texts:
         return
-    known = sorted({_text(value) for values in texts for value in values})
+    known = sorted({_label(value) for values in texts for value in values})
     whole = all(value.removeprefix("-").isdecimal() for value in known)
     if name == "frames" and not whole:
         raise ValueError(f"expected frames to be whole numbers, got {known[-1]!r}")
     numbers = {value: int(value) if whole else number for number, value in enumerate(known, start=1)}
     for columns in sets:
         if _is_text(columns.get(name)):
-            columns[name] = np.array([numbers[_text(value)] for value in np.ravel(columns[name])])
+            columns[name] = np.array([numbers[_label(value)] for value in np.ravel(columns[name])])
         elif name in columns and not whole:
-            raise ValueError(f"expected {name} to be names in all files or numbers in all, got both")
+            rule = f"expected {name} to be names in all files or numbers in all"
+            raise ValueError(f"{rule}, got {known[-1]!r} and {np.ravel(columns[name])[0]}; write both alike")
 
 
 def _is_text(values: Any) -> bool:
     return values is not None and np.asarray(values).dtype.kind in "USO"
+
+
+def _label(value: Any) -> str:
+    """Tables write whole numbers as 3.0 where one is missing elsewhere."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", _text(value))
 
 
 def _text(value: Any) -> str:

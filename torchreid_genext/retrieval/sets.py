@@ -274,7 +274,7 @@ def _tensor(values: object) -> Tensor:
         raise ValueError(f"expected features of shape (N, D), got {error}") from error
     if array.dtype.kind not in "fiu":
         raise ValueError(f"expected features to be floating numbers, got {array.dtype}")
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = array.astype(np.float32 if array.dtype.kind in "iu" else array.dtype.newbyteorder("="), copy=False)
     return torch.as_tensor(np.require(native, requirements=("C", "W")))  # torch takes no other layout
 
 
@@ -295,7 +295,7 @@ def _labels(name: str, values: object) -> Tensor:
 
 
 def _whole_numbers(name: str, values: object) -> Tensor:
-    """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row (1, N) is taken, too."""
+    """Labels (N,) int64 on the CPU, of integers or floats with whole values; (1, N) and (N, 1) are taken, too."""
     rule = f"expected {name} to be whole numbers of shape (N,)"
     try:
         array = _array(values)
@@ -304,7 +304,7 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     if array.dtype.kind in "USO":
         cure = "number them by numpy.unique(..., return_inverse=True) over query and gallery together"
         raise ValueError(f"{rule}, got {type(array.flat[0]).__name__ if array.size else 'nothing'}; {cure}")
-    array = array[0] if array.ndim == 2 and len(array) == 1 else array
+    array = array.ravel() if array.ndim == 2 and 1 in array.shape else array
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
         raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
     if len(array) and not (array.min().item() >= -(2**63) and array.max().item() < 2**63):
