@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from yacs.config import CfgNode
 
 from tests.test_benchmark import cfg, features  # noqa: F401
 from torchreid_genext import benchmark
-from torchreid_genext.benchmark import page
+from torchreid_genext.benchmark import page, writing
+from torchreid_genext.benchmark.markdown import line, table
 from torchreid_genext.benchmark.naming import short_names
 from torchreid_genext.visualization import png
 
@@ -110,6 +112,30 @@ def test_names_of_files_are_no_markup(tmp_path: Path) -> None:
     assert parsed.links == ["a.html"] and "<title>A &amp; B</title>" in text
     assert "nfc<wbr>(k1=1|2)+&lt;b&gt;" in text and '<td class="number">1+2</td>' in text
     assert "no.png" in parsed.words
+
+
+def test_what_only_begins_like_a_table_or_a_picture_is_a_paragraph(tmp_path: Path) -> None:
+    text = page.render("# A\n\n|b.jpg\n\n![x\n\n![x](y) z\n", tmp_path)
+    assert "<p>|b.jpg</p>\n<p>![x</p>\n<p>!" in text
+
+
+def test_names_and_faults_of_several_lines_are_told_on_one() -> None:
+    assert line("a\n\n|b \t c") == "a |b c"
+    assert table(["chain", "s", "why"], [["a\n|b", "1", "x\ny"]], words=["why"]).splitlines() == [
+        "| chain | s | why |", "| --- | ---: | --- |", "| a \\|b | 1 | x y |"
+    ]  # fmt: skip
+
+
+def test_names_of_images_may_have_several_lines(cfg: CfgNode) -> None:  # noqa: F811
+    result = benchmark.run(cfg)
+    measured = result.measurements[0]
+    hostile = [f"{row}\n\n|b\n\n![{row}" for row in range(len(measured.query))]
+    query = replace(measured.query, paths=hostile)
+    measured = replace(measured, query=query, unreadable={"a\n\n# b": "c\n\n|d"})
+    writing.write(replace(result, measurements=[measured], dataset="a\n\n|b"))
+    words = Parsed((result.folder / "report.html").read_text()).words
+    assert {"Benchmark on a |b", "a # b", ": c |d"} <= {*words}
+    assert re.search(r"^- `(\d+) \|b !\[\1`: ", (result.folder / "report.md").read_text(), re.MULTILINE)
 
 
 # Pictures

@@ -59,3 +59,14 @@ def test_files_are_neither_sent_nor_given(prefix: str, path: str) -> None:
 def test_requests_are_small(length: str, code: int) -> None:
     assert status("/gradio_api/queue/join", "POST", content_length=length) == code
     assert status("/gradio_api/queue/join", "POST") == 411
+    chunks = {"content_length": length, "transfer_encoding": "chunked"}  # which have no length but their own
+    assert status("/gradio_api/queue/join", "POST", **chunks) == 411
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [("http://127.0.0.1:7860", 200), ("http://[::1]:7860", 200), ("http://localhost", 200),
+     ("https://evil.example", 403), ("http://evil.example:7860", 403), ("null", 403)],
+)  # fmt: skip
+def test_pages_of_others_ask_for_nothing(origin: str, code: int) -> None:
+    assert status("/gradio_api/queue/join", "POST", content_length="2", origin=origin) == code

@@ -111,6 +111,13 @@ def test_names_here_and_numbers_there_are_refused(tmp_path: Path) -> None:
         load_sets(tmp_path / "q.npz", tmp_path / "g.npz")
 
 
+def test_an_empty_csv_has_no_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.ones((4, 3), dtype=np.float32))
+    (tmp_path / "mine.csv").touch()
+    with pytest.raises(ValueError, match=r"expected pids in .*mine\.npy, got features; labels belong in .*csv"):
+        load_sets(tmp_path / "mine.npy")
+
+
 def test_a_csv_with_a_short_line_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "mine.npy", FEATURES)
     (tmp_path / "mine.csv").write_text("pid,camid\n1,1\n1\n1,1\n1,1\n")

@@ -46,11 +46,12 @@ def _section(block: str, folder: Path) -> str:
     """One block, by how it begins."""
     kinds: dict[str, Callable[[str], str]] = {
         "#": _heading,
-        "|": _table,
+        r"\|.*\n\| ---": _table,
         "- ": _list,
-        "![": lambda block: _picture(block, folder),
+        rf"!{_LINK.pattern}$": lambda block: _picture(block, folder),
     }
-    return next((kind(block) for begin, kind in kinds.items() if block.startswith(begin)), _paragraph(block))
+    kind = next((kind for begin, kind in kinds.items() if re.match(begin, block)), _paragraph)
+    return kind(block)
 
 
 def _heading(block: str) -> str:

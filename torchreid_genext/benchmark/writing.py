@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchreid_genext import checkpoints
-from torchreid_genext.benchmark import breakdowns, page
+from torchreid_genext.benchmark import breakdowns, markdown, page
+from torchreid_genext.benchmark.markdown import line
 from torchreid_genext.benchmark.naming import short_names
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.retrieval.protocol import Report
@@ -58,10 +59,10 @@ def _block(measurement: Measurement) -> str:
     return "\n".join([first, *lines, *failed, *map(_filled, legend), *map(_filled, _notes(measurement))])
 
 
-def _filled(line: str) -> str:
+def _filled(text: str) -> str:
     """Folded where it is too long; names of chains and files stay whole."""
     whole = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(line, _WIDTH, subsequent_indent="  ", **whole)
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", **whole)
 
 
 _HEADER = (
@@ -171,16 +172,16 @@ def _coverage(measurement: Measurement) -> list[str]:
 
 
 def _markdown(result: Result) -> str:
-    parts = [f"# Benchmark on {result.dataset}", result.headline() + ".", _LEGEND]
+    parts = [f"# Benchmark on {line(result.dataset)}", line(result.headline()) + ".", _LEGEND]
     for measurement in result.measurements:
         parts += [
-            f"## {measurement.backbone.title}",
+            f"## {line(measurement.backbone.title)}",
             measurement.extraction() + ".",
-            *(f"{note}." for note in measurement.notes()),
+            *(f"{line(note)}." for note in measurement.notes()),
             _markdown_table(measurement),
         ]
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
-        parts += [f"{line}." for line in _coverage(measurement)]
+        parts += [f"{each}." for each in _coverage(measurement)]
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
         parts += breakdowns.markdown(measurement)
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
@@ -198,13 +199,11 @@ def _links(names: Sequence[str]) -> str:
 
 def _markdown_table(measurement: Measurement) -> str:
     header = _header(measurement)
-    rule = ["---", *["---:"] * (len(header) - 2), "---"]
-    rows = [header, rule, *_rows(measurement), *_failed(measurement)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return markdown.table(header, [*_rows(measurement), *_failed(measurement)], words=header[-1:])
 
 
 def _markdown_faults(unreadable: dict[str, str]) -> str:
-    lines = [f"- `{path}`: {reason}" for path, reason in unreadable.items()]
+    lines = [f"- `{line(path)}`: {line(reason)}" for path, reason in unreadable.items()]
     return "\n".join(["Left out, since they cannot be read:", "", *lines])
 
 

@@ -51,12 +51,16 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self.hosts and _host(headers.get("host", "")) not in self.hosts:
             return 421, "expected a name of this server"
+        origin = headers.get("origin", "").partition("://")
+        if self.hosts and any(origin) and _host(origin[2]) not in self.hosts:
+            return 403, "expected a request of this server's own page"
         place = scope["path"].removeprefix("/gradio_api").removeprefix("/")
         if place.startswith(_FILES):
             return 404, "expected a page, got a file, which nobody can ask for or send here"
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             length = headers.get("content-length", "")
-            if not length.isascii() or not length.isdigit():
+            # A body in chunks is as long as it likes, whatever else it says of its length.
+            if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
                 return 411, "expected a length"
             if int(length) > _MOST_BODY:
                 return 413, f"expected at most {_MOST_BODY / 1e6:.0f} MB"

@@ -146,14 +146,14 @@ def _read_csv(file: Path) -> dict[str, Any]:
         first = lines.readline()
         lines.seek(0)
         reader = csv.DictReader(lines, delimiter=max(",;\t", key=first.count))
-        rows = list(reader)
+        names, rows = reader.fieldnames or (), list(reader)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise ValueError(f"expected {len(reader.fieldnames)} values in line {number} of {file}")
+            raise ValueError(f"expected {len(names)} values in line {number} of {file}")
         for name in [name for name, value in row.items() if full_name(name) in _LABELS and not value.strip()]:
             cure = f"fill it in; a table without the column {name} is one of which nothing is known"
             raise ValueError(f"expected a {name} in line {number} of {file}, got none; {cure}")
-    return {name.strip(): [row[name].strip() for row in rows] for name in reader.fieldnames or ()}
+    return {name.strip(): [row[name].strip() for row in rows] for name in names}
 
 
 def _read_mat(file: Path) -> dict[str, Any]:
