@@ -8,10 +8,12 @@ NEWEST ?= python3.13
 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# What builds the documentation; neither the demo nor the fast tests need it.
+DOCS := $(VENV)/bin/python -m pip install -q $(PIP) -e '.[docs]'
 FAST := -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow test-oldest test-newest clean
+.PHONY: help demo test slow docs test-oldest test-newest clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
@@ -23,7 +25,13 @@ test: $(INSTALLED) ## run the fast tests
 	$(VENV)/bin/python $(FAST)
 
 slow: $(INSTALLED) ## run the tests that take minutes or need real data
+	$(DOCS)
 	$(VENV)/bin/python -m pytest -q -m slow
+
+docs: $(INSTALLED) ## write what the code knows into docs, and build the site from it, in site
+	$(DOCS)
+	$(VENV)/bin/python -m scripts.write_docs
+	$(VENV)/bin/python -m zensical build --strict --clean
 
 test-oldest: .venv-oldest/.installed ## run the fast tests with Python 3.10 and the lower bounds of setup.py
 	.venv-oldest/bin/python $(FAST)

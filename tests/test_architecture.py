@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "checkpoints": set(),
     "cli": {
         "backbones", "benchmark", "checkpoints", "compat", "config", "data", "download", "engine", "evaluation",
-        "extraction", "generation", "generators", "precision", "processes", "recipes", "retrieval", "visualization",
+        "explore", "extraction", "generation", "generators", "precision", "processes", "recipes", "retrieval",
+        "visualization",
     },  # fmt: skip
     "compat": set(),
     "config": {"checkpoints", "retrieval"},
@@ -36,6 +37,7 @@ MAY_IMPORT = {
     "download": {"checkpoints"},
     "engine": {"backbones", "checkpoints", "compat", "config", "data", "precision", "recipes", "retrieval"},
     "evaluation": {"data", "generators", "retrieval", "visualization"},
+    "explore": {"benchmark", "data", "extraction", "generators", "ranklists", "recipes", "retrieval"},
     "extraction": {"checkpoints", "compat", "data", "processes"},
     "generation": {"checkpoints", "compat", "data", "extraction", "processes", "visualization"},
     "generators": {"checkpoints", "compat", "precision"},
@@ -44,7 +46,7 @@ MAY_IMPORT = {
     "ranklists": {"checkpoints", "processes", "retrieval"},
     "retrieval": {"checkpoints", "precision"},
     "recipes": {
-        "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
+        "backbones", "checkpoints", "compat", "data", "evaluation", "extraction", "generation", "generators", "precision",
         "retrieval", "training", "visualization",
     },  # fmt: skip
     "training": {"checkpoints", "generators", "precision", "processes", "visualization"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.test_benchmark import cfg, features  # noqa: F401
 from torchreid_genext import benchmark, checkpoints
 from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.card import Card, write_card
+from torchreid_genext.benchmark import extracting
 from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.settings import Backbone, Images, build_encoder, open_dataset
 from torchreid_genext.data.images.reading import open_image
@@ -44,6 +46,11 @@ def transreid(folder: Path, **card: Any) -> Path:
     path = checkpoints.save_backbone(folder / "t.safetensors", network, {})
     write_card(path, Card(architecture="transreid", options=SMALL, **card))
     return path
+
+
+def told(cfg: CfgNode, folder: Path, camera: str) -> Encoder:  # noqa: F811
+    """The small TransReID that is told no camera, that of each image, or the first."""
+    return build_encoder(cfg, Backbone("x", "transreid", str(transreid(folder, camera=camera))).with_card())
 
 
 def reports(result: benchmark.Result) -> list[str]:
@@ -133,18 +140,15 @@ def test_the_feature_is_the_one_of_the_card(cfg: CfgNode, tmp_path: Path) -> Non
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_each_image_is_seen_with_its_own_camera(cfg: CfgNode, tmp_path: Path, precision: str) -> None:  # noqa: F811
     cfg.genext.inference.precision = precision
-    cfg.genext.benchmark.chains = ["base"]
-    found = {}
-    for camera in ("none", "image", "zero"):
-        path = transreid(tmp_path, camera=camera)
-        cfg.genext.benchmark.models = [f"transreid@{path}"]
-        found[camera] = benchmark.run(cfg).measurements[0].gallery
+    images = open_dataset(cfg)[1]
+    cameras = ("none", "image", "zero")
+    found = {camera: Split(cfg, told(cfg, tmp_path, camera), images).images for camera in cameras}
     network = sources.build("transreid", 1, image_size=(32, 16), options=SMALL)
-    checkpoints.load_weights(network, path)
+    checkpoints.load_weights(network, tmp_path / "t.safetensors")
     gallery, camids = found["image"], found["image"].camids
     known = {"none": None, "image": camids, "zero": torch.zeros_like(camids)}
-    for camera, told in known.items():
-        wanted = network.eval()(seen(cfg, gallery.paths), cameras=told)
+    for camera, numbers in known.items():
+        wanted = network.eval()(seen(cfg, gallery.paths), cameras=numbers)
         close = 1e-4 if precision == "fp32" else 0.3
         assert torch.allclose(found[camera].features, wanted, atol=close), camera
         assert found[camera].paths == gallery.paths and torch.equal(found[camera].camids, camids)
@@ -159,17 +163,16 @@ def seen(cfg: CfgNode, paths: list[str]) -> Tensor:  # noqa: F811
 
 def test_cached_features_know_the_camera(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     cfg.genext.benchmark.cache_dir = str(tmp_path / "features")
-    cfg.genext.benchmark.chains = ["base"]
-    cfg.genext.benchmark.models = [f"transreid@{transreid(tmp_path, camera='image')}"]
-    first, again = (benchmark.run(cfg).measurements[0] for _ in range(2))
-    assert again.computed == 0 and torch.equal(first.gallery.features, again.gallery.features)
-    assert "all " in benchmark.describe(cfg) and "features are cached" in benchmark.describe(cfg)
+    encoder, gallery = told(cfg, tmp_path, "image"), open_dataset(cfg)[1]
+    first, again = (Split(cfg, encoder, gallery) for _ in range(2))
+    assert not any(run.computed for run in again.runs)
+    assert torch.equal(first.images.features, again.images.features)
+    moved = replace(gallery, camids=[1 - gallery.camids[0], *gallery.camids[1:]])
+    assert sum(plan.to_compute for plan in extracting.plans(cfg, encoder, [moved])) == 1
 
 
 def test_more_cameras_than_the_weights_know_are_refused(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    encoder = build_encoder(
-        cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card()
-    )
+    encoder = told(cfg, tmp_path, "image")
     with pytest.raises(ValueError, match="expected one of 6 cameras, which transreid knows, got 6"):
         encoder.of_camera(6)
     path = osnet(tmp_path, Card(camera="image"))
@@ -178,9 +181,7 @@ def test_more_cameras_than_the_weights_know_are_refused(cfg: CfgNode, tmp_path: 
 
 
 def test_copies_for_cameras_share_their_weights(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
-    encoder = build_encoder(
-        cfg, Backbone("x", "transreid", str(transreid(tmp_path, camera="image"))).with_card()
-    )
+    encoder = told(cfg, tmp_path, "image")
     other = encoder.of_camera(3)
     assert {id(weight) for weight in other.parameters()} == {id(weight) for weight in encoder.parameters()}
     assert encoder.camera == -1 and other.camera == 3 and other.key != encoder.key

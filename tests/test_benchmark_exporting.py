@@ -19,6 +19,8 @@ from torchreid_genext.backbones.card import Card, read_card, write_card
 from torchreid_genext.benchmark.exporting import convert, export
 from torchreid_genext.benchmark.settings import Backbone, build_encoder
 from torchreid_genext.cli.export import main
+from torchreid_genext.generators.identity import IdentityGenerator
+from torchreid_genext.generators.inverter import Inverter
 
 pytestmark = pytest.mark.usefixtures("registered")
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -57,6 +59,7 @@ def test_what_the_card_says_of_the_network_is_done_in_the_file(cfg: CfgNode, tmp
 @needs_onnx
 def test_a_file_that_differs_is_not_left_behind(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "out"
+    cfg.model.name, cfg.model.load_weights = "transreid", str(transreid(tmp_path))
     with pytest.raises(
         ValueError, match="expected features of the ONNX file within -1 of the network's, got .* images"
     ):
@@ -132,3 +135,36 @@ def test_weights_of_any_origin_are_written_with_their_card(
 def test_random_weights_are_not_written(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(ValueError, match=r"expected a network with weights, got osnet_x0_25 \(random weights\)"):
         convert(cfg, tmp_path / "w.safetensors")
+
+
+def inverter(folder: Path) -> Path:
+    """Weights of one of 48 x 24 that was trained alone, as its stage of training leaves them."""
+    torch.manual_seed(0)
+    small = {"code_width": 8, "image_size": (48, 24), "widths": (4, 8), "hidden": (8,)}
+    return Inverter(**small).save(folder / "inverter.safetensors")
+
+
+@needs_onnx
+def test_the_identity_inverter_is_exported_as_it_sees_images(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
+    cfg.model.name, cfg.model.load_weights = "genid", str(inverter(tmp_path))
+    cfg.data.height, cfg.data.width = 48, 24
+    result = export(cfg, tmp_path / "m.onnx", identities=3)
+    assert result.difference < 1e-4 and result.exported_mAP == pytest.approx(result.mAP, abs=1e-6)
+    backbone = Backbone.parse(f"onnx:{tmp_path / 'm.onnx'}").with_card()
+    assert backbone.card.preprocessing["height"] == 48
+    assert build_encoder(cfg, backbone).network(torch.zeros(3, 3, 48, 24)).shape == (3, 8)
+
+
+@needs_onnx
+def test_a_network_that_asks_a_generator_is_none_that_onnx_holds(
+    cfg: CfgNode,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    cfg.model.name, cfg.model.load_weights = "genid_refined", str(inverter(tmp_path))
+    cfg.data.height, cfg.data.width = 48, 24
+    small = {"code_width": 8, "image_size": (48, 24), "widths": (4, 8)}
+    cfg.genext.inverter.refine.generator = str(IdentityGenerator(3, **small).save(tmp_path / "g.safetensors"))
+    cfg.genext.inverter.refine.steps = 1
+    with pytest.raises(ValueError, match="expected a network that torch writes as ONNX, got"):
+        export(cfg, tmp_path / "m.onnx", identities=2)
+    assert not (tmp_path / "m.onnx").exists()

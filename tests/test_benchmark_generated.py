@@ -70,7 +70,7 @@ def by_hand(cfg: CfgNode) -> float:
 
 def test_rates_are_those_of_fusion_by_hand(cfg: CfgNode) -> None:
     _, fused = benchmark.run(cfg).measurements[0].reports
-    assert fused.mAP == pytest.approx(by_hand(cfg), abs=1e-6)
+    assert fused.mAP == pytest.approx(by_hand(cfg), abs=1e-4)  # other batches round otherwise, and swap near ties
     assert "generated images" in fused.protocol
 
 

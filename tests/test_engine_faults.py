@@ -74,7 +74,7 @@ def test_reading_by_name_changes_no_pixel() -> None:
     assert item.keys() == host.keys() and (item["img"] == host["img"]).all()
 
 
-@pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
+@pytest.mark.parametrize("method", ("fork", pytest.param("spawn", marks=pytest.mark.slow), "forkserver"))
 def test_every_kind_of_process_reads_by_name(
     pictures: dict, tmp_path: Path, method: str  # noqa: F811
 ) -> None:

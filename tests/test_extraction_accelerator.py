@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from tests.accelerator import DEVICE, counting_syncs, pretended_accelerator
 from tests.test_engine import build_engine, measure, pictures, tiny_config, tiny_datasets  # noqa: F401
 from tests.test_extraction import SIZE, images, osnet  # noqa: F401
+from torchreid_genext import config
 from torchreid_genext import engine as hooks
+from torchreid_genext.benchmark import settings, study
 from torchreid_genext.engine import hook
 from torchreid_genext.extraction import Encoder, extract, read_image
 
@@ -109,3 +111,30 @@ def test_features_of_the_engine_stay_with_its_model() -> None:
         loader = engine.test_loader["tiny_image"]["gallery"]
         found, _ = hook._extract(engine, loader, "gallery", hook._device(engine))
     assert found.features.device == DEVICE
+
+
+def test_of_several_backbones_one_at_a_time_is_on_the_device(
+    registered: None, reid_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config.get_default_config()
+    cfg.merge_from_list(["data.root", str(reid_data), "data.targets", ["synthreid_tiny"], "data.workers", 0])
+    cfg.merge_from_list(["data.height", 32, "data.width", 16, "data.save_dir", str(tmp_path)])
+    cfg.merge_from_list(["model.pretrained", False, "genext.benchmark.pictures", False])
+    cfg.genext.benchmark.models = ["a=osnet_x0_25", "b=osnet_x0_25"]
+    cfg.genext.benchmark.chains, cfg.genext.benchmark.bootstrap = ["base"], 10
+    monkeypatch.setattr(settings, "_device", lambda cfg: DEVICE)
+    build, forward, encoders, resident = settings.build_encoder, Encoder.forward, [], []
+
+    def kept(*given: Any) -> Encoder:
+        encoders.append(build(*given))
+        return encoders[-1]
+
+    monkeypatch.setattr(settings, "build_encoder", kept)
+
+    def counted(self: Encoder, pixels: Tensor) -> Tensor:
+        resident.append([next(encoder.parameters()).device for encoder in encoders].count(DEVICE))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    study.run(cfg)
+    assert len(encoders) == 2 and set(resident) == {1}

@@ -89,6 +89,7 @@ def test_weights_and_buffers_that_are_loaded_later_count() -> None:
     assert len({*keys, encoder.key}) == 4
 
 
+@pytest.mark.slow
 def test_keys_are_known_again_in_another_process() -> None:
     code = "from tests.test_extraction_fingerprint import *; print(*[encoder.key for encoder in encoders()])"
     keys = []

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from torchreid_genext.extraction import FeatureTable, extract, plan
+from torchreid_genext.retrieval.protocol import RetrievalSet
 
 NAMES = ["query/a.jpg", "gallery/a.jpg", "b.jpg", "./deep/er/c.jpg", "win\\d.jpg"]
 
@@ -36,7 +37,7 @@ def test_the_longest_name_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/x/other/a.jpg", "/x/zzz.jpg", "/er/c.jpg"])
 def test_images_without_features_are_named(path: str, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others"
+        ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others, but of query/a.jpg"
     ):
         extract(FeatureTable(table(tmp_path)), ["/y/b.jpg", path])
 
@@ -69,7 +70,7 @@ def test_wrong_arrays_are_refused(arrays: dict[str, Any], words: str, tmp_path: 
 
 def test_missing_arrays_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", feats=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="got no features and no names among feats"):
+    with pytest.raises(ValueError, match="got no features and no paths among feats"):
         FeatureTable(tmp_path / "f.npz")
 
 
@@ -83,3 +84,27 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
         FeatureTable(tmp_path / "g.npy")
     with pytest.raises(FileNotFoundError, match="expected an npz file of features, got .*none.npz"):
         FeatureTable(tmp_path / "none.npz")
+
+
+def test_what_extract_writes_is_read_by_file_and_by_folder(tmp_path: Path) -> None:
+    for split, first in (("query", 0), ("gallery", 5)):
+        columns = {"pids": [1, 2], "paths": [f"{split}/a.jpg", f"{split}/b.jpg"]}
+        RetrievalSet([[first, 1.0], [first + 1, 1.0]], **columns).save(tmp_path / f"{split}.npz")
+    np.savez(tmp_path / "search.npz", rows=[1])
+    both = ["/x/gallery/a.jpg", "/x/query/b.jpg"]
+    assert extract(FeatureTable(tmp_path), both).features[:, 0].tolist() == [5, 1]
+    assert extract(FeatureTable(tmp_path / "query.npz"), both[1:]).features[:, 0].tolist() == [1]
+    with pytest.raises(FileNotFoundError, match="expected train.npz, query.npz, gallery.npz in .*, got none"):
+        FeatureTable(Path(tmp_path, "nothing").mkdir() or tmp_path / "nothing")
+    RetrievalSet([[1.0, 2, 3]], [0], paths=["c"]).save(tmp_path / "train.npz")
+    with pytest.raises(ValueError, match=r"one width in .*, got \[2, 3\]"):
+        FeatureTable(tmp_path)
+
+
+def test_a_name_may_hold_more_folders_than_the_path_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [str(tmp_path / "query" / "a.jpg"), *NAMES[1:]]
+    found = extract(FeatureTable(table(tmp_path, names=np.array(names))), ["query/a.jpg"])
+    assert found.features[:, 0].tolist() == [0]

@@ -308,3 +308,33 @@ def test_features_are_the_same_where_processes_only_decode(
 
 def test_log_and_errors_name_a_few_images_only() -> None:
     assert files._listed([f"{i}.jpg" for i in range(7)]) == "0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg and 2 more"
+
+
+class Descending(nn.Module):
+    """A network that asks autograd, as those do that search for the code of an image."""
+
+    differentiates, images = True, 0
+
+    @torch.inference_mode(False)
+    def forward(self, x: Tensor) -> Tensor:
+        self.images += len(x)
+        with torch.enable_grad():
+            code = x.clone().mean((2, 3)).requires_grad_()
+            return torch.autograd.grad(code.square().sum(), code)[0]
+
+
+def test_a_network_that_asks_autograd_runs_in_this_process(images: list[str]) -> None:  # noqa: F811
+    """It would refuse in one that was forked after autograd had threads, as it has once torch wrote ONNX."""
+    encoder = Encoder(Descending(), **SIZE)
+    found = extract(encoder, images, workers=2, progress=False).features
+    assert encoder.network.images >= len(found)
+    expected = extract(Encoder(Descending(), **SIZE), images, workers=0, progress=False).features
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_network_that_fails_on_images_of_a_size_is_told_in_a_sentence(images: list[str], workers: int) -> None:  # noqa: F811
+    """Before the work, in this process, whoever would run it."""
+    encoder = Encoder(compat.build_model("osnet_x0_25", 1, pretrained=False), height=1, width=1)
+    with pytest.raises(ValueError, match="expected a network that takes images of 1 x 1, got OSNet: RuntimeError"):
+        extract(encoder, images, workers=workers, progress=False)

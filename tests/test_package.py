@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 from yacs.config import CfgNode
 
 import torchreid_genext as genext
@@ -22,9 +24,9 @@ DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyya
 def setup_arguments() -> dict[str, object]:
     """What setup.py hands to ``setup``."""
     found: dict[str, object] = {}
-    code = (ROOT / "setup.py").read_text()
-    scope = {"setup": found.update, "find_packages": lambda include: include}
-    exec(code.replace("from setuptools import find_packages, setup", ""), scope)  # noqa: S102
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **arguments: found.update(arguments))
+        runpy.run_path(str(ROOT / "setup.py"))
     return found
 
 
@@ -70,6 +72,18 @@ def test_torch_is_not_pinned() -> None:
 
 def test_version_is_the_same_everywhere() -> None:
     assert setup_arguments()["version"] == genext.__version__
+    assert f"\nversion: {genext.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert headings[0] == genext.__version__
+
+
+def test_metadata_tell_what_is_tested() -> None:
+    arguments = setup_arguments()
+    pythons = [name.rpartition(" ")[2] for name in arguments["classifiers"] if "Python :: 3." in name]
+    assert f">={pythons[0]}" == arguments["python_requires"]
+    assert f"\nNEWEST ?= python{pythons[-1]}\n" in (ROOT / "Makefile").read_text()
+    assert arguments["long_description"].startswith("# torchreid_genext")
+    assert (ROOT / "torchreid_genext/py.typed").is_file()
 
 
 def test_importing_changes_nothing() -> None:
@@ -104,6 +118,55 @@ assert tables() == names
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_retrieval_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
+    """With all else that is declared out of reach: sets in, steps, figures, search and files out."""
+    code = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(others())}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+import numpy
+from torchreid_genext.retrieval import RetrievalSet, compare, evaluate, load_sets, search, write_found
+
+rows = numpy.random.default_rng(0).normal(size=(30, 8)).tolist()
+query = RetrievalSet(rows[:10], numpy.arange(10) % 5, [0] * 10, paths=[str(row) for row in range(10)])
+gallery = RetrievalSet(rows[10:], numpy.arange(20) % 5, [1] * 20)
+files = query.save("query.npz"), gallery.save("gallery.npz")
+query, gallery = load_sets(*files)
+for chain in ("base", "l2+nfc", "camera_norm+rerank(k1=5)", "dba+aqe", "dmon+aro", "ca_jaccard"):
+    assert 0 < evaluate(query, gallery, chain).mAP < 1
+write_found(search(compare(query, gallery)), "lists")
+import torchreid_genext
+assert torchreid_genext.__version__
+for blocked in ("nothing.mat", "nothing.parquet"):
+    open(blocked, "w").close()
+    try:
+        RetrievalSet.load(blocked)
+    except ImportError as error:
+        assert "pip install" in str(error)
+    else:
+        raise SystemExit(blocked)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def others() -> set[str]:
+    """Modules of all that is declared, but for torch and NumPy, and what is often there by chance."""
+    arguments = setup_arguments()
+    names = sum(arguments["extras_require"].values(), arguments["install_requires"])
+    found = {re.split(r"[<>=\[]", name)[0] for name in names} - {"torch", "numpy"}
+    called = {distribution: module for module, distribution in DISTRIBUTIONS.items()}
+    found = {called.get(name, name).replace("-cpu", "").replace("-", "_") for name in found}
+    return found | {"pandas", "sklearn", "transformers", "IPython"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
@@ -164,9 +227,10 @@ def test_extras_add_something_that_somebody_imports() -> None:
     added = {extra: {re.split("[<>=]", name)[0] for name in names} for extra, names in extras.items()}
     assert all(names and not names & required for names in added.values())
     library = "".join(path.read_text() for path in (ROOT / "torchreid_genext").rglob("*.py"))
-    optional = set.union(*(names for extra, names in added.items() if extra != "test"))
+    optional = set.union(*(names for extra, names in added.items() if extra not in ("test", "docs")))
     names = {name.replace("-cpu", "").replace("-", "_") for name in optional}
-    assert all(f"import {name}" in library or f'"{name}"' in library for name in names)
+    ways = ("import {}", "from {}.", '"{}"')
+    assert all(any(way.format(name) in library for way in ways) for name in names)
 
 
 def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
@@ -175,6 +239,15 @@ def test_nobody_is_told_to_install_a_name_that_is_not_there() -> None:
     code = [path for folder in ("torchreid_genext", "tools") for path in (ROOT / folder).rglob("*.py")]
     for path in (*pages, *code):
         assert not re.search(r"pip install\s+torchreid_genext", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    ("target", "last"), [("docs", "zensical build --strict --clean"), ("slow", "-m slow")]
+)
+def test_what_builds_the_site_is_installed_where_it_is_built(target: str, last: str, tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("")
+    lines = made(tmp_path, target)
+    assert any("-e '.[docs]'" in line for line in lines) and lines[-1].endswith(last)
 
 
 def test_environment_is_installed_once(tmp_path: Path) -> None:

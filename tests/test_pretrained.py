@@ -28,15 +28,13 @@ from torchreid_genext.recipes.drawing.samplers import ADVERSARIAL
 FOLDER = ROOT / "pretrained"
 OF_POSES = ("pg2", "deformable")
 SHIPPED = sorted(FOLDER.glob("synthreid/**/*.safetensors"))  # others may lie beside them, fetched by the user
-LISTED = dict(
-    re.findall(
-        r"^\| `(synthreid/\S+)` .* `([0-9a-f]{64})` \|", (FOLDER / "README.md").read_text(), re.MULTILINE
-    )
-)
+SUMS = (FOLDER / "synthreid/SHA256SUMS").read_text().splitlines()
+SHA256 = {f"synthreid/{name}": known for known, name in (line.split("  ") for line in SUMS)}
+LISTED = re.findall(r"^\| `(synthreid/\S+)` ", (FOLDER / "README.md").read_text(), re.MULTILINE)
 
 
 def test_all_files_are_listed_and_small() -> None:
-    assert {str(path.relative_to(FOLDER)) for path in SHIPPED} == set(LISTED)
+    assert {str(path.relative_to(FOLDER)) for path in SHIPPED} == set(LISTED) == set(SHA256)
     of_ipg = [path.stat().st_size for path in SHIPPED if "ipg" in path.parts]
     of_gans = [path.stat().st_size for path in SHIPPED if path.stem in ADVERSARIAL]
     assert sum(of_ipg) <= 15e6 and sum(of_gans) <= 15e6
@@ -45,7 +43,7 @@ def test_all_files_are_listed_and_small() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_files_are_those_that_are_listed(path: Path) -> None:
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == LISTED[str(path.relative_to(FOLDER))]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256[str(path.relative_to(FOLDER))]
 
 
 def test_networks_of_generative_identity_fit_together(registered: None) -> None:

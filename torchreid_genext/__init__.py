@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import compat
 from torchreid_genext.backbones import MODELS
-from torchreid_genext.config import add_genext_config
+
+if TYPE_CHECKING:
+    from torchreid_genext.config import add_genext_config
 
 __all__ = ["__version__", "add_genext_config", "register", "unregister"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _OF_PIPELINES = (
     "IPGPipeline", "IdentityProjector", "PatchAutoencoder", "PoseGuider", "TorchreidEncoder", "TransReID"
@@ -20,7 +22,13 @@ _OF_PIPELINES = (
 
 
 def __getattr__(name: str) -> Any:
-    """Networks of pipelines: diffusers looks for them here, when it reads what it has saved."""
+    """What takes packages that retrieval does without: the configuration, and networks of pipelines, for which
+    diffusers looks here when it reads what it has saved.
+    """
+    if name == "add_genext_config":
+        from torchreid_genext.config import add_genext_config
+
+        return add_genext_config
     if name not in _OF_PIPELINES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from torchreid_genext.generators import ipg

@@ -11,13 +11,18 @@ import torch
 from torch import Generator, Tensor
 
 __all__ = [
-    "StepGenerator", "on_the_host", "own_rows", "processes_that_pay", "share_of", "usable_cores",
+    "StepGenerator", "is_first", "on_the_host", "own_rows", "processes_that_pay", "share_of", "usable_cores",
 ]  # fmt: skip
 
 
 def usable_cores() -> int:
     """Cores this process may use, which a container or job scheduler may have made fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the first of those that torchrun has started, which speaks for all."""
+    return int(os.environ.get("WORLD_SIZE", 1)) < 2 or int(os.environ.get("RANK", 0)) == 0
 
 
 def processes_that_pay(pieces: int, least: int) -> int:

@@ -6,7 +6,9 @@ Every function returns a Matplotlib ``Figure`` that belongs to no window; ``figu
 from __future__ import annotations
 
 import functools
+import io
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bar", "Hit", "RankedQuery", "Transition",
-    "chain_bars", "density_histograms", "embeddings", "image_grid", "labelled_grid", "ranked_lists",
+    "chain_bars", "density_histograms", "embeddings", "image_grid", "labelled_grid", "png", "ranked_lists",
     "transition_histograms",
 ]  # fmt: skip
 
@@ -32,6 +34,8 @@ _NAME = 40  # characters to a line of names beside bars
 # What `chain_bars` of a benchmark say.
 _INTERVALS = "Dashes: the first chain. Black: 95 % intervals, its own and those of the changes against it."
 _MARKERS = "osD^vPX*<>ph"
+_LARGEST = 500_000  # bytes of a picture's file
+_OF_PALETTE = 1 / 3  # of a picture's bytes, with 256 colours
 _STYLE = {
     "font.size": 10,
     "text.color": _INK,
@@ -66,6 +70,31 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def png(figure: Figure, *, largest: int = _LARGEST) -> bytes:
+    """The file of a figure; photographs get 256 colours, and fewer pixels where the file would be too large.
+
+    Args:
+        figure: any of this module's.
+        largest: bytes of the file.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    drawn, content = Image.open(file).convert("RGB"), file.getvalue()
+    if len(content) <= largest:
+        return content
+    scale = min(1.0, math.sqrt(largest / (len(content) * _OF_PALETTE)))
+    while len(content := _with_palette(drawn, scale)) > largest:
+        scale *= 0.95 * math.sqrt(largest / len(content))
+    return content
+
+
+def _with_palette(image: Image.Image, scale: float) -> bytes:
+    file = io.BytesIO()
+    size = [max(1, round(length * scale)) for length in image.size]
+    image.resize(size, Image.Resampling.LANCZOS).quantize(256).save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -6,6 +6,7 @@ with random weights: no released file of theirs was ever seen.
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.reference import solider
 from tests.test_engine import build_engine, pictures, tiny_config, tiny_datasets  # noqa: F401
 from torchreid_genext import checkpoints
 from torchreid_genext.backbones import sources
@@ -227,15 +229,42 @@ def test_positions_of_a_usual_size_are_resized(tmp_path: Path, caplog: Any) -> N
     assert torch.equal(again.body.pos_embed[:, 0], network.body.pos_embed[:, 0])
 
 
-def test_solider_is_refused_in_a_sentence(tmp_path: Path) -> None:
-    state = {
-        "base.semantic_embed_w.0.weight": torch.zeros(2, 2),
-        "base.patch_embed.projection.bias": torch.zeros(2),
-    }
-    with pytest.raises(
-        ValueError, match="expected weights of an architecture of timm, got SOLIDER's, .*semantic"
-    ):
+SWIN = {"embed_dim": 4, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4)}
+SEEN = {"image_size": (192, 64)}  # windows of 7 fit into none of the stages
+
+
+@pytest.mark.parametrize("weight", [0.2, 0.9])
+@pytest.mark.parametrize("prefix", ["base.", "module.base."])
+def test_a_solider_gives_the_features_of_its_authors(tmp_path: Path, weight: float, prefix: str) -> None:
+    state = solider.random_state(4, SWIN["depths"], SWIN["num_heads"])
+    named = {name.replace("base.", prefix): tensor for name, tensor in state.items()}
+    network = TimmBackbone("swin_tiny_patch4_window7_224", 3, semantic=weight, **SEEN, **SWIN)
+    read(network, named, tmp_path)
+    picture = torch.randn(2, 3, 192, 64, generator=torch.Generator().manual_seed(2))
+    wanted = [solider.features(state, x, SWIN["depths"], SWIN["num_heads"], weight) for x in picture]
+    torch.testing.assert_close(network.eval()(picture), torch.stack(wanted), rtol=1e-4, atol=1e-4)
+    assert torch.equal(network.necks[0].running_mean, state["bottleneck.running_mean"])
+    # What is written of it is read again, by another process, too.
+    again = TimmBackbone("swin_tiny_patch4_window7_224", 3, **SEEN, **SWIN)
+    checkpoints.load_weights(again, checkpoints.save(tmp_path / "again.safetensors", network.state_dict()))
+    assert torch.equal(pickle.loads(pickle.dumps(again.eval()))(picture), network(picture))
+
+
+@pytest.mark.slow
+def test_a_solider_of_the_official_size_fits(tmp_path: Path) -> None:
+    """Of the tiny one; others differ by numbers of blocks, channels and heads."""
+    state = solider.random_state(96, (2, 2, 6, 2), (3, 6, 12, 24), classes=751)
+    network = TimmBackbone("swin_tiny_patch4_window7_224", image_size=(384, 128))
+    read(network, state, tmp_path)
+    assert network.eval()(torch.zeros(1, 3, 384, 128)).shape == (1, 768)
+
+
+def test_solider_needs_a_swin(tmp_path: Path) -> None:
+    state = solider.random_state(4, SWIN["depths"], SWIN["num_heads"])
+    with pytest.raises(ValueError, match="expected a Swin for weights of SOLIDER, such as .*, got timm:test_vit"):
         read(backbone(), state, tmp_path)
+    with pytest.raises(ValueError, match="expected semantic in 0..1, got 2"):
+        backbone(semantic=2)
 
 
 def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:

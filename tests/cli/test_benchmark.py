@@ -31,7 +31,7 @@ def test_table_report_and_pictures(
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
     for chain in saved["models"][0]["chains"]:
         assert f"{chain['mAP'] * 100:.2f}" in output
-    assert str(tmp_path / "run" / "report.md") in output
+    assert str(tmp_path / "run" / "report.html") in output
     assert all(str(tmp_path / "run" / name) in output for name in saved["pictures"]) and saved["pictures"]
 
 

@@ -15,7 +15,7 @@ from torchreid_genext.data.torchreid_training.datasets import generated_folder
 
 KEYS = [
     "model.name", "osnet_x0_25", "model.pretrained", "False", "data.sources", "['synthreid_tiny']",
-    "data.targets", "['synthreid_tiny']", "data.height", "64", "data.width", "32", "data.workers", "0",
+    "data.targets", "['synthreid_tiny']", "data.height", "32", "data.width", "16", "data.workers", "0",
     "train.max_epoch", "1", "train.batch_size", "16",
 ]  # fmt: skip
 

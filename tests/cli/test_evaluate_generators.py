@@ -15,6 +15,7 @@ from torchreid_genext.generators import build_generator
 pytestmark = pytest.mark.usefixtures("registered")
 
 
+@pytest.mark.slow
 def test_ipg_stands_between_its_rivals_and_the_truth(
     reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -68,7 +69,8 @@ def test_photographs_are_judged_in_the_papers_definitions(
     reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     images = sorted((reid_data / "synthreid_tiny" / "bounding_box_test").glob("*"))
-    people = [[path.name for path in images if path.name[:4] == pid] for pid in {p.name[:4] for p in images}]
+    pids = sorted({path.name[:4] for path in images if not path.name.startswith("-1")})
+    people = [[path.name for path in images if path.name[:4] == pid] for pid in pids]
     lines = [f"{names[0]},{names[1]}" for names in people if len(names) > 2]
     (tmp_path / "pairs.csv").write_text("\n".join(["from,to", *lines]))
     embedded().save_pretrained(tmp_path / "pipeline")

@@ -175,8 +175,11 @@ def test_files_that_lack_something_say_what_cures_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected pids in .*, got features; labels belong in .*alone\.csv"):
         command(["evaluate", query, str(tmp_path / "alone.npy")])
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+    with pytest.raises(ValueError, match="text.npz, got a file .* it is text, not features .'hello'"):
         command(["evaluate", query, str(tmp_path / "text.npz")])
+    np.savez(tmp_path / "objects.npz", features=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+        command(["evaluate", query, str(tmp_path / "objects.npz")])
     assert "unsafely" not in str(refused.value)
 
 
@@ -204,8 +207,7 @@ def test_widths_that_differ_are_refused(tmp_path: Path) -> None:
 def test_search_needs_no_labels(people: Path, tmp_path: Path) -> None:
     (people / "gallery" / "loose.png").write_bytes((people / "query" / "Anna" / "1.JPG").read_bytes())
     words = ["--query", people / "query" / "Anna" / "1.JPG", "--gallery", people / "gallery", "--top", 3]
-    ended = run("search", *words, "--chain", "nfc", "--output", "s", *KEYS, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    command(["search", *map(str, words), "--chain", "nfc", "--output", str(tmp_path / "s"), *KEYS])
     with open(tmp_path / "s" / "search.csv", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 3 and rows[0]["name"].endswith("loose.png")
@@ -245,17 +247,102 @@ def test_training_refuses_steps_that_need_cameras_where_there_are_none(
 
 
 def test_training_on_a_folder_ends_with_a_test_on_a_small_gallery(people: Path, tmp_path: Path) -> None:
-    words = [
-        "-s",
-        f"folder:{people / 'gallery'}",
-        "-t",
-        f"folder:{people}",
-        "train.max_epoch",
-        "1",
-        "train.batch_size",
-        "4",
-    ]
+    words = ["-s", f"folder:{people / 'gallery'}", "-t", f"folder:{people}"]
+    words += ["train.max_epoch", "1", "train.batch_size", "4"]
     ended = run("main", *words, "--output", "m", *KEYS, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "Rank-10" in ended.stdout and "Rank-20" not in ended.stdout
     assert (tmp_path / "m" / "model.safetensors").is_file()
+
+
+def test_a_chain_that_fails_beside_others_ends_the_command_badly(tmp_path: Path) -> None:
+    """After the table and the report of the others."""
+    files = sets(tmp_path)
+    still = {"features": np.eye(4), "pids": [1, 1, 2, 2], "camids": [0] * 4, "frames": range(4)}
+    np.savez(tmp_path / "still.npz", **still)  # nobody is seen by two cameras
+    words = ["--chain", "base", "--chain", "st", "--train", "still.npz", "--output", "out"]
+    done = run("evaluate", *files, *words, *QUICK, cwd=tmp_path)
+    assert done.returncode == 1 and "base" in done.stdout and "failed: ValueError" in done.stdout
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "got 1 that failed: q after st" in line
+    assert (tmp_path / "out" / "report.md").is_file()
+
+
+def test_what_files_lack_for_a_chain_is_told_with_its_place(tmp_path: Path) -> None:
+    files = sets(tmp_path)
+    for chain, cure in (
+        ("lda", "--train"),
+        ("fuse", "generated .N, P, D. to the gallery's file"),
+        ("nfc(neighbours=spatiotemporal)", "by --train"),
+    ):
+        with pytest.raises(ValueError, match=f"for the step {chain[:3]}.*; .*{cure}"):
+            command(["evaluate", *files, "--chain", "base", "--chain", chain])
+
+
+@pytest.mark.parametrize("cameras", [True, False])
+def test_the_same_features_on_both_sides_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cameras: bool
+) -> None:
+    """Without paths, by their content; where the own camera is left out, nobody finds himself."""
+    query, gallery = sets(tmp_path, cameras)
+    command(["evaluate", gallery, gallery, "--chain", "base", *QUICK])
+    assert ("the very features of a gallery image" in caplog.text) == (not cameras)
+    caplog.clear()
+    command(["evaluate", query, gallery, "--chain", "base", *QUICK])
+    assert "very features" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--query", "{0}/nothing", "--gallery", "{0}/mine"], "got no such folder"),
+        (["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--weights", "w.pth"], "expected no --weights with files"),
+        (["--query", "{0}/q.npz", "--gallery", "{0}/g.npz", "--chain", "lda"], "a chain that learns nothing.*got lda"),
+    ],
+)
+def test_search_refuses_before_a_network_is_made(
+    people: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    sets(tmp_path)
+    with pytest.raises((ValueError, OSError), match=message):
+        command(["search", "--output", str(tmp_path / "out"), *(word.format(tmp_path) for word in words)])
+
+
+def test_search_names_what_is_wider(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(tmp_path / "wide.npz", features=np.ones((2, 9)))
+    with pytest.raises(ValueError, match="of one width, got 9 in .*wide.npz and 8 in .*g.npz"):
+        command(["search", "--query", str(tmp_path / "wide.npz"), "--gallery", gallery, "--output", str(tmp_path)])
+
+
+def test_features_whose_squares_overflow_are_told_what_helps(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    huge = RetrievalSet.load(query)
+    huge.with_features(huge.features * 1e25).save(query)
+    large = RetrievalSet.load(gallery)
+    large.with_features(large.features * 1e25).save(gallery)
+    with pytest.raises(ValueError, match="expected distances without NaN, .*; features this large need the step l2"):
+        command(["evaluate", query, gallery, "--chain", "base", *QUICK])
+    command(["evaluate", query, gallery, "--chain", "l2", *QUICK])
+
+
+def test_search_by_random_weights_says_so(
+    people: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = ["search", "--query", str(people / "query"), "--gallery", str(people / "gallery")]
+    command([*line, "--output", str(tmp_path / "out"), *KEYS])
+    assert "osnet_x0_25 has random weights, so its features say nothing" in caplog.text
+
+
+def test_what_no_chain_can_measure_is_told_once_with_its_files(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(tmp_path / "wide.npz", features=np.ones((2, 9), np.float32), pids=[0, 1], camids=[5, 5])
+    np.savez(tmp_path / "empty.npz", features=np.ones((0, 8), np.float32), pids=[], camids=[])
+    np.savez(tmp_path / "strangers.npz", features=np.ones((2, 8), np.float32), pids=[77, 78], camids=[5, 5])
+    for name, words in (
+        ("wide", "^expected query and gallery features of one width, got 9 and 8, in .*wide.npz and .*g.npz"),
+        ("empty", "^expected a query and a gallery image at least, got 0 and 18, in .*empty.npz"),
+        ("strangers", "^2 of 2 queries have no match"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            command(["evaluate", str(tmp_path / f"{name}.npz"), gallery, "--chain", "base", *QUICK])

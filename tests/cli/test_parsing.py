@@ -9,9 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from torchreid_genext import compat
-from torchreid_genext.cli import benchmark, generate, shipped, train_gan
+from torchreid_genext import checkpoints, compat
+from torchreid_genext.backbones.card import read_card
+from torchreid_genext.checkpoints import shipped
+from torchreid_genext.cli import benchmark, generate, train_gan
 from torchreid_genext.cli.parsing import Parser, configuration, from_zero, positive, set_up
+from torchreid_genext.config import load_config
+from torchreid_genext.generators import build_generator
+from torchreid_genext.generators.ipg import IPGPipeline, load_any
 
 KEY = ["genext.nfc.k1", "7"]
 OPTIONS = (["-t", "market1501"], ["--root", "here"], ["--plan"], ["--size", "3", "4"])
@@ -180,10 +185,39 @@ def test_shipped_recipes_mean_shipped_weights(tmp_path: Path, monkeypatch: pytes
     assert configuration(parser().parse_args(["--config-file", "own.yaml"])).model.load_weights == str(file)
 
 
+def test_what_is_shipped_has_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights, sized = (
+        str(ROOT / f"pretrained/synthreid/{name}.safetensors") for name in ("pg2", "osnet_x0_25_64x32")
+    )
+    words = ["genext.pg2.weights", "shipped:pg2", "genext.benchmark.models"]
+    words += ["['a=osnet_x0_25@shipped:osnet_x0_25_64x32@64x32']", "--config-file", "shipped:demo"]
+    cfg = configuration(parser().parse_args(words))
+    assert cfg.genext.pg2.weights == weights and cfg.genext.sampling.poses == "standard 5"
+    assert cfg.genext.benchmark.models == [f"a=osnet_x0_25@{sized}@64x32"]
+    with pytest.raises(FileNotFoundError, match="got shipped:../x; choose from demo, .*, camstyle, .*, ipg, "):
+        configuration(parser().parse_args(["genext.pg2.weights", "shipped:../x"]))
+
+
+def test_names_of_what_is_shipped_are_unique() -> None:
+    folders = [path for path in shipped.PRETRAINED.glob("*") if path.is_dir()]
+    files = [*(ROOT / "configs").glob("*.yaml"), *shipped.PRETRAINED.glob("*.safetensors")]
+    assert len(shipped.names()) == len(folders + files)
+
+
+def test_names_of_what_is_shipped_work_in_scripts(registered: None) -> None:
+    assert load_config("shipped:demo").data.targets == ["synthreid"]
+    assert checkpoints.safe_load("shipped:osnet_x0_25")
+    assert read_card("shipped:osnet_x0_25") == read_card(shipped.PRETRAINED / "osnet_x0_25.safetensors")
+    assert build_generator("camstyle", "shipped:camstyle").eval()
+    one, other = load_any("shipped:ipg"), IPGPipeline.from_pretrained("shipped:ipg")
+    assert one.denoising_unet.config["_name_or_path"] == other.denoising_unet.config["_name_or_path"]
+
+
 def test_paths_stay_as_they_are_in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     file = "pretrained/synthreid/osnet_x0_25.safetensors"
-    assert shipped.file(file, always=True) == file
+    assert shipped.file(file) == file
     assert shipped.located(["a=b@pretrained/none.pth@64x32"]) == ["a=b@pretrained/none.pth@64x32"]
 
 

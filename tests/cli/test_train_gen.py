@@ -5,12 +5,13 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from torchreid_genext.cli import generate
+from torchreid_genext.cli import generate, train_gen
 from torchreid_genext.generators.inverter import Inverter
 
 pytestmark = pytest.mark.usefixtures("registered")
@@ -89,3 +90,19 @@ def test_help_is_of_the_script_that_is_asked(
         with pytest.raises(SystemExit):
             run_script(monkeypatch, name, reid_data, tmp_path, "--help")
         assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("place", "words"), [({}, "gen: made\n"), ({"RANK": "0", "WORLD_SIZE": "2"}, "gen: made\n"),
+                                              ({"RANK": "1", "WORLD_SIZE": "2"}, "")])  # fmt: skip
+def test_of_processes_that_train_together_one_speaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    place: dict[str, str], words: str,
+) -> None:  # fmt: skip
+    """What torchrun tells each process decides."""
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    recipe = SimpleNamespace(STAGES=["gen"], train=lambda cfg, stages: dict.fromkeys(stages, "made"))
+    parser = train_gen.parser_of("train_gen", "")
+    arguments = train_gen.parse_arguments(["--output", str(tmp_path)], parser, recipe, ["gen"])
+    train_gen.train(arguments, recipe)
+    assert capsys.readouterr().out == words

@@ -13,6 +13,7 @@ from PIL import Image
 from torchreid_genext import compat
 from torchreid_genext.data.folders.names import FolderName, folder_name
 from torchreid_genext.data.folders.reading import Folder, read_folder
+from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.store.camstyle_folder import style_pose
 
@@ -296,3 +297,25 @@ class TestAsADataSet:
         with pytest.raises(ValueError, match="unknown image data set"):
             compat.init_image_dataset(name, verbose=False)
         genext.register()
+
+
+def test_whoever_is_seen_once_by_each_camera_is_in_the_gallery_too(tmp_path: Path) -> None:
+    """As in sets of two images each; without splits the last image of a person is no query."""
+    root = folder(tmp_path, *(f"{person}_c{camera}.png" for person in (1, 2) for camera in (1, 2, 3)), "3_c1.png")
+    found = read(root, r"?pattern=(?P<pid>\d)_c(?P<camid>\d)")
+    assert told(found.query, root) == [(f"{p}_c{c}.png", p, c) for p in (1, 2) for c in (1, 2)]
+    assert told(found.gallery, root) == [("1_c3.png", 1, 3), ("2_c3.png", 2, 3), ("3_c1.png", 3, 1)]
+
+
+def test_splits_of_a_table_may_have_large_letters_and_images_any_usual_format(tmp_path: Path) -> None:
+    formats = ("tif", "TIFF", "PNG", "ppm", "pgm", "jfif")
+    for number, ending in enumerate(formats):
+        image = Image.new("L" if ending == "pgm" else "RGB", (4, 8), 40 * number)
+        image.save(tmp_path / f"{number}.{ending}", format={"jfif": "JPEG", "pgm": "PPM", "tif": "TIFF"}.get(ending, ending.upper()))
+    lines = [f"{number}.{ending},{number // 2},{('Query', 'GALLERY')[number % 2]}" for number, ending in enumerate(formats)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,pid,split", *lines]))
+    found = read(tmp_path)
+    assert len(found.query) == len(found.gallery) == 3
+    for path, _, _ in (*found.query, *found.gallery):
+        level = 40 * int(Path(path).name[0])
+        assert abs(int(np.array(open_image(path))[0, 0, 0]) - level) < 4, path

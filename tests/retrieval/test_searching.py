@@ -68,3 +68,12 @@ def test_files_say_the_same(tmp_path: Path) -> None:
 def test_no_list_is_refused() -> None:
     with pytest.raises(ValueError, match="top"):
         search(compare(*pair()), top=0)
+
+
+def test_a_set_that_is_searched_in_itself_leaves_each_own_row_out() -> None:
+    """Where no files are known: by the features of both sets."""
+    images = pair()[1]
+    found = search(compare(images, images), top=3)
+    assert all(row not in [hit.row for hit in hits] for row, hits in enumerate(found.lists))
+    other = images.with_features(images.features + torch.eye(len(images))[:, :2])
+    assert any(row in [hit.row for hit in hits] for row, hits in enumerate(search(compare(images, other)).lists))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torchreid_genext import checkpoints
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.data.images.resizing import INTERPOLATIONS, RESIZES
 
 __all__ = ["CAMERAS", "FEATURES", "Card", "Preprocessing", "read_card", "write_card"]
@@ -53,8 +54,9 @@ class Preprocessing:
             raise ValueError(f"expected height and width in whole pixels, 1 at least, got {sizes}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three(name, getattr(self, name)))
-        if 0 in self.std:
-            raise ValueError(f"expected std other than 0, got {self.std}")
+        if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
+            rule = "expected mean in 0..1 and std above 0, to 1, of images in [0, 1]"
+            raise ValueError(f"{rule}, got {self.mean} and {self.std}; divide those of images in 0..255 by 255")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -129,7 +131,7 @@ def read_card(path: str | Path) -> Card | None:
     Raises:
         ValueError: if a card says what it cannot; names the file, the rule and the cure.
     """
-    path = Path(os.path.expanduser(path))
+    path = Path(os.path.expanduser(shipped.named(path)))
     beside = path.with_suffix(".json")
     if beside.is_file():
         return _card(_json(beside), beside)
@@ -148,7 +150,8 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"expected a card in JSON, got {path}: {error}") from error
+        cure = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(f"expected a card in JSON, got {path}: {error}{cure}") from error
 
 
 def _card(content: Any, path: Path) -> Card:
@@ -165,7 +168,7 @@ def _check_names(given: Mapping[str, Any], kind: type) -> None:
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+            cure = f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(names)}"
             raise ValueError(f"expected names that are known, got {name!r}; {cure}")
 
 

@@ -164,6 +164,8 @@ class RefinedIdentityBackbone(IdentityBackbone):
         arguments: of `IdentityBackbone`.
     """
 
+    differentiates = True  # also when it only extracts features
+
     def __init__(
         self,
         *arguments: Any,

@@ -85,6 +85,12 @@ class Backbone:
         parts = (_short(name), Path(weights).stem, "x".join(map(str, size or ())))
         return cls(label or "@".join(filter(None, parts)), name, weights, size, options=options)
 
+    @classmethod
+    def of_model(cls, name: str, weights: str = "") -> Backbone:
+        """What the keys ``model.name`` and ``model.load_weights`` mean, called as the first; raises as `parse`."""
+        found = cls.parse(name)
+        return replace(found, label=name, weights=weights or found.weights)
+
     def with_card(self) -> Backbone:
         """The same with what is found beside its weights; a card may be named in place of weights.
 

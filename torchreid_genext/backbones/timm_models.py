@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchreid_genext.backbones import names
+from torchreid_genext.backbones import names, solider
 from torchreid_genext.backbones.necks import Necked
 from torchreid_genext.backbones.packages import needed
 
@@ -25,7 +25,6 @@ _UNUSED = (
     "text_encoder.", "prompt_learner.", "proj", "cv_embed", "classifier_proj.", "bottleneck_proj.", "head.",
     "fc.", "pre_logits.", "logit_scale",
 )  # fmt: skip
-_SOLIDER = "semantic_embed"
 _WHOSE = "models named timm:"
 
 
@@ -37,6 +36,7 @@ class TimmBackbone(Necked):
         num_classes, loss, feature: as `Necked` takes them.
         pretrained: whether timm fetches its weights.
         image_size: height and width in pixels; position embeddings are made for it.
+        semantic: of SOLIDER's files: the weight of meaning against appearance, 0 .. 1; 0.2 is its authors'.
         pool: the feature: ``""`` as timm pools, ``token`` (of the class), ``mean`` of the patches, or
             ``both``, one behind the other.
         options: of ``timm.create_model``.
@@ -56,16 +56,20 @@ class TimmBackbone(Necked):
         pretrained: bool = False,
         image_size: Sequence[int] = (256, 128),
         pool: str = "",
+        semantic: float = 0.2,
         **options: Any,
     ) -> None:
         if pool not in POOLS:
             raise ValueError(f"unknown pool {pool!r}; choose from {', '.join(filter(None, POOLS))}")
+        if not 0 <= semantic <= 1:
+            raise ValueError(f"expected semantic in 0..1, got {semantic}")
         body = _created(name, pretrained, tuple(image_size), options)
         if pool and getattr(body, "num_prefix_tokens", 0) < 1:
             raise ValueError(f"expected a model with a class token for pool {pool!r}, got timm:{name}")
         width = getattr(body, "head_hidden_size", None) or body.num_features
         super().__init__([width * (2 if pool == "both" else 1)], num_classes, loss, feature)
-        self.body, self.pool, self.name = body, pool, name
+        self.body, self.pool, self.name, self.semantic = body, pool, name, semantic
+        self._made = {"size": tuple(image_size), "options": options}
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -83,15 +87,17 @@ class TimmBackbone(Necked):
         token, mean = tokens[:, 0], tokens[:, self.body.num_prefix_tokens :].mean(1)
         return {"token": token, "mean": mean}.get(self.pool, torch.cat([token, mean], dim=1))
 
-    def translated(self, state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-        """Tensors of a file under the names of this network: timm's own, CLIP's, CLIP-ReID's and TransReID's.
+    def adapt(self, metadata: Mapping[str, Any], state: Mapping[str, Tensor], source: str | Path) -> None:
+        """Become SOLIDER's kind of Swin for its weights; raises ValueError if this is no Swin."""
+        if solider.is_solider(state):
+            options = {**self._made["options"], "always_partition": True}
+            solider.check(self.body, self.name)
+            self.body = solider.prepared(_created(self.name, False, self._made["size"], options))
 
-        Raises:
-            ValueError: if they are SOLIDER's with a semantic controller, which timm's Swin has not.
-        """
-        if any(_SOLIDER in name for name in state):
-            rule = "expected weights of an architecture of timm"
-            raise ValueError(f"{rule}, got SOLIDER's, whose features a semantic controller changes: {source}")
+    def translated(self, state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+        """Tensors of a file under this network's names: timm's own, CLIP's, CLIP-ReID's, TransReID's, SOLIDER's."""
+        if solider.is_solider(state):
+            state = solider.as_timm(state, self.semantic, source)
         own = self.body.state_dict()
         if any(name.endswith("class_embedding") for name in state):
             state = names.from_clip(names.peeled(state, ("class_embedding",)))

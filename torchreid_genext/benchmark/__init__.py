@@ -3,8 +3,8 @@
     result = run(cfg)
     table(result)  # as text
 
-`run` leaves ``report.md``, ``report.json``, ``report.csv``, pictures and the merged configuration in
-``cfg.data.save_dir``; `describe` says what it would do.
+`run` leaves ``report.html``, ``report.md``, ``report.json``, ``report.csv``, pictures and the merged
+configuration in ``cfg.data.save_dir``; `describe` says what it would do.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from torchreid_genext.benchmark.markdown import line, table
 from torchreid_genext.benchmark.results import Measurement
 from torchreid_genext.retrieval.camera_pairs import CameraPairs
 from torchreid_genext.retrieval.open_set import (
@@ -30,13 +31,13 @@ def markdown(measurement: Measurement) -> Iterator[str]:
     """Sections of one backbone: decisions of every chain, cameras and queries of the best one."""
     if measurement.open_sets:
         rows = [_decisions(chain, found) for chain, found in measurement.open_sets.items()]
-        yield "\n".join([_OPEN_SET, "", *_table(_HEADER, rows)])
+        yield f"{_OPEN_SET}\n\n{table(_HEADER, rows)}"
     best = max(measurement.reports, key=lambda report: report.mAP, default=None)
     if best is None:
         return
     if best.cameras:
         title = "mAP by camera of the query (rows) and of the match (columns), and how many queries"
-        yield "\n".join([f"{title}, of {best.chain}:", "", *_camera_table(best.cameras)])
+        yield f"{title}, of {best.chain}:\n\n{_camera_table(best.cameras)}"
     for kind, rows in (("Hard", best.hardest(_SHOWN)), ("Easy", best.easiest(_SHOWN))):
         yield "\n".join([f"{kind} queries of {best.chain}:", "", *_queries(measurement, best, rows)])
 
@@ -57,24 +58,18 @@ def _decisions(chain: str, found: OpenSet) -> list[str]:
     return [chain, *(f"{100 * rate:.2f}" if rate == rate else "" for rate in rates), transferred]
 
 
-def _camera_table(pairs: CameraPairs) -> list[str]:
+def _camera_table(pairs: CameraPairs) -> str:
     names = [str(camera + 1) for camera in pairs.cameras.tolist()]
     rows = [
         [name, *(f"{100 * rate:.1f} ({count})" if count else "" for rate, count in zip(rates, counts))]
         for name, rates, counts in zip(names, pairs.mAP, pairs.queries)
     ]
-    return _table(["camera", *names], rows)
+    return table(["camera", *names], rows)
 
 
 def _queries(measurement: Measurement, report: Report, rows: Sequence[int]) -> list[str]:
     return [
-        f"- `{Path(query['image']).name}`: {100 * query['average_precision']:.2f}, first match at rank "
+        f"- `{line(Path(query['image']).name)}`: {100 * query['average_precision']:.2f}, first match at rank "
         f"{query['first_match_rank']}"
         for query in measurement.named_queries(report, rows)
     ]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows)]
-    return ["| " + " | ".join(row) + " |" for row in cells]

@@ -59,9 +59,7 @@ def _transitions(measurement: Measurement) -> Iterator[tuple[str, Figure]]:
 
 
 def _save(figure: Figure, path: Path) -> str:
-    with checkpoints.atomic_path(path) as temporary:
-        figure.savefig(temporary)
-    return path.name
+    return checkpoints.write_bytes(path, visualization.png(figure)).name
 
 
 def _bars(measurement: Measurement) -> list[Bar]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchreid_genext.backbones.loading import OWN_CAMERA
 from torchreid_genext.benchmark import settings
-from torchreid_genext.benchmark.settings import OWN_CAMERA, Images
+from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.extraction import (
     Encoder,
     Extraction,
@@ -21,6 +22,8 @@ from torchreid_genext.extraction import (
     plan,
     plan_generated,
 )
+from torchreid_genext.extraction.cache import FeatureCache
+from torchreid_genext.extraction.files import plan_with
 from torchreid_genext.precision import comparison_device
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
@@ -67,10 +70,11 @@ def _plans(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Ite
     if encoder.camera != OWN_CAMERA or images.camids is None:  # whoever has no camera is of an unknown one
         yield torch.arange(len(images.paths)), plan(encoder, images.paths, folder)
         return
-    camids = torch.tensor(images.camids)
+    camids, cache = torch.tensor(images.camids), FeatureCache(folder, encoder.key)  # looks at all weights once
     for camera in camids.unique().tolist():
         places = (camids == camera).nonzero()[:, 0]
-        yield places, plan(encoder.of_camera(camera), [images.paths[i] for i in places], folder)
+        paths = [images.paths[i] for i in places]
+        yield places, plan_with(encoder.of_camera(camera), paths, cache.of(f"camera {camera}"))
 
 
 def _extract(cfg: CfgNode, encoder: Encoder | FeatureTable, images: Images) -> Extraction:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.store.lookup import Coverage
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Comparison,
     Report,
@@ -16,7 +17,6 @@ from torchreid_genext.retrieval.protocol import (
     Training,
     compare,
 )
-from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]
@@ -193,6 +193,15 @@ class Result:
     pictures: tuple[str, ...] = ()
     rank_lists: tuple[str, ...] = ()
     command: str = "benchmark"
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Backbone and chain, in words -> why they could not be measured."""
+        return {
+            f"{measured.backbone.label} after {chain}": why
+            for measured in self.measurements
+            for chain, why in measured.failures.items()
+        }
 
     def headline(self) -> str:
         """The data in a line."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchreid_genext import checkpoints, compat, config, data
-from torchreid_genext.backbones import sources
+from torchreid_genext import compat, config, data
+from torchreid_genext.backbones import loading, sources
 from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.filenames import global_frames
@@ -35,7 +36,6 @@ __all__ = [
     "open_training", "protocol", "training_sightings", "with_generated",
 ]  # fmt: skip
 
-OWN_CAMERA = -1  # an encoder's camera: each image's own, and of generated images, which have none, unknown
 _LAYOUT = (
     "lay it out as torchreid's documentation of data sets says, "
     "Market-1501 as <data.root>/market1501/Market-1501-v15.09.15/{bounding_box_train,bounding_box_test,query}"
@@ -51,20 +51,16 @@ def backbones(cfg: CfgNode) -> list[Backbone]:
         FileNotFoundError: if a card names weights that are not there.
         ImportError: if a package is missing; the message names the cure.
     """
-    texts = cfg.genext.benchmark.models
-    found = [Backbone.parse(text) for text in texts] or [_of_model(cfg)]
+    texts, keys = cfg.genext.benchmark.models, cfg.model
+    found = [Backbone.parse(text) for text in texts]
+    found = found or [Backbone.of_model(keys.name, keys.load_weights)]
     for backbone in found:
         sources.check(backbone.name)
-    found = [replace(backbone, pretrained=cfg.model.pretrained).with_card() for backbone in found]
+    found = [replace(backbone, pretrained=keys.pretrained).with_card() for backbone in found]
     labels = [backbone.label for backbone in found]
     if len(set(labels)) < len(labels):
         raise ValueError(f"expected different labels for the models, got {', '.join(labels)}")
     return found
-
-
-def _of_model(cfg: CfgNode) -> Backbone:
-    found = Backbone.parse(cfg.model.name)
-    return replace(found, label=cfg.model.name, weights=cfg.model.load_weights or found.weights)
 
 
 def check_keys(cfg: CfgNode) -> None:
@@ -135,13 +131,7 @@ def build_encoder(cfg: CfgNode, backbone: Backbone, *, exact: bool = False) -> E
     return Encoder(
         model,
         backbone.name,
-        height=seen.height,
-        width=seen.width,
-        norm_mean=seen.mean,
-        norm_std=seen.std,
-        interpolation=seen.interpolation,
-        resize=seen.resize,
-        camera={"none": None, "image": OWN_CAMERA, "zero": 0}[backbone.card.camera],
+        **loading.seeing(seen, backbone),
         precision="fp32" if exact else resolve(cfg.genext.inference.precision, device),
         device=device,
         **{name: cfg.genext.inference[name] for name in names},
@@ -164,27 +154,10 @@ def _preprocessing(cfg: CfgNode) -> Preprocessing:
 
 
 def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch.nn.Module:
-    pretrained = cfg.model.pretrained and not backbone.weights
-    with torch.random.fork_rng():
-        torch.manual_seed(cfg.train.seed)  # what no file fills is the same in each run: features are cached
-        model = sources.build(
-            backbone.name, 1, loss=cfg.loss.name, pretrained=pretrained, image_size=seen.size,
-            options=backbone.options,
-        )  # fmt: skip
-        model = config.configure_model(model, cfg)
-        if backbone.weights:
-            checkpoints.load_weights(model, backbone.weights)  # may make the network anew, in another size
-    return _giving(model, backbone)
-
-
-def _giving(model: torch.nn.Module, backbone: Backbone) -> torch.nn.Module:
-    """The same, that gives the feature that the card names."""
-    if feature := backbone.card.feature:
-        if not hasattr(model, "feature"):
-            rule = f"expected no feature in the card of {backbone.label}, since {backbone.name} gives but one"
-            raise ValueError(f"{rule}, got {feature!r}")
-        model.feature = feature
-    return model
+    configure = functools.partial(config.configure_model, cfg=cfg)
+    return loading.load(
+        backbone, seen.size, loss=cfg.loss.name, seed=cfg.train.seed, configure=configure
+    )
 
 
 def _device(cfg: CfgNode) -> torch.device:
@@ -361,7 +334,9 @@ def with_generated(
         raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
     paths = {name: split.paths for name, split in zip(("query", "gallery"), images) if name in used}
     if paths and cfg.genext.ipg.generate:
-        from torchreid_genext.recipes.drawing import stores  # diffusers takes seconds to import
+        from torchreid_genext.recipes.drawing import (
+            stores,  # diffusers takes seconds to import
+        )
 
         stores.complete(cfg, paths, dataset_name(cfg))
     found = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,13 @@ from torchreid_genext.benchmark.results import (
 )
 from torchreid_genext.benchmark.settings import Backbone, Images
 from torchreid_genext.benchmark.together import Together
-from torchreid_genext.extraction import Encoder
+from torchreid_genext.extraction import Encoder, FeatureTable
 from torchreid_genext.retrieval.folds import folds
 from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Chain,
     Comparison,
+    Protocol,
     Report,
     RetrievalSet,
     Training,
@@ -39,6 +41,8 @@ from torchreid_genext.retrieval.protocol import (
     bootstrap_difference,
     compare,
 )
+from torchreid_genext.retrieval.rules import protocol_named
+from torchreid_genext.retrieval.sets import repeated_queries
 
 if TYPE_CHECKING:
     from yacs.config import CfgNode
@@ -69,7 +73,7 @@ def run(cfg: CfgNode) -> Result:
     settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
     together = Together()
-    encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
+    encoders = _encoders(cfg, backbones)
     with together.one_after_the_first():
         if together.first:
             # Also tells now, not after the work, if nothing can be written there.
@@ -78,8 +82,9 @@ def run(cfg: CfgNode) -> Result:
         settings.check_needs(cfg, images, chains)
         images = settings.with_generated(cfg, images, chains)
     result = Result(name, cfg.test.dist_metric, settings.protocol(cfg), [], Path(cfg.data.save_dir))
-    for pair in zip(backbones, encoders):
-        measured = _measure(cfg, *pair, images, chains, together)
+    for backbone, encoder in zip(backbones, encoders):
+        with _at_work(encoder):
+            measured = _measure(cfg, backbone, encoder, images, chains, together)
         result = replace(result, measurements=[*result.measurements, measured])
         if together.first:
             writing.write(result)  # what is measured stands, whatever becomes of the rest
@@ -106,7 +111,7 @@ def describe(cfg: CfgNode) -> str:
     settings.check_backbones(backbones, chains)
     lines = [f"{len(chains)} chains for each model: {', '.join(chain.name for chain in chains)}"]
     lines += [f"report and pictures in {cfg.data.save_dir}, features in {settings.cache_dir(cfg)}"]
-    encoders = [settings.build_encoder(cfg, backbone) for backbone in backbones]
+    encoders = _encoders(cfg, backbones)
     if settings.is_ours(cfg) and not settings.is_present(cfg):
         labels = ", ".join(backbone.label for backbone in backbones)
         name, root = settings.dataset_name(cfg), cfg.data.root
@@ -121,8 +126,24 @@ def describe(cfg: CfgNode) -> str:
     return "\n".join([sizes, *plans, *lines])
 
 
+def _encoders(cfg: CfgNode, backbones: Sequence[Backbone]) -> list[Encoder | FeatureTable]:
+    """One each, in the host's memory: all of them together may be too many for an accelerator's."""
+    return [settings.build_encoder(cfg, backbone).to("cpu") for backbone in backbones]
+
+
+@contextmanager
+def _at_work(encoder: Encoder | FeatureTable) -> Iterator[None]:
+    """The encoder is on its device for as long as this lasts."""
+    encoder.to(encoder.device)
+    try:
+        yield
+    finally:
+        encoder.to("cpu")
+
+
 def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: Sequence[Images]) -> str:
-    plans = extracting.plans(cfg, encoder, images)
+    with _at_work(encoder):
+        plans = extracting.plans(cfg, encoder, images)
     missing, total = sum(plan.to_compute for plan in plans), sum(len(plan.paths) for plan in plans)
     if not missing:
         return f"{backbone.label}: all {total} features are cached"
@@ -223,6 +244,7 @@ def evaluated(
         query: or this process's shard of it, as the gallery.
         together: the processes that hold the shards.
     """
+    _warn_of_copies(query, gallery, protocol_named(settings.protocol(cfg)))
     found, room = Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
@@ -247,6 +269,16 @@ def evaluated(
                 found.comparisons[chain.name] = comparison
         found.peak_memory.setdefault(chain.name, memory.growth())
     return found
+
+
+def _warn_of_copies(query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol) -> None:
+    if rows := repeated_queries(query, gallery, protocol):
+        first = query.paths[rows[0]] if query.paths is not None else f"row {rows[0]}"
+        _log.warning(
+            "%d of %d queries, such as %s, have the very features of a gallery image of the same person, and "
+            "find themselves under the protocol %s; take them out of one of both",
+            len(rows), len(query), first, protocol.label,
+        )  # fmt: skip
 
 
 def _open_set(

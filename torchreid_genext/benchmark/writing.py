@@ -1,20 +1,24 @@
-"""A benchmark's result as text: for the terminal, as Markdown, as CSV and as JSON."""
+"""A benchmark's result as text: for the terminal, as Markdown and page, as CSV and as JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchreid_genext import checkpoints
-from torchreid_genext.benchmark import breakdowns
+from torchreid_genext.benchmark import breakdowns, markdown, page
+from torchreid_genext.benchmark.markdown import line
+from torchreid_genext.benchmark.naming import short_names
 from torchreid_genext.benchmark.results import Difference, Measurement, Result
 from torchreid_genext.retrieval.protocol import Report
 
 __all__ = ["table", "write"]
 
 _RANKS = (1, 5, 10)
+_WIDTH = 120  # letters of a terminal's line
 _LEGEND = """\
 mAP, R1, R5, R10 and mINP in per cent. The change of mAP is against the first chain, in points, with the
 95 % interval of a paired bootstrap over identities; beside the first chain stands the interval of its mAP.
@@ -25,23 +29,40 @@ of chain and ranking."""
 
 
 def write(result: Result) -> None:
-    """Write ``report.md``, ``report.json`` and ``report.csv``, each whole or not at all."""
-    checkpoints.write_text(result.folder / "report.md", _markdown(result))
+    """Write ``report.md``, ``.html``, ``.json`` and ``.csv``, each whole or not at all."""
+    text = _markdown(result)
+    checkpoints.write_text(result.folder / "report.md", text)
+    checkpoints.write_text(result.folder / "report.html", page.render(text, result.folder))
     checkpoints.write_json(result.folder / "report.json", result.to_json())
     checkpoints.write_text(result.folder / "report.csv", _csv(result))
 
 
 def table(result: Result) -> str:
-    """The result for a terminal: a block for each backbone, a line for each chain."""
-    blocks = [result.headline()]
-    for measurement in result.measurements:
-        lines = _aligned([_header(measurement), *_rows(measurement)])
-        blocks.append(
-            "\n".join(
-                [f"{measurement.backbone.title}: {measurement.extraction()}", *lines, *_notes(measurement)]
-            )
-        )
-    return "\n\n".join(blocks)
+    """The result for a terminal, in lines of at most 120 letters: a block for each backbone.
+
+    Columns that few people read are those of the report's files.
+    """
+    blocks = [_filled(result.headline())]
+    return "\n\n".join([*blocks, *map(_block, result.measurements)])
+
+
+def _block(measurement: Measurement) -> str:
+    """A line for each chain, between what is to be known of the backbone and what long names mean."""
+    first = _filled(f"{measurement.backbone.title}: {measurement.extraction()}")
+    header = _header(measurement)
+    rates = [_without_rare(row, header) for row in (header, *_rows(measurement))]
+    room = _WIDTH - sum(2 + max(map(len, column)) for column in [*zip(*rates)][1:])
+    chains = [*(report.chain for report in measurement.reports), *measurement.failures]
+    names, legend = short_names(chains, room)
+    lines = _aligned([(names.get(chain, chain), *cells) for chain, *cells in rates])
+    failed = [_filled(f"{names[chain]}  failed: {why}") for chain, why in measurement.failures.items()]
+    return "\n".join([first, *lines, *failed, *map(_filled, legend), *map(_filled, _notes(measurement))])
+
+
+def _filled(text: str) -> str:
+    """Folded where it is too long; names of chains and files stay whole."""
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", **whole)
 
 
 _HEADER = (
@@ -50,6 +71,7 @@ _HEADER = (
 
 
 _EXPECTED = "expected mAP / R1"
+_RARE = ("ID2 q / g", "ties of mAP", "MB", "protocol")
 
 
 def _header(measurement: Measurement) -> tuple[str, ...]:
@@ -70,8 +92,16 @@ def _rows(measurement: Measurement) -> list[tuple[str, ...]]:
             measurement.reports, expected, measurement.differences, intervals
         )
     ]
-    empty = ("",) * (len(header) - 2)
-    return rows + [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
+    return rows
+
+
+def _without_rare(row: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell for cell, name in zip(row, header) if name not in _RARE)
+
+
+def _failed(measurement: Measurement) -> list[tuple[str, ...]]:
+    empty = ("",) * (len(_header(measurement)) - 2)
+    return [(chain, *empty, f"failed: {why}") for chain, why in measurement.failures.items()]
 
 
 def _said(expected: Mapping[str, float]) -> str:
@@ -117,13 +147,12 @@ def _own(interval: Difference | None) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns of equal width, numbers to the right, the first and the last column to the left."""
+    """Columns of equal width, numbers to the right, the first column to the left."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths)]
-        cells[0], cells[-1] = row[0].ljust(widths[0]), row[-1]
-        lines.append("  ".join(cells).rstrip())
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
     return lines
 
 
@@ -143,16 +172,16 @@ def _coverage(measurement: Measurement) -> list[str]:
 
 
 def _markdown(result: Result) -> str:
-    parts = [f"# Benchmark on {result.dataset}", result.headline() + ".", _LEGEND]
+    parts = [f"# Benchmark on {line(result.dataset)}", line(result.headline()) + ".", _LEGEND]
     for measurement in result.measurements:
         parts += [
-            f"## {measurement.backbone.title}",
+            f"## {line(measurement.backbone.title)}",
             measurement.extraction() + ".",
-            *(f"{note}." for note in measurement.notes()),
+            *(f"{line(note)}." for note in measurement.notes()),
             _markdown_table(measurement),
         ]
         parts += [str(measurement.precision_effect) + "."] if measurement.precision_effect else []
-        parts += [f"{line}." for line in _coverage(measurement)]
+        parts += [f"{each}." for each in _coverage(measurement)]
         parts += [_markdown_faults(measurement.unreadable)] if measurement.unreadable else []
         parts += breakdowns.markdown(measurement)
     parts += ["## Pictures", *(f"![{name}]({name})" for name in result.pictures)] if result.pictures else []
@@ -170,13 +199,11 @@ def _links(names: Sequence[str]) -> str:
 
 def _markdown_table(measurement: Measurement) -> str:
     header = _header(measurement)
-    rule = ["---", *["---:"] * (len(header) - 2), "---"]
-    rows = [header, rule, *_rows(measurement)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return markdown.table(header, [*_rows(measurement), *_failed(measurement)], words=header[-1:])
 
 
 def _markdown_faults(unreadable: dict[str, str]) -> str:
-    lines = [f"- `{path}`: {reason}" for path, reason in unreadable.items()]
+    lines = [f"- `{line(path)}`: {line(reason)}" for path, reason in unreadable.items()]
     return "\n".join(["Left out, since they cannot be read:", "", *lines])
 
 

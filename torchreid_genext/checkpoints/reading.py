@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchreid_genext.checkpoints.entries import named_tensors
 from torchreid_genext.checkpoints.kinds import is_safetensors, reason
+from torchreid_genext.checkpoints.shipped import named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ def safe_load(path: str | Path, *, entry: str | None = None) -> dict[str, Tensor
     over. Prefixes of ``DataParallel`` (``module.``) and ``torch.compile`` (``_orig_mod.``) are taken off.
 
     Args:
-        path: the file, of any suffix.
+        path: the file, of any suffix; ``shipped:NAME`` is one that comes with the package.
         entry: of several state dicts the wanted one, such as ``"ema"``; None: ``state_dict``, else the only.
 
     Raises:
@@ -87,12 +88,12 @@ def read_hdf5(path: str | Path) -> dict[str, Tensor]:
 
 
 def existing(path: str | Path) -> Path:
-    """The path of a file that is there, ``~`` expanded.
+    """The path of a file that is there, ``~`` expanded, and ``shipped:NAME`` found.
 
     Raises:
         FileNotFoundError: naming the most similar file in its folder, or those of a folder.
     """
-    path = Path(os.path.expanduser(path))
+    path = Path(os.path.expanduser(named(path)))
     if path.is_dir():
         raise FileNotFoundError(f"expected a file, got the folder {path}{_hint('; choose', _names(path))}")
     if not path.is_file():

@@ -16,9 +16,9 @@ __all__ = ["VERBS", "command", "console", "run", "verb"]
 
 VERBS = (
     "main", "benchmark", "tune", "export", "train-gen", "train-prior", "train-inverter", "train-ipg",
-    "train-gan", "evaluate", "extract", "search", "generate", "store", "judge-generated",
+    "train-gan", "evaluate", "extract", "search", "explore", "generate", "store", "judge-generated",
     "evaluate-generators", "compare-augmentations", "extract-poses",
-    "make-synthreid", "make-oracle-ipg", "download-pretrained",
+    "make-synthreid", "make-oracle-ipg", "download-pretrained", "doctor",
 )  # fmt: skip
 
 

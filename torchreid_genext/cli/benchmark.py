@@ -14,6 +14,7 @@ from torchreid_genext import benchmark
 from torchreid_genext.benchmark.together import processes_of_torchrun
 from torchreid_genext.cli.folders import add_folders, name_folders
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
+from torchreid_genext.cli.running import check_failures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = benchmark.run(cfg)
         if prints:
             print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
+            check_failures(result.failures)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +53,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def whereabouts(result: benchmark.Result) -> str:
-    lines = [f"Report:   {result.folder / 'report.md'} (report.json, report.csv, config.yaml beside it)"]
+    lines = [f"Report:   {result.folder / 'report.html'} (report.md, .json, .csv, config.yaml beside it)"]
     lines += [f"Picture:  {result.folder / name}" for name in result.pictures]
     return "\n".join(lines + [f"Lists:    {result.folder / name}" for name in result.rank_lists])

@@ -154,8 +154,7 @@ def draw(found: Mapping[str, Sequence[Rates]], cfg: CfgNode, path: Path) -> None
     ]
     note = f"Dashes: {bars[0].chain}. Black: from the worst to the best of {len(found[bars[0].chain])} seeds."
     title = f"{cfg.model.name} on {cfg.data.sources[0]}, with generated images"
-    with checkpoints.atomic_path(path) as temporary:
-        visualization.chain_bars({title: bars}, note=note).savefig(temporary, format="png")
+    checkpoints.write_bytes(path, visualization.png(visualization.chain_bars({title: bars}, note=note)))
 
 
 def extent(rates: Sequence[Rates], name: str) -> tuple[float, tuple[float, float]]:

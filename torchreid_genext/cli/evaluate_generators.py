@@ -22,7 +22,7 @@ import functools
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,9 +33,10 @@ from torchvision.transforms.functional import to_pil_image
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat
-from torchreid_genext.backbones import sources
+from torchreid_genext.backbones import loading
+from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
 from torchreid_genext.data.poses import draw_skeleton
@@ -155,11 +156,14 @@ class Judge(NamedTuple):
 
 
 def encoder_of(name: str) -> Encoder:
-    backbone = Backbone.parse(name)
-    network = sources.build(backbone.name, 1, image_size=backbone.size, options=backbone.options)
-    checkpoints.load_weights(network, backbone.weights, ignore=("classifier",))
-    height, width = backbone.size or getattr(network, "image_size", (128, 64))
-    return Encoder(network.eval(), backbone.name, height=height, width=width)
+    """Of a judge; where nobody says what it sees, that is the size that its network is made for, or 128 x 64."""
+    backbone = Backbone.parse(name).with_card()
+    seen = backbone.preprocessing(Preprocessing(128, 64))
+    told = backbone.size or backbone.card.preprocessing
+    network = loading.load(backbone, seen.size if told else None)
+    height, width = seen.size if told else getattr(network, "image_size", seen.size)
+    seen = replace(seen, height=height, width=width)
+    return Encoder(network.eval(), backbone.name, **loading.seeing(seen, backbone))
 
 
 def encoded(encoder: Encoder, images: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from torchreid_genext.benchmark import settings
-from torchreid_genext.benchmark.extracting import Split
 from torchreid_genext.benchmark.settings import Images
 from torchreid_genext.cli import features
 from torchreid_genext.cli.folders import add_folders, name_folders
@@ -31,14 +30,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     cfg = configuration(arguments)
     set_up(arguments)
-    network = features.encoder(cfg)
     folder = Path(cfg.data.save_dir).expanduser()
     if arguments.images:
-        found = features.unlabelled(cfg, network, arguments.images)
+        images = features.images_of(arguments.images)
+        found = features.extracted(cfg, features.encoder(cfg), images)
         files = [(save_set(found, folder / "images.npz", labelled=False), found)]
     else:
         images = _images(cfg, list(dict.fromkeys(arguments.split or ("query", "gallery"))))
-        splits = ((name, Split(cfg, network, split).images) for name, split in images)
+        network = features.encoder(cfg)
+        splits = ((name, features.extracted(cfg, network, split)) for name, split in images)
         files = [(found.save(folder / f"{name}.npz"), found) for name, found in splits]
     for file, found in files:
         print(f"{file}: {len(found)} features of width {found.features.shape[1]}")

@@ -1,10 +1,11 @@
 """Find the poses of images that have none, by torchvision's Keypoint R-CNN.
 
-torchreid-genext extract-poses -s market1501 --weights keypointrcnn_resnet50_fpn_coco-fc266e95.pth
-torchreid-genext extract-poses --images folder --output poses.csv --download
+torchreid-genext extract-poses -s market1501 --root reid-data
+torchreid-genext extract-poses --images folder --output poses.csv
 
 Poses are written as Market annotations, by default into poses.csv in the data set's folder, where the
-training of pose-guided generators looks for them. An interrupted run goes on from where it was.
+training of pose-guided generators looks for them. An interrupted run goes on from where it was. Where no file of weights is named,
+torchvision's published ones are fetched once, and kept.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     root = configuration(arguments).data.root
     set_up(arguments)
     paths, target = images_of(arguments, root), target_of(arguments, root)
-    network, missing = detector(arguments), left_to_do(paths, target)
+    missing = left_to_do(paths, target)
+    network = keypoint_rcnn(arguments.weights, min_size=arguments.min_size, margin=arguments.margin)
     print(f"{len(missing)} of {len(paths)} images to do, {len(paths) - len(missing)} are in {target}")
     announce(network, missing, arguments.device)
     if arguments.plan:
@@ -57,10 +59,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="of the data set")
     parser.add_argument("--output", help="annotation file (default: poses.csv in the folder of the images)")
     parser.add_argument("--openpose", metavar="FOLDER", help="write OpenPose's JSON files there, too")
-    weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--weights", help="file of Keypoint R-CNN (ResNet-50, FPN) as torchvision saves it")
-    weights.add_argument("--download", action="store_true", help="let torchvision fetch its own (237 MB)")
+    parser.add_argument(
+        "--weights", metavar="FILE",
+        help="of Keypoint R-CNN (ResNet-50, FPN); without, torchvision's own, fetched once (237 MB)",
+    )  # fmt: skip
     parser.add_argument("--min-size", type=positive, default=800, help="to which shorter sides are enlarged")
+    parser.add_argument(
+        "--margin", type=float, default=1 / 8, metavar="SHARE",
+        help="added around crops, of their longer side (default: %(default)s); 0 for whole scenes",
+    )  # fmt: skip
     parser.add_argument("--score", type=float, default=0.5, help="from which somebody counts, 0..1")
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument("--device", default=str(fastest_device()))
@@ -88,14 +95,6 @@ def target_of(arguments: argparse.Namespace, root: str) -> Path:
         return Path(arguments.output)
     folder = arguments.images or compat.image_dataset_folder(arguments.dataset, root)
     return Path(folder, "poses.csv")
-
-
-def detector(arguments: argparse.Namespace) -> nn.Module:
-    if not arguments.download:
-        return keypoint_rcnn(arguments.weights, min_size=arguments.min_size)
-    from torchvision.models.detection import keypointrcnn_resnet50_fpn
-
-    return keypointrcnn_resnet50_fpn(weights="DEFAULT", weights_backbone=None, min_size=arguments.min_size)
 
 
 def announce(network: nn.Module, missing: Sequence[str], device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -14,8 +15,9 @@ from torchreid_genext.data.images.reading import image_files, is_image
 from torchreid_genext.extraction import Encoder
 from torchreid_genext.retrieval.protocol import RetrievalSet
 
-__all__ = ["READS", "add_encoder", "encoder", "unlabelled"]
+__all__ = ["READS", "add_encoder", "encoder", "extracted", "images_of"]
 
+_log = logging.getLogger(__name__)
 READS = (
     "model", "data", "test.dist_metric", "use_gpu", "loss", "train.seed", "genext.inference", "genext.benchmark",
     "genext.evaluation", "genext.identity", "genext.inverter",
@@ -32,11 +34,19 @@ def add_encoder(parser: Parser) -> None:
 
 def encoder(cfg: CfgNode) -> Encoder:
     """The one backbone of the configuration; raises as ``settings.build_encoder``."""
-    return settings.build_encoder(cfg, settings.backbones(cfg)[0])
+    backbone = settings.backbones(cfg)[0]
+    if backbone.is_random:
+        _log.warning("%s has random weights, so its features say nothing; --weights FILE names others", backbone.label)
+    return settings.build_encoder(cfg, backbone)
 
 
-def unlabelled(cfg: CfgNode, network: Encoder, path: str) -> RetrievalSet:
-    """Features of an image or of all in a folder; their pids, of which nothing is known, are 0.
+def extracted(cfg: CfgNode, network: Encoder, images: Images) -> RetrievalSet:
+    """Features of images."""
+    return Split(cfg, network, images).images
+
+
+def images_of(path: str) -> Images:
+    """An image or all in a folder; their pids, of which nothing is known, are 0.
 
     Raises:
         ValueError: if there is no image.
@@ -44,4 +54,4 @@ def unlabelled(cfg: CfgNode, network: Encoder, path: str) -> RetrievalSet:
     files = [path] if Path(path).is_file() and is_image(path) else image_files(path)
     if not files:
         raise ValueError(f"expected images in {path}, got none")
-    return Split(cfg, network, Images(files, [0] * len(files), None)).images
+    return Images(files, [0] * len(files), None)

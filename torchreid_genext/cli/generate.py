@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from torchreid_genext import checkpoints, compat
-from torchreid_genext.cli import shipped
+from torchreid_genext import checkpoints, compat, visualization
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import (
     Parser,
     configuration,
@@ -256,6 +256,5 @@ def draw_identities(arguments: argparse.Namespace, cfg: CfgNode) -> None:
         with torch.inference_mode():
             figure = draw()
         path = Path(arguments.output or "log/pictures", f"{name}.png")
-        with checkpoints.atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png")
+        checkpoints.write_bytes(path, visualization.png(figure))
         print(f"{path} in {time.perf_counter() - begun:.1f} s")

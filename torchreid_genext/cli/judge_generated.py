@@ -23,9 +23,10 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints, compat, config
-from torchreid_genext.backbones import sources
+from torchreid_genext.backbones import loading
+from torchreid_genext.backbones.card import Preprocessing
 from torchreid_genext.backbones.spec import Backbone
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.cli.parsing import Parser, configuration, refuse, set_up
 from torchreid_genext.data.poses.detecting import keypoint_rcnn, pose_finder
 from torchreid_genext.data.store import ImageStore
@@ -113,10 +114,10 @@ def features(cfg: CfgNode) -> Read:
     """Of image files, by the model of the configuration; without one, by the shipped OSNet at 128 x 64."""
     ours = not cfg.model.load_weights
     height, width = (128, 64) if ours else (cfg.data.height, cfg.data.width)
-    named = Backbone.parse("osnet_x0_25" if ours else cfg.model.name)
-    network = sources.build(named.name, 1, image_size=(height, width), options=named.options).eval()
-    checkpoints.load_weights(network, SHIPPED if ours else cfg.model.load_weights)
-    return reader(Encoder(network, height=height, width=width))
+    name, weights = ("osnet_x0_25", SHIPPED) if ours else (cfg.model.name, cfg.model.load_weights)
+    backbone = Backbone.of_model(name, str(weights)).with_card()
+    seen = backbone.preprocessing(Preprocessing(height, width))
+    return reader(Encoder(loading.load(backbone, seen.size).eval(), **loading.seeing(seen, backbone)))
 
 
 def finder(weights: str) -> Joints:

@@ -14,13 +14,15 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import checkpoints, compat, config, engine
+from torchreid_genext.backbones.card import Preprocessing
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or test what the command line asks for."""
     arguments = parse_arguments(argv)
-    cfg = configuration(arguments)
+    cfg = with_card(configuration(arguments))
     check(cfg)
     set_up(arguments, logging.WARNING)
     log = time.strftime("test.log-%F-%H-%M-%S" if cfg.test.evaluate else "train.log-%F-%H-%M-%S")
@@ -45,6 +47,22 @@ def check(cfg: CfgNode) -> None:
     config.check_config(cfg)
     if cfg.use_gpu and not torch.cuda.is_available():
         raise ValueError("expected use_gpu False where torch finds no GPU, got True")
+
+
+def with_card(cfg: CfgNode) -> CfgNode:
+    """With the weights and the images of which a card beside the weights tells.
+
+    Raises:
+        ValueError: if torchreid, which reads the images, cannot make them so.
+    """
+    backbone, data = Backbone.of_model(cfg.model.name, cfg.model.load_weights).with_card(), cfg.data
+    seen = backbone.preprocessing(Preprocessing(data.height, data.width, data.norm_mean, data.norm_std))
+    if (way := (seen.interpolation, seen.resize)) != ("bilinear", "stretch"):
+        rule = "expected bilinear interpolation and resize stretch in the card, which is what torchreid does here"
+        raise ValueError(f"{rule}, got {' and '.join(way)}; benchmark reads images as the card says")
+    cfg.model.load_weights = backbone.weights
+    data.height, data.width, data.norm_mean, data.norm_std = *seen.size, [*seen.mean], [*seen.std]
+    return cfg
 
 
 def train_and_test(cfg: CfgNode) -> None:

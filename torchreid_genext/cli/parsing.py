@@ -26,13 +26,13 @@ from yacs.config import CfgNode
 
 import torchreid_genext as genext
 from torchreid_genext import config
-from torchreid_genext.cli import shipped
+from torchreid_genext.checkpoints import shipped
+from torchreid_genext.retrieval.files import SUFFIXES
 
 __all__ = ["OneLine", "Parser", "configuration", "from_zero", "given_name", "positive", "refuse", "set_up"]
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 _NUMBER = re.compile(r"-\.?\d")
-_FILES = (".npz", ".npy", ".mat")  # of features, whose names may begin as keys do: test.npz
 
 
 class OneLine(argparse.ArgumentParser):
@@ -174,7 +174,8 @@ class _Words:
         self._most = 0  # what follows belongs to no option
 
     def _is_file(self, word: str) -> bool:
-        return self.parser.takes_words() and word.endswith(_FILES)
+        """Whether a word is a file of features, whose names may begin as keys do: ``test.npz``."""
+        return self.parser.takes_words() and word.endswith(SUFFIXES)
 
     def _take_plain(self, word: str) -> None:
         if word.startswith("--") or word.startswith("-") and not self._most and not _NUMBER.match(word):
@@ -232,11 +233,9 @@ def configuration(arguments: argparse.Namespace) -> CfgNode:
     Raises:
         ValueError: naming the file, key or value.
     """
-    cfg = shipped.located(config.get_default_config(), always=True)
+    cfg = config.get_default_config()
     if arguments.config_file:
-        file = shipped.file(arguments.config_file)
-        config.merge_file(cfg, file)
-        cfg = shipped.located(cfg, always=shipped.is_ours(file))
+        config.merge_file(cfg, shipped.file(arguments.config_file))
     for key, value in arguments.standing.items():
         node, name = _place(cfg, key)
         node[name] = value

@@ -8,11 +8,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["run"]
+__all__ = ["check_failures", "run"]
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _BROKEN_PIPE = 128 + 13  # as a shell tells of the signal, which Python turns into an error
@@ -36,6 +36,20 @@ def run(tool: Callable[[], object]) -> None:
         except BaseException as error:
             _end(error, stopped)
             raise
+
+
+def check_failures(failures: Mapping[str, str]) -> None:
+    """Let a command end badly, after it has told all that went well.
+
+    Args:
+        failures: what failed -> why.
+
+    Raises:
+        RuntimeError: if something did.
+    """
+    if failures:
+        reasons = "; ".join(f"{what}: {why}" for what, why in failures.items())
+        raise RuntimeError(f"expected every chain to be measured, got {len(failures)} that failed: {reasons}")
 
 
 def _end(error: BaseException, stopped: list[int]) -> None:

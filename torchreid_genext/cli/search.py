@@ -17,22 +17,23 @@ from yacs.config import CfgNode
 from torchreid_genext.benchmark import settings
 from torchreid_genext.benchmark.rank_lists import write_search
 from torchreid_genext.cli import features
-from torchreid_genext.cli.parsing import Parser, configuration, positive, set_up
+from torchreid_genext.cli.parsing import Parser, configuration, positive, refuse, set_up
 from torchreid_genext.retrieval.chain import Chain
-from torchreid_genext.retrieval.files import load_sets
+from torchreid_genext.retrieval.files import SUFFIXES, load_sets
 from torchreid_genext.retrieval.protocol import RetrievalSet, compare
 from torchreid_genext.retrieval.searching import search, write_found
-
-_FILES = (".npz", ".npy", ".mat")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Search, write the lists, and show the first of them."""
     arguments = parse_arguments(argv)
     cfg, chain = configuration(arguments), Chain.parse(arguments.chain)
+    if chain.learns:
+        raise ValueError(f"expected a chain that learns nothing, since a search has no training split, got {chain.name}")
     set_up(arguments)
     settings.check_keys(cfg)
     query, gallery = _sets(cfg, arguments.query, arguments.gallery)
+    check_widths((query, gallery), (arguments.query, arguments.gallery))
     limit = cfg.genext.evaluation.memory_limit or None
     options = {"metric": cfg.test.dist_metric, "memory_limit": limit, "index": cfg.genext.evaluation.index}
     found = search(compare(query, gallery, chain, **options), top=arguments.top)
@@ -48,10 +49,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _sets(cfg: CfgNode, query: str, gallery: str) -> list[RetrievalSet]:
     paths = (query, gallery)
-    stored = [path for path in paths if path.lower().endswith(_FILES)]
+    stored = [*filter(_is_features, paths)]
     known = dict(zip(stored, load_sets(*stored, labelled=False)))
-    network = features.encoder(cfg) if len(stored) < 2 else None
-    return [known[path] if path in known else features.unlabelled(cfg, network, path) for path in paths]
+    images = {path: features.images_of(path) for path in paths if path not in known}
+    network = features.encoder(cfg) if images else None
+    return [known[path] if path in known else features.extracted(cfg, network, images[path]) for path in paths]
+
+
+def check_widths(sets: Sequence[RetrievalSet], names: Sequence[str]) -> None:
+    widths = [images.features.shape[1] for images in sets]
+    if len({*widths}) > 1:
+        found = " and ".join(f"{width} in {name}" for width, name in zip(widths, names))
+        raise ValueError(f"expected query and gallery features of one width, got {found}")
+
+
+def _is_features(path: str) -> bool:
+    return path.lower().endswith(SUFFIXES)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -68,4 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     features.add_encoder(parser)
     parser.add_key("--metric", key="test.dist_metric", help="euclidean or cosine")
     parser.add_key("--output", key="data.save_dir", metavar="FOLDER", help="for the lists, and the cache")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if _is_features(arguments.query) and _is_features(arguments.gallery):
+        refuse(parser, arguments, ("model", "weights", "strict"), "with files of features, which no backbone makes")
+    return arguments

@@ -7,11 +7,13 @@ torchreid-genext train-gen --stages gen prior inverter --config-file configs/syn
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from types import ModuleType
 
 from torchreid_genext import config
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
+from torchreid_genext.processes import is_first
 from torchreid_genext.recipes.training import identity
 
 
@@ -23,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(arguments: argparse.Namespace, recipe: ModuleType) -> None:
     """Train the stages of a recipe that the command line names."""
     cfg = configuration(arguments)
-    set_up(arguments)
+    set_up(arguments, logging.INFO if is_first() else logging.WARNING)
     config.write_config(cfg, cfg.data.save_dir)
-    for stage, folder in recipe.train(cfg, arguments.stages).items():
+    folders = recipe.train(cfg, arguments.stages)
+    for stage, folder in folders.items() if is_first() else ():
         print(f"{stage}: {folder}")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torchreid_genext.benchmark import tuning
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
+from torchreid_genext.cli.running import check_failures
 from torchreid_genext.retrieval.protocol import expand_chains
 
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{tuning.tuning_table(result)}\n\nBest:    {result.best.chain}")
     print(f"All:     {cfg.data.save_dir}/tuning.json")
     print("Measure the best one on the test split, once, with torchreid-genext benchmark.")
+    check_failures(result.failures)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,6 +15,7 @@ import yaml
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.config.arguments import (
     augmentation_kwargs,
     configure_model,
@@ -75,13 +76,13 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), **data: Any) ->
 
 
 def merge_file(cfg: CfgNode, config_file: str) -> None:
-    """Override `cfg` with a YAML file.
+    """Override `cfg` with a YAML file, which may be ``shipped:NAME``.
 
     Raises:
         ValueError: naming the file and what is wrong with it.
     """
     try:
-        tree = yaml.safe_load(Path(os.path.expanduser(config_file)).read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(Path(os.path.expanduser(shipped.named(config_file))).read_text(encoding="utf-8")) or {}
         if not isinstance(tree, dict):
             raise ValueError(f"{tree!r} is not a key with a value")
         check_tree(cfg, tree)

@@ -20,7 +20,7 @@ STEP_NODES = {
     "rerank": "rerank",
 }
 
-_ENCODER = "osnet_x0_25@pretrained/synthreid/osnet_x0_25.safetensors@128x64"
+_ENCODER = "osnet_x0_25@shipped:osnet_x0_25@128x64"
 _IPG_PARTS = ("reference_unet", "denoising_unet", "pose_guider", "identity_projector")
 
 
@@ -45,7 +45,7 @@ def _add_evaluation(cfg: CfgNode) -> None:
     cfg.genext.evaluation.protocol = ""  # market1501 | plain | cuhk03 | streid | camstyle | genid; empty: the host's
     cfg.genext.evaluation.index = "exact"  # search for neighbours: exact, or through faiss flat | ivf | hnsw
     cfg.genext.evaluation.chain = ""  # steps as text, instead of those of the switches below
-    cfg.genext.evaluation.device = "auto"  # where engines compare features; auto: with the network
+    cfg.genext.evaluation.device = "auto"  # where torchreid's engine compares features; auto: with the network
 
 
 def _add_steps(cfg: CfgNode) -> None:
@@ -57,7 +57,7 @@ def _add_steps(cfg: CfgNode) -> None:
         for field in fields(STEPS[name]):
             cfg.genext[node][field.name] = field.default
     cfg.genext.ipg.eta = 2.0  # as Pose2ID's demo has it
-    cfg.genext.ipg.root = ""  # a store, or of {query_gen,bounding_box_test_gen}/pose1 ...
+    cfg.genext.ipg.root = ""  # a store, or a folder of query_gen/pose1, bounding_box_test_gen/pose1, ...
     cfg.genext.ipg.normalize_after = True  # L2, so that images with and without generated ones compare
     cfg.genext.ipg.generate = False  # first draw into the store at ipg.root what is missing there
     del cfg.genext.rerank["enabled"]  # the host's test.rerank is its switch
@@ -205,7 +205,7 @@ def _add_sampling(cfg: CfgNode) -> None:
     cfg.genext.sampling.precision = "fp32"  # fp32 | bf16 | fp16 | auto (bf16 where the device has it)
     cfg.genext.sampling.compile = False  # IPG: torch.compile the denoiser
     cfg.genext.sampling.steps = 0  # of a diffusion; 0: of IPG 20, of codes 10 and of their prior 50
-    cfg.genext.sampling.pipeline = "pretrained/synthreid/ipg"  # IPG: folder or hub name, or authors' files
+    cfg.genext.sampling.pipeline = "shipped:ipg"  # IPG: folder or hub name, or authors' files
     cfg.genext.sampling.tiny_vae = ""  # IPG: folder or hub name of an AutoencoderTiny, in place of its own
     cfg.genext.sampling.image_size = []  # IPG: height and width in pixels; empty: as it was trained
     cfg.genext.sampling.scheduler = "ddim"  # IPG: ddim | unipc | dpmsolver++

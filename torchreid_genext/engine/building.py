@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchreid_genext import compat, config
 from torchreid_genext.backbones import sources
+from torchreid_genext.backbones.loading import giving
 from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.torchreid_training.datasets import augmenting
 from torchreid_genext.data.torchreid_training.ratio_batches import mix_batches, separate_softmax_engine
@@ -43,7 +44,7 @@ def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
         cfg: the whole tree.
         num_classes: identities of the training set.
     """
-    named = Backbone.parse(cfg.model.name)
+    named = Backbone.of_model(cfg.model.name, cfg.model.load_weights).with_card()
     model = sources.build(
         named.name,
         num_classes,
@@ -53,7 +54,7 @@ def build_model(cfg: CfgNode, num_classes: int) -> nn.Module:
         image_size=(cfg.data.height, cfg.data.width),
         options=named.options,
     )
-    return config.configure_model(model, cfg)
+    return giving(config.configure_model(model, cfg), named)
 
 
 def build_engine(

@@ -72,6 +72,11 @@ class FeatureCache:
         self._heads: dict[Path, dict[str, Any]] = {}  # file -> its metadata; a file of a name never changes
         self._damaged: set[Path] = set()
 
+    def of(self, variant: str) -> FeatureCache:
+        """That of the encoder's features under a further condition, such as a camera it is told."""
+        key = hashlib.sha256(f"{self.key} {variant}".encode()).hexdigest()
+        return FeatureCache(self.folder, key)
+
     def known(self, digests: Iterable[str]) -> Known:
         """What can be trusted of the cached features of images of these contents; nothing is written."""
         return _joined(self._loaded(self._read_heads(), set(digests)))

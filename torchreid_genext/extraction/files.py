@@ -325,7 +325,7 @@ def _loader(batches: Sequence[Sequence[str]], encoder: Encoder, workers: int | N
         _Batches(batches, encoder),
         batch_size=None,
         num_workers=min(wanted, len(batches) // 2),
-        pin_memory=not encoder.runs_in_workers,
+        pin_memory=encoder.device.type != "cpu",
         collate_fn=_as_it_is,
     )
 

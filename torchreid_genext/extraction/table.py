@@ -18,26 +18,27 @@ from torchreid_genext.extraction.files import Extraction
 
 __all__ = ["FeatureTable", "TablePlan"]
 
-_ARRAYS = ("features", "names")
+_SPLITS = ("train", "query", "gallery")  # files of a folder, as ``extract`` writes them
 
 
 class FeatureTable:
     """Stands where an `Encoder` does, and reads no image.
 
     Args:
-        path: npz file with ``features`` (N, D), numbers, and ``names`` (N,), texts: file names of images,
-            with as many folders before them as it takes to tell them apart.
+        path: npz file with ``features`` (N, D), numbers, and ``paths`` (or ``names``) (N,), texts: file names
+            of images, with as many folders before them as it takes to tell them apart; or a folder with such
+            files for each split, as ``extract`` writes it.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if arrays are missing, of other shapes, not finite, or names repeat; names the file.
     """
 
-    precision, camera = "fp32", None
+    precision, camera, device = "fp32", None, torch.device("cpu")
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(os.path.expanduser(path))
-        self.features, names = _read(self.path)
+        self.features, names = _of_folder(self.path) if self.path.is_dir() else _read(self.path)
         self._rows: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
         for row, name in enumerate(names):
             parts = _parts(name)
@@ -48,6 +49,10 @@ class FeatureTable:
                 f"expected each name once in {self.path}, got {name!r} again; put its folder first"
             )
 
+    def to(self, device: torch.device | str) -> FeatureTable:
+        """Itself: there is no network to move."""
+        return self
+
     def plan(self, paths: Sequence[str]) -> TablePlan:
         """Rows of images, in order.
 
@@ -57,12 +62,13 @@ class FeatureTable:
         rows = [self._row(path) for path in paths]
         if missing := [path for path, row in zip(paths, rows) if row is None]:
             rule = f"expected features of {len(paths)} images by name in {self.path}"
-            raise ValueError(f"{rule}, got none of {missing[0]} and {len(missing) - 1} others")
+            example = "/".join(next(iter(self._rows.values()))[0][0])
+            raise ValueError(f"{rule}, got none of {missing[0]} and {len(missing) - 1} others, but of {example}")
         return TablePlan(self, tuple(paths), tuple(row for row in rows if row is not None))
 
     def _row(self, path: str) -> int | None:
         """That of the name which agrees with most of the path."""
-        parts = _parts(path)
+        parts = _parts(os.path.abspath(path))
         found = [
             (len(name), row) for name, row in self._rows.get(parts[-1], []) if parts[-len(name) :] == name
         ]
@@ -92,16 +98,27 @@ def _parts(name: str) -> tuple[str, ...]:
     return tuple(part for part in str(name).replace("\\", "/").split("/") if part not in ("", "."))
 
 
+def _of_folder(folder: Path) -> tuple[Tensor, list[str]]:
+    files = [file for split in _SPLITS if (file := folder / f"{split}.npz").is_file()]
+    if not files:
+        raise FileNotFoundError(f"expected {', '.join(f'{split}.npz' for split in _SPLITS)} in {folder}, got none")
+    tables, names = zip(*map(_read, files))
+    if len(widths := {table.shape[1] for table in tables}) > 1:
+        raise ValueError(f"expected features of one width in {folder}, got {sorted(widths)}")
+    return torch.cat(tables), [name for each in names for name in each]
+
+
 def _read(path: Path) -> tuple[Tensor, list[str]]:
     if not path.is_file():
         raise FileNotFoundError(f"expected an npz file of features, got {path}, which does not exist")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if missing := [name for name in _ARRAYS if name not in arrays.files]:
+            called = "names" if "names" in arrays.files else "paths"
+            if missing := [name for name in ("features", called) if name not in arrays.files]:
                 found = ", ".join(arrays.files) or "none"
-                rule = f"expected the arrays features (N, D) and names (N,) in {path}"
+                rule = f"expected the arrays features (N, D) and paths (N,) in {path}"
                 raise ValueError(f"{rule}, got no {' and no '.join(missing)} among {found}")
-            features, names = (arrays[name] for name in _ARRAYS)
+            features, names = arrays["features"], arrays[called]
     except (OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise ValueError(f"expected an npz file that numpy.savez wrote, got {path}: {error}") from error
     except ValueError as error:

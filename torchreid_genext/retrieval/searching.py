@@ -46,7 +46,8 @@ class Found:
 def search(comparison: Comparison, *, top: int = 20) -> Found:
     """Rank the gallery for each query.
 
-    A gallery image that is the query's own file is left out, and one whose features were zeros.
+    A gallery image that is the query's own file is left out, and one whose features were zeros. Where no files
+    are known, and both sets have the same features, each image's own row is left out.
 
     Args:
         comparison: what a chain made of both sets.
@@ -57,7 +58,7 @@ def search(comparison: Comparison, *, top: int = 20) -> Found:
     """
     check_count("top", top)
     queries, names = _names(comparison.query), _names(comparison.gallery)
-    own = _own_files(comparison)
+    own = _own_rows(comparison)
     lists: list[list[Hit]] = []
     for block in comparison.row_blocks(len(queries), len(names)):
         for distances in comparison.distances(torch.arange(len(queries))[block]).cpu().numpy():
@@ -80,15 +81,21 @@ def _names(images: RetrievalSet) -> list[str]:
     return [*map(str, images.paths)] if images.paths is not None else [f"row {n}" for n in range(len(images))]
 
 
-def _own_files(comparison: Comparison) -> list[set[int]]:
+def _own_rows(comparison: Comparison) -> list[set[int]]:
     """Rows of the gallery that are the file of each query."""
     query, gallery = comparison.query.paths, comparison.gallery.paths
     if query is None or gallery is None:
-        return [set() for _ in range(len(comparison.query))]
+        same = _is_same(comparison.query, comparison.gallery)
+        return [{row} if same else set() for row in range(len(comparison.query))]
     rows: dict[str, set[int]] = {}
     for row, path in enumerate(gallery):
         rows.setdefault(os.path.realpath(path), set()).add(row)
     return [rows.get(os.path.realpath(path), set()) for path in query]
+
+
+def _is_same(query: RetrievalSet, gallery: RetrievalSet) -> bool:
+    """Whether a set is searched in itself, as its features tell."""
+    return query.features.shape == gallery.features.shape and bool((query.features == gallery.features).all())
 
 
 def write_found(found: Found, folder: str | Path) -> tuple[Path, Path, Path]:

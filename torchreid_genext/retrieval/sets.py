@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torchreid_genext.retrieval.metrics import PROTOCOLS, Protocol
 from torchreid_genext.retrieval.neighbours import check_rows, name_rows
 
-__all__ = ["RetrievalSet", "Sightings", "Training", "Unmatched", "unmatched_queries"]
+__all__ = ["RetrievalSet", "Sightings", "Training", "Unmatched", "repeated_queries", "unmatched_queries"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class RetrievalSet:
 
     @classmethod
     def load(cls, file: str | Path) -> RetrievalSet:
-        """Read features and labels of an npz, a npy with a CSV beside it, or a mat; see ``files``.
+        """Read features and labels of an npz, a npy with a CSV beside it, a mat or a parquet; see ``files``.
 
         Names of people are numbered, but of this file alone; ``files.load_sets`` reads several.
 
@@ -207,6 +207,32 @@ def unmatched_queries(
     )
 
 
+def repeated_queries(
+    query: RetrievalSet, gallery: RetrievalSet, protocol: Protocol = PROTOCOLS["market1501"]
+) -> list[int]:
+    """Rows of queries whose very features stand in the gallery, too, where a protocol counts them as found.
+
+    They are most likely the same image, which finds itself. Features of zeros say nothing, and do not count.
+    """
+    asked = torch.isin(gallery.pids, query.pids) & ~gallery.blank.cpu()
+    places: dict[tuple[int, int], set[int]] = {}
+    for key, camid in zip(_contents(part := gallery.select(asked)), _cameras(part)):
+        places.setdefault(key, set()).add(camid)
+    own = zip(_contents(query), _cameras(query))
+    counted = (places.get(key, set()) - (set() if protocol.own_camera else {camid}) for key, camid in own)
+    return [row for row, found in enumerate(counted) if found]
+
+
+def _contents(images: RetrievalSet) -> Iterator[tuple[int, int]]:
+    """Identity and a hash of the features of each image."""
+    rows = images.features.cpu().numpy()
+    return ((pid, hash(row.tobytes())) for pid, row in zip(images.pids.tolist(), rows))
+
+
+def _cameras(images: RetrievalSet) -> list[int]:
+    return [0] * len(images) if images.camids is None else images.camids.tolist()
+
+
 def _unchecked(**columns: object) -> RetrievalSet:
     """A set made of the parts of others, which were checked when they were made."""
     images = object.__new__(RetrievalSet)
@@ -248,7 +274,7 @@ def _tensor(values: object) -> Tensor:
         raise ValueError(f"expected features of shape (N, D), got {error}") from error
     if array.dtype.kind not in "fiu":
         raise ValueError(f"expected features to be floating numbers, got {array.dtype}")
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    native = array.astype(np.float32 if array.dtype.kind in "iu" else array.dtype.newbyteorder("="), copy=False)
     return torch.as_tensor(np.require(native, requirements=("C", "W")))  # torch takes no other layout
 
 
@@ -269,7 +295,7 @@ def _labels(name: str, values: object) -> Tensor:
 
 
 def _whole_numbers(name: str, values: object) -> Tensor:
-    """Labels (N,) int64 on the CPU, of integers or floats with whole values; a row (1, N) is taken, too."""
+    """Labels (N,) int64 on the CPU, of integers or floats with whole values; (1, N) and (N, 1) are taken, too."""
     rule = f"expected {name} to be whole numbers of shape (N,)"
     try:
         array = _array(values)
@@ -278,7 +304,7 @@ def _whole_numbers(name: str, values: object) -> Tensor:
     if array.dtype.kind in "USO":
         cure = "number them by numpy.unique(..., return_inverse=True) over query and gallery together"
         raise ValueError(f"{rule}, got {type(array.flat[0]).__name__ if array.size else 'nothing'}; {cure}")
-    array = array[0] if array.ndim == 2 and len(array) == 1 else array
+    array = array.ravel() if array.ndim == 2 and 1 in array.shape else array
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not (array == np.floor(array)).all():
         raise ValueError(f"{rule}, got {array.dtype} {tuple(array.shape)}")
     if len(array) and not (array.min().item() >= -(2**63) and array.max().item() < 2**63):

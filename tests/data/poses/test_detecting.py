@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -23,8 +24,10 @@ from torchreid_genext.data.poses.detecting import (
     keypoint_rcnn,
     left_to_do,
     pose_finder,
+    WithMargin,
 )
 from torchreid_genext.data.poses.joints import COCO_JOINTS, from_coco
+from torchreid_genext.data.poses.names import pose_of
 
 
 def somebody(box: tuple[int, ...], score: float, hill: float = 5.0) -> dict[str, Tensor]:
@@ -43,7 +46,7 @@ def answer_of(*people: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.stack([person[name].float() for person in people]) for name in people[0]}
 
 
-def pose_of(person: dict[str, Tensor]) -> np.ndarray:
+def pose_of_person(person: dict[str, Tensor]) -> np.ndarray:
     return from_coco(person["keypoints"].numpy())
 
 
@@ -81,14 +84,14 @@ def images(tmp_path: Path) -> list[str]:
 def test_largest_of_the_sure_people_is_meant() -> None:
     small, large = somebody((0, 0, 10, 20), 0.99), somebody((0, 0, 30, 60), 0.8)
     unsure = somebody((0, 0, 60, 120), 0.4)
-    np.testing.assert_allclose(detected_pose(answer_of(small, large, unsure)), pose_of(large))
-    np.testing.assert_allclose(detected_pose(answer_of(unsure, small), score=0.9), pose_of(small))
+    np.testing.assert_allclose(detected_pose(answer_of(small, large, unsure)), pose_of_person(large))
+    np.testing.assert_allclose(detected_pose(answer_of(unsure, small), score=0.9), pose_of_person(small))
     assert (detected_pose(answer_of(unsure)) == -1).all() and (detected_pose(answer_of()) == -1).all()
 
 
 def test_score_counts_among_people_of_equal_size() -> None:
     first, second = somebody((0, 0, 10, 20), 0.7), somebody((5, 0, 15, 20), 0.9)
-    np.testing.assert_allclose(detected_pose(answer_of(first, second)), pose_of(second))
+    np.testing.assert_allclose(detected_pose(answer_of(first, second)), pose_of_person(second))
 
 
 def test_joints_without_a_high_hill_are_missing() -> None:
@@ -111,7 +114,7 @@ def test_poses_of_all_images_are_written_and_the_others_are_listed(
     assert "1 of 6 images show nobody" in caplog.text and "1 of 6 images cannot be read" in caplog.text
     poses = read_market_annotations(target)
     assert list(poses) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
-    np.testing.assert_array_equal(poses["1.png"], np.rint(pose_of(somebody((0, 0, 32, 32), 0.9))))
+    np.testing.assert_array_equal(poses["1.png"], np.rint(pose_of_person(somebody((0, 0, 32, 32), 0.9))))
     assert (poses["2.png"] == -1).all()
 
 
@@ -167,13 +170,6 @@ def test_poses_that_are_there_are_kept(images: list[str], tmp_path: Path) -> Non
     assert len(found) == 6 and all((found[name] == own[name]).all() for name in own)
 
 
-def test_images_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="images of different file names, got a/1.jpg and b/1.jpg"):
-        extract_poses(Script(), ["a/1.jpg", "b/1.jpg"], tmp_path / "a.csv")
-    with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
-        extract_poses(Script(), ["a/1.jpg"], tmp_path / "a.csv", batch_size=0)
-
-
 @pytest.mark.parametrize("name", ["a\nb.png", r"a\b.png", os.fsdecode("人.png".encode("gbk"))])
 def test_names_that_a_file_cannot_hold_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
     detector = Script()
@@ -214,6 +210,95 @@ def test_cost_is_that_of_one_image(images: list[str]) -> None:
     cost = cost_of(Counted(), images[2:])
     assert cost.operations == 2 * 10 * 20 * 30 and cost.seconds > 0
     assert cost_of(Counted(), images[2:3]) is None
+
+
+def test_batches_have_an_image_at_least(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
+        extract_poses(Script(), ["a/1.jpg"], tmp_path / "a.csv", batch_size=0)
+
+
+class Spots(nn.Module):
+    """A detector that finds somebody at the brightest pixel of each image, all joints there."""
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        self.seen = images
+        return [self._at(image[0].flatten().argmax().item(), image.shape[2]) for image in images]
+
+    def _at(self, place: int, width: int) -> dict[str, Tensor]:
+        person = somebody((place % width - 2, place // width - 3, place % width + 2, place // width + 3), 0.9)
+        person["keypoints"][:, :2] = torch.tensor([place % width, place // width])
+        return answer_of(person)
+
+
+def test_a_margin_changes_no_place(tmp_path: Path) -> None:
+    images = [torch.zeros(3, 40, 20), torch.zeros(3, 16, 64)]
+    for image, (y, x) in zip(images, ((39, 0), (5, 60))):
+        image[:, y, x] = 1
+    network = Spots()
+    answers = WithMargin(network, 0.25)(images)
+    for answer, image, (y, x) in zip(answers, images, ((39, 0), (5, 60))):
+        assert answer["keypoints"][0, :, :2].unique(dim=0).tolist() == [[x, y]]
+        assert (answer["boxes"] >= 0).all() and (answer["boxes"] <= torch.tensor(image.shape[:0:-1]).repeat(2)).all()
+    assert [image.shape[1:] for image in network.seen] == [(60, 40), (48, 96)]
+    assert torch.allclose(network.seen[0][:, 0, 0], torch.tensor([0.485, 0.456, 0.406]))
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), 11])
+def test_a_margin_that_is_none_is_refused_before_anything_is_fetched(margin: float) -> None:
+    with pytest.raises(ValueError, match="expected a margin in 0..10 of the longer side"):
+        keypoint_rcnn(margin=margin)
+    with pytest.raises(ValueError, match="expected a margin in 0..10 of the longer side"):
+        WithMargin(Spots(), margin)
+
+
+def test_joints_in_the_margin_are_missing() -> None:
+    class Beyond(nn.Module):
+        def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+            return [answer_of(somebody((0, 0, image.shape[2], image.shape[1]), 0.9)) for image in images]
+
+    pose = detected_pose(WithMargin(Beyond(), 0.5)([torch.zeros(3, 16, 8)])[0])
+    shown = (pose >= 0).all(1)
+    assert 0 < shown.sum() < len(pose) and (pose[shown] <= [16, 8]).all()
+
+
+def test_names_that_repeat_have_their_folders(tmp_path: Path) -> None:
+    """Whatever was done before is found again, also where but one image is."""
+    paths = []
+    for person, level in (("Anna", 16), ("Bo", 32)):
+        (tmp_path / person).mkdir()
+        paths.append(str(tmp_path / person / "1.png"))
+        Image.new("RGB", (60, 64), (level,) * 3).save(paths[-1])
+    target = tmp_path / "poses.csv"
+    with pytest.raises(KeyboardInterrupt):
+        extract_poses(Script(fail_at=1), paths, target, batch_size=1, progress=False)
+    done = extract_poses(Script(), paths, target, progress=False)
+    assert (done.found, done.kept) == (1, 1) and left_to_do(paths, target) == []
+    poses = read_market_annotations(target)
+    assert list(poses) == ["Anna/1.png", "Bo/1.png"]
+    for path, level in zip(paths, (16, 32)):
+        wanted = pose_of_person(somebody((0, 0, level, level), 0.9))
+        np.testing.assert_array_equal(pose_of(poses, path), np.rint(wanted))
+    assert pose_of(poses, "1.png") is None
+
+
+def test_published_weights_are_fetched_once_or_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address leads to a file of this machine."""
+    from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights as Published
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr(Published.DEFAULT.value, "url", "file:///nowhere/rcnn-12345678.pth", raising=False)
+    with pytest.raises(OSError, match="expected the weights of Keypoint R-CNN in .*cache.*; fetch file:/.* elsewhere"):
+        keypoint_rcnn()
+    state = checkpoints.save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}).read_bytes()
+    digest = hashlib.sha256(state).hexdigest()[:8]
+    for name in (f"rcnn-{digest}.safetensors", "rcnn-00000000.safetensors"):
+        (tmp_path / name).write_bytes(state)
+        monkeypatch.setattr(Published.DEFAULT.value, "url", (tmp_path / name).as_uri())
+        with pytest.raises((ValueError, OSError), match="weights of KeypointRCNN, got|invalid hash value"):
+            keypoint_rcnn()
+        assert (tmp_path / "cache" / "checkpoints" / name).is_file() == (digest in name)
 
 
 def tiny_keypoint_rcnn(**options: Any) -> nn.Module:

@@ -264,7 +264,7 @@ def test_names_that_are_written_are_read_back(tmp_path: Path, file: str) -> None
 
 @pytest.mark.parametrize("file", WRITERS)
 @pytest.mark.parametrize(
-    "name", ["a\nb.jpg", "a\rb.jpg", "a/b.jpg", r"a\b.jpg", os.fsdecode("人.jpg".encode("gbk"))]
+    "name", ["a\nb.jpg", "a\rb.jpg", "/b.jpg", r"a\b.jpg", os.fsdecode("人.jpg".encode("gbk"))]
 )
 def test_names_that_could_not_be_read_back_are_refused(tmp_path: Path, file: str, name: str) -> None:
     with pytest.raises(ValueError, match="expected names of images .*; rename it"):
@@ -379,3 +379,14 @@ def test_poses_in_the_home_folder_are_found(tmp_path: Path, monkeypatch: pytest.
         assert [*read_poses(f"~/{file}")] == ["a.jpg"]
         assert (tmp_path / file).exists()
     assert [*read_market_annotations("~/poses.csv")] == ["a.jpg"]
+
+
+def test_folders_tell_apart_images_of_one_name(tmp_path: Path) -> None:
+    """Also where nobody was found in them, so that what is there is known."""
+    poses = {f"{folder}/{name}.jpg": some_pose(row) for row, (folder, name) in enumerate([*"aa ab ba".split()])}
+    for found in (poses, dict.fromkeys(poses, np.full((18, 2), -1.0))):
+        write_market_annotations(tmp_path / "poses.csv", found)
+        assert list(read_market_annotations(tmp_path / "poses.csv")) == ["a/a.jpg", "a/b.jpg", "b/a.jpg"]
+    write_market_annotations(tmp_path / "poses.csv", {"x/a.jpg": some_pose(), "y/b.jpg": some_pose()})
+    assert list(read_market_annotations(tmp_path / "poses.csv")) == ["a.jpg", "b.jpg"]
+    assert list(read_market_annotations(tmp_path / "poses.csv", folders=True)) == ["x/a.jpg", "y/b.jpg"]

@@ -135,8 +135,8 @@ def test_poses_of_other_names_are_numbered_in_their_order_in_both_splits_alike(
 def test_a_name_that_tells_no_format_is_refused_before_anything_is_written(
     store: ImageStore, tmp_path: Path
 ) -> None:
-    store.add(picture(0), split="query", reference="a.tif", pose="1", provenance={})
-    with pytest.raises(ValueError, match="expected names of real images with .jpg, .*, got a.tif"):
+    store.add(picture(0), split="query", reference="a.xcf", pose="1", provenance={})
+    with pytest.raises(ValueError, match="expected names of real images with .jpg, .*, got a.xcf"):
         export(store, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 

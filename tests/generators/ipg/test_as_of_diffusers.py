@@ -71,7 +71,9 @@ def test_the_shipped_pipeline_has_the_weights_of_its_files() -> None:
         assert all(torch.equal(found[name], tensor.float()) for name, tensor in state.items())
 
 
-@pytest.mark.parametrize("made", (pipeline, embedded, principal))
+@pytest.mark.parametrize(
+    "made", [pipeline, *(pytest.param(each, marks=pytest.mark.slow) for each in (embedded, principal))]
+)
 def test_offloaded_models_draw_the_same(made: Any) -> None:
     wanted, networks = draw(made()), set(made().model_cpu_offload_seq.split("->"))
     with pretended_accelerator() as device:
@@ -117,7 +119,7 @@ def test_unets_may_have_hooks_of_their_own() -> None:
     assert torch.equal(draw(pipe), wanted)
 
 
-@pytest.mark.parametrize("part", ("denoiser", "denoising_unet"))
+@pytest.mark.parametrize("part", ("denoiser", pytest.param("denoising_unet", marks=pytest.mark.slow)))
 def test_a_compiled_denoiser_is_run_and_compiled_once(part: str) -> None:
     torch._dynamo.reset()
     pipe = pipeline()

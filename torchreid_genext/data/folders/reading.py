@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,17 +160,23 @@ def _frame(text: str | None, path: str) -> int | None:
 
 
 def _drawn(images: Sequence[Sighting], root: Path) -> dict[str, list[Sighting]]:
-    """Splits of a folder without any: all trains, and the first image of each person and camera is a query."""
-    people = {_JUNK}
+    """Splits of a folder without any: all trains, and the first image of each person and camera is a query.
+
+    But the last of a person, who else would not be in the gallery.
+    """
+    seen: set[tuple[str, str | None]] = set()
     query, gallery = [], []
-    counts: dict[str, int] = {}
+    left = Counter(image.person for image in images)
+    found = {_JUNK}  # who is in the gallery
     for image in images:
-        counts[image.person] = counts.get(image.person, 0) + 1
-    for image in images:
-        seen = (image.person, image.camera)
-        fresh = seen not in people and image.person != _JUNK and counts[image.person] > 1
-        (query if fresh else gallery).append(image)
-        people.add(seen)
+        left[image.person] -= 1
+        fresh = (image.person, image.camera) not in seen and image.person != _JUNK
+        if fresh and (left[image.person] or image.person in found):
+            query.append(image)
+        else:
+            gallery.append(image)
+            found.add(image.person)
+        seen.add((image.person, image.camera))
     _tell_of_no_splits(root)
     return {"train": [*images], "query": query, "gallery": gallery}
 

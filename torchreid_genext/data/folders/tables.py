@@ -56,7 +56,8 @@ def read_table(file: Path) -> list[Row]:
     """
     columns = _columns(file)
     if not {*columns} >= _NEEDED:
-        raise ValueError(f"expected the columns path and pid in {file}, got {', '.join(columns) or 'none'}")
+        cure = "name them in the first line"
+        raise ValueError(f"expected the columns path and pid in {file}, got {', '.join(columns) or 'none'}; {cure}")
     if len({*columns}) < len(columns):
         raise ValueError(f"expected each column once in {file}, got {', '.join(columns)}")
     rows, seen = [], set()
@@ -106,8 +107,10 @@ def _lines(file: Path, columns: list[str]) -> Iterator[tuple[int, dict[str, str]
 
 def _row(values: dict[str, str], file: Path, where: str) -> Row:
     for column in [column for column in _COLUMNS if column in values and not values[column]]:
-        raise ValueError(f"expected a {column} in {where}, got none")
+        cure = "fill it in" if column in _NEEDED else f"fill it in, or leave out the column {column}"
+        raise ValueError(f"expected a {column} in {where}, got none; {cure}")
     split = values.get("split")
+    split = split and split.lower()
     if split not in (None, *SPLITS):
         raise ValueError(f"expected a split of {', '.join(SPLITS)} in {where}, got {split!r}")
     path = os.path.normpath(file.parent.absolute() / os.path.expanduser(values["path"]))

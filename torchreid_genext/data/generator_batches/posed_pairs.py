@@ -27,7 +27,7 @@ from torchreid_genext.data.generator_batches.orders import (
 from torchreid_genext.data.images.in_memory import ImageTensor
 from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses import JOINTS
-from torchreid_genext.data.poses.names import image_name
+from torchreid_genext.data.poses.names import pose_of
 from torchreid_genext.data.poses.skeletons import scaled
 
 __all__ = ["PosePairs", "PosedImages", "mirrored", "pose_pairs", "with_partners", "with_poses"]
@@ -118,7 +118,7 @@ def with_poses(
         raise ValueError(f"unknown joint {unknown[0]!r}; choose from {', '.join(JOINTS)}")
     keypoints = torch.full((len(images), len(JOINTS), 2), -1.0)
     for row, path in enumerate(images.paths):
-        if (pose := poses.get(image_name(path))) is not None:
+        if (pose := pose_of(poses, path)) is not None:
             keypoints[row] = _within(path, pose, images.images.shape[2:])
     shown = (keypoints >= 0).all(dim=-1)
     faults = {row: reason for row, seen in enumerate(shown) if (reason := _fault(seen, required))}

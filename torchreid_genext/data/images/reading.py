@@ -23,8 +23,9 @@ __all__ = [
     "is_image", "open_as_torchreid", "open_image", "readable_images", "reason",
 ]  # fmt: skip
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # of all that Pillow reads, what people are photographed in
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # of their files, in lower case
+# Of all that Pillow reads, what people are photographed in, and of their files the endings in lower case.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # What Pillow raises when a file is missing, damaged, of another format, or a bomb.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _BEHIND = "white"  # what transparent pixels show
@@ -67,7 +68,7 @@ def open_image(path: str | PathLike[str] | IO[bytes]) -> Image.Image:
     It is turned as its EXIF orientation says, and what is transparent shows white.
 
     Raises:
-        OSError: if the file is missing, truncated, or no JPEG, PNG, BMP or WebP; damaged files may also raise
+        OSError: if the file is missing, truncated, or of no kind in `FORMATS`; damaged files may also raise
             the others of `UNREADABLE`.
     """
     with Image.open(path, formats=FORMATS) as image:

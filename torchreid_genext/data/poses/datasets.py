@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from torchreid_genext import compat
-from torchreid_genext.data.poses.names import image_name
+from torchreid_genext.data.poses.names import pose_of
 from torchreid_genext.data.poses.reading import read_poses
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = ["read_dataset_poses"]
 
@@ -29,7 +31,7 @@ def read_dataset_poses(name: str, root: str | Path, files: Sequence[str]) -> dic
         files: in the data set's folder, or paths of others, as `read_poses` reads them.
 
     Returns:
-        File name of the image, without folders, to (18, 2) array of (y, x) pixels, -1 missing.
+        File name of the image, with folders only where names repeat, to (18, 2) array of (y, x) pixels, -1 missing.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -41,21 +43,43 @@ def read_dataset_poses(name: str, root: str | Path, files: Sequence[str]) -> dic
         if twice := sorted(found.keys() & part):
             raise ValueError(f"expected each image once, got {twice[0]} again in {path}")
         found |= part
-    return _by_image(found, _names(name, root), f"{', '.join(files)} of {name}")
+    return _by_image(found, _paths(name, root), f"{', '.join(files)} of {name}")
 
 
-def _names(name: str, root: str | Path) -> list[str]:
+def _paths(name: str, root: str | Path) -> list[str]:
     dataset = compat.init_image_dataset(name, root=str(root), verbose=False)
-    return [image_name(record[0]) for split in _SPLITS for record in getattr(dataset, split)]
+    return list(dict.fromkeys(record[0] for split in _SPLITS for record in getattr(dataset, split)))
 
 
-def _by_image(found: Mapping[str, np.ndarray], names: list[str], where: str) -> dict[str, np.ndarray]:
+def _by_image(found: Mapping[str, np.ndarray], paths: list[str], where: str) -> dict[str, np.ndarray]:
+    names = reference_names(paths)
+    if any("/" in name for name in names):
+        return _by_path(found, paths, names, where)
     stems = {Path(name).stem: name for name in names if name not in found}
     known = {*names} & found.keys()
     matched = {
         name if name in known else stems.get(Path(name).stem, name): pose for name, pose in found.items()
     }
     if not known and not matched.keys() & {*names}:
-        example = f"of images such as {min(names, default='none')}"
-        raise ValueError(f"expected joints {example}, got those of {min(found, default='none')}: {where}")
+        raise ValueError(_nobody(found, names, where))
     return matched
+
+
+def _by_path(
+    found: Mapping[str, np.ndarray], paths: list[str], names: list[str], where: str
+) -> dict[str, np.ndarray]:
+    """Where file names repeat in a data set, folders tell whose a pose is."""
+    keys = {key: key for key in found}
+    given = {name: key for name, path in zip(names, paths) if (key := pose_of(keys, path)) is not None}
+    if not given:
+        raise ValueError(_nobody(found, names, where))
+    key, count = Counter(given.values()).most_common(1)[0]
+    if count > 1:
+        rule = "expected joints under names with folders, since names of images repeat"
+        raise ValueError(f"{rule}, got {key}, which {count} images are called: {where}")
+    return {name: found[key] for name, key in given.items()}
+
+
+def _nobody(found: Mapping[str, np.ndarray], names: list[str], where: str) -> str:
+    example = f"of images such as {min(names, default='none')}"
+    return f"expected joints {example}, got those of {min(found, default='none')}: {where}"

@@ -28,12 +28,14 @@ from torchreid_genext.data.images.reading import readable_images
 from torchreid_genext.data.poses.joints import JOINTS, from_coco
 from torchreid_genext.data.poses.market_csv import read_market_annotations, write_market_annotations
 from torchreid_genext.data.poses.names import check_names
+from torchreid_genext.data.store.references import reference_names
 
 __all__ = [
-    "Cost", "Extracted", "cost_of", "detected_pose", "extract_poses", "keypoint_rcnn", "left_to_do",
+    "Cost", "Extracted", "WithMargin", "cost_of", "detected_pose", "extract_poses", "keypoint_rcnn", "left_to_do",
     "pose_finder",
 ]  # fmt: skip
 
+_MEAN_COLOUR = (0.485, 0.456, 0.406)  # ImageNet's, which is zero once the network has normalised it
 _SAVED_EVERY = 500  # images; later less often, since the whole file is written
 _log = logging.getLogger(__name__)
 
@@ -63,23 +65,91 @@ class Cost:
     seconds: float
 
 
-def keypoint_rcnn(weights: str | PathLike[str], *, min_size: int = 800) -> nn.Module:
+def keypoint_rcnn(
+    weights: str | PathLike[str] | None = None, *, min_size: int = 800, margin: float = 1 / 8
+) -> nn.Module:
     """torchvision's Keypoint R-CNN (ResNet-50 with FPN), ready to detect.
 
     Args:
-        weights: file of its state dict, as torchvision's ``keypointrcnn_resnet50_fpn_coco-fc266e95.pth``.
+        weights: file of its state dict, as torchvision's ``keypointrcnn_resnet50_fpn_coco-fc266e95.pth``; None
+            for this one, which is fetched once (237 MB) into torch's folder of checkpoints.
         min_size: to which images are enlarged at their shorter side; 800 is what it was trained with.
+        margin: see `WithMargin`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the weights are another network's; lists what is missing, or unexpected.
+        OSError: if the published weights cannot be fetched; says where they belong.
+        ValueError: if the weights are another network's; lists what is missing, or unexpected. Also as
+            `WithMargin`.
     """
     from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
-    state = _renamed(checkpoints.safe_load(Path(weights)))
+    _check_margin(margin)
+    file = _published() if weights is None else Path(weights)
+    state = _renamed(checkpoints.safe_load(file))
     network = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=min_size)
-    checkpoints.fill(network, state, Path(weights))
-    return _as_trained(network, state).eval()
+    checkpoints.fill(network, state, file)
+    return WithMargin(_as_trained(network, state), margin).eval()
+
+
+def _published() -> Path:
+    """The file of torchvision's own weights, which is fetched if it is not there yet."""
+    from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
+
+    url = KeypointRCNN_ResNet50_FPN_Weights.DEFAULT.url
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:  # no connection; another file than it should be
+            cure = f"fetch {url} elsewhere, and lay it there or name the file"
+            raise OSError(f"expected the weights of Keypoint R-CNN in {file}, got {error}; {cure}") from error
+    return file
+
+
+class WithMargin(nn.Module):
+    """A detector that sees each image with a margin around it, which crops of people lack.
+
+    Args:
+        network: as the module describes it. It sees the margin in the mean colour of ImageNet, as it sees what
+            it fills up smaller images of a batch with.
+        share: width of the margin, of the longer side of the image; 0 .. 10.
+
+    Raises:
+        ValueError: if the margin is none of these.
+    """
+
+    def __init__(self, network: nn.Module, share: float = 1 / 8) -> None:
+        super().__init__()
+        _check_margin(share)
+        self.network, self.share = network, share
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """What the network answers, in pixels of the images; keypoints in the margin have the lowest score."""
+        widths = [round(max(image.shape[1:]) * self.share) for image in images]
+        answers = self.network([_padded(image, width) for image, width in zip(images, widths)])
+        return [_moved(*each) for each in zip(answers, images, widths)]
+
+
+def _check_margin(share: float) -> None:
+    if not 0 <= share <= 10:
+        raise ValueError(f"expected a margin in 0..10 of the longer side, got {share}")
+
+
+def _padded(image: Tensor, width: int) -> Tensor:
+    colour = image.new_tensor(_MEAN_COLOUR)[:, None, None]
+    return nn.functional.pad(image - colour, [width] * 4) + colour
+
+
+def _moved(answer: Mapping[str, Tensor], image: Tensor, width: int) -> dict[str, Tensor]:
+    """From pixels of the padded image to those of the image."""
+    size = answer["keypoints"].new_tensor(image.shape[:0:-1])
+    places = answer["keypoints"] - answer["keypoints"].new_tensor([width, width, 0])
+    outside = ((places[..., :2] < 0) | (places[..., :2] > size)).any(-1)
+    boxes = torch.minimum((answer["boxes"] - width).clamp(min=0), size.repeat(2))
+    scores = answer["keypoints_scores"].masked_fill(outside, -torch.inf)
+    return {**answer, "boxes": boxes, "keypoints": places, "keypoints_scores": scores}
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,17 +215,18 @@ def left_to_do(paths: Sequence[str], target: str | PathLike[str]) -> list[str]:
     """Those of the images whose poses are not in the annotation file yet; all if there is none.
 
     Raises:
-        ValueError: if images share a file name, by which poses are known, the file cannot hold one, or is no
-            annotation file.
+        ValueError: if the file cannot hold the name of an image, or is no annotation file.
     """
-    names = {Path(path).name: path for path in dict.fromkeys(paths)}
-    check_names(names)
-    if len(names) < len(set(paths)):
-        twice = next(path for path in paths if names[Path(path).name] != path)
-        raise ValueError(
-            f"expected images of different file names, got {twice} and {names[Path(twice).name]}"
-        )
-    return [path for name, path in names.items() if name not in _there(target)]
+    there = _there(target)
+    return [path for path, name in _named(paths).items() if name not in there]
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """The name of each image in a file of poses."""
+    different = list(dict.fromkeys(paths))
+    names = reference_names(different)
+    check_names(names, folders=True)
+    return dict(zip(different, names))
 
 
 def cost_of(network: nn.Module, paths: Sequence[str], *, device: torch.device | str = "cpu") -> Cost | None:
@@ -192,7 +263,7 @@ def extract_poses(
 
     Args:
         network: a detector, as the module describes it.
-        paths: image files of any sizes; their names, without folders, are different.
+        paths: image files of any sizes, known by their names, with folders where these repeat.
         target: the annotation file.
         batch_size: images the detector is given at once.
         score, joint_score: as in `detected_pose`.
@@ -205,7 +276,8 @@ def extract_poses(
     """
     if batch_size < 1:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}")
-    missing, poses = left_to_do(paths, target), _there(target)
+    names, poses = _named(paths), _there(target)
+    missing = [path for path, name in names.items() if name not in poses]
     kept, saved, faults = len(set(paths)) - len(missing), len(poses), {}
     write_market_annotations(target, poses)  # a file that cannot be written is told before the work is done
     answers = _answers(network.to(device).eval(), missing, batch_size, device, progress)
@@ -214,17 +286,17 @@ def extract_poses(
             if isinstance(answer, str):
                 faults[path] = answer
             else:
-                poses[Path(path).name] = detected_pose(answer, score=score, joint_score=joint_score)
+                poses[names[path]] = detected_pose(answer, score=score, joint_score=joint_score)
             if len(poses) - saved >= max(_SAVED_EVERY, saved // 20):
                 write_market_annotations(target, poses)
                 saved = len(poses)
     finally:
         write_market_annotations(target, poses)
-    return _reported(missing, poses, kept, faults)
+    return _reported({path: poses.get(names[path]) for path in missing}, kept, faults)
 
 
 def _there(target: str | PathLike[str]) -> dict[str, np.ndarray]:
-    return dict(read_market_annotations(target)) if Path(target).expanduser().exists() else {}
+    return read_market_annotations(target, folders=True) if Path(target).expanduser().exists() else {}
 
 
 def _answers(
@@ -247,11 +319,12 @@ def _tensor(image: Image.Image) -> Tensor:
 
 
 def _reported(
-    paths: Sequence[str], poses: Mapping[str, np.ndarray], kept: int, faults: dict[str, str]
+    poses: Mapping[str, np.ndarray | None], kept: int, faults: dict[str, str]
 ) -> Extracted:
-    seen = [path for path in paths if path not in faults]
-    without = tuple(path for path in seen if (poses[Path(path).name] == -1).all())
+    """Of each image of this run the pose; none of those that cannot be read."""
+    seen = {path: pose for path, pose in poses.items() if path not in faults}
+    without = tuple(path for path, pose in seen.items() if (pose == -1).all())
     for what, some in (("show nobody", without), ("cannot be read and are left out", tuple(faults))):
         if some:
-            _log.warning("%d of %d images %s, such as %s", len(some), len(paths), what, some[0])
+            _log.warning("%d of %d images %s, such as %s", len(some), len(poses), what, some[0])
     return Extracted(len(seen) - len(without), kept, without, faults)

@@ -24,15 +24,16 @@ _HEADER = "name:keypoints_y:keypoints_x"
 _Row = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # y, x, and which are seen
 
 
-def read_market_annotations(path: str | PathLike[str]) -> dict[str, NDArray[Any]]:
+def read_market_annotations(path: str | PathLike[str], *, folders: bool = False) -> dict[str, NDArray[Any]]:
     """Read the joints of every image of an annotation file.
 
     Args:
         path: lines of ``name: [18 y]: [18 x]`` under the header ``name:keypoints_y:keypoints_x``, in UTF-8; a
             fourth field is allowed.
+        folders: give the names as they stand there.
 
     Returns:
-        File name, without folders, to (18, 2) array of (y, x) pixels, -1 where the joint is missing; int64,
+        File name, without folders unless names repeat, to (18, 2) array of (y, x) pixels, -1 where the joint is missing; int64,
         but float64 where a line has fractions. In a file with a fourth field (SynthReID's
         ``poses_full.csv``) hidden joints have their true position, which may lie outside the image.
 
@@ -40,7 +41,7 @@ def read_market_annotations(path: str | PathLike[str]) -> dict[str, NDArray[Any]
         ValueError: if the header or a line is malformed, an image is there twice with different joints, or
             joints are shares of their image; the message names the line or the file.
     """
-    rows = _rows(path)
+    rows = _rows(path, folders)
     found = {name: np.stack([y, x], axis=1) for name, (y, x, _) in rows.items()}
     fractions = [pose[(pose != -1).all(axis=1)] for pose in found.values() if pose.dtype.kind == "f"]
     if fractions and are_shares(np.concatenate(fractions), os.fspath(path)):
@@ -82,20 +83,24 @@ def write_market_annotations(
     Raises:
         ValueError: if a pose is not (18, 2) or not finite, or a line of the file cannot hold a name.
     """
-    check_names(poses)
+    check_names(poses, folders=True)
     header = _HEADER if visible is None else _HEADER + ":visible"
     lines = [_line(name, pose, None if visible is None else visible[name]) for name, pose in poses.items()]
     checkpoints.write_text(os.fspath(path), "\n".join([header, *lines]) + "\n")
 
 
-def _rows(path: str | PathLike[str]) -> dict[str, _Row]:
+def _rows(path: str | PathLike[str], folders: bool = False) -> dict[str, _Row]:
     """Every image of a file: y, x, and the fourth field or None."""
     found: dict[str, _Row] = {}
     for where, line, fields in _lines(os.path.expanduser(path)):
         name, row = _row(line, where, fields)
         if not _same(found.setdefault(name, row), row):
             raise ValueError(f"expected each image once, got other joints of {name} again in {where}")
-    return found
+    bare = {image_name(name): row for name, row in found.items()}
+    if twice := [name for name, row in found.items() if not _same(found.get(image_name(name), row), row)]:
+        rule = f"expected each image once, got other joints of {image_name(twice[0])} again, as {twice[0]}"
+        raise ValueError(f"{rule}, in {os.fspath(path)}")
+    return found if folders or len(bare) < len(found) else bare
 
 
 def _lines(path: str) -> Iterator[tuple[str, str, int]]:
@@ -117,7 +122,7 @@ def _row(line: str, where: str, fields: int) -> tuple[str, _Row]:
     if len(lists) != fields - 1 or name.endswith("]"):  # of a list
         raise ValueError(f"expected {fields} fields in {where}, got {line.count(': ') + 1}")
     y, x, *seen = (_numbers(field.strip(), where) for field in lists)
-    return image_name(name), (y, x, seen[0] if seen else None)
+    return name.replace("\\", "/"), (y, x, seen[0] if seen else None)
 
 
 def _same(one: _Row, other: _Row) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchreid_genext.data.images.reading import image_size
 from torchreid_genext.data.poses.drawing import draw_skeleton
 from torchreid_genext.data.poses.joints import LIMBS
-from torchreid_genext.data.poses.names import image_name
+from torchreid_genext.data.poses.names import pose_of
 
 __all__ = ["draw_skeletons", "pictures", "scaled"]
 
@@ -57,7 +57,7 @@ def draw_skeletons(
     pictures = torch.zeros(len(paths), 3, *size, dtype=torch.uint8)
     shown = torch.zeros(len(paths), dtype=torch.bool)
     for row, path in enumerate(paths):
-        pose = poses.get(image_name(path))
+        pose = pose_of(poses, path)
         if pose is None or (np.asarray(pose) == -1).all():
             continue
         picture = draw_skeleton(scaled(pose, image_size(path), size), tuple(size), style=style)

@@ -30,9 +30,14 @@ __all__ = ["FORMATS", "export", "import_layout", "write_picture"]
 FORMATS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jfif": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".png": ("PNG", {}),
     ".bmp": ("BMP", {}),
     ".webp": ("WEBP", {"lossless": True}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
+    ".ppm": ("PPM", {}),
+    ".pgm": ("PPM", {}),
 }
 _WRITERS = 4  # threads; Pillow lets go of the interpreter while it decodes and encodes
 _log = logging.getLogger(__name__)

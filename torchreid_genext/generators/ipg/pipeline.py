@@ -24,6 +24,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.generators.ipg import adapting, autoencoding, official
 from torchreid_genext.generators.ipg.callbacks import Callback
 from torchreid_genext.generators.ipg.conditions import IdentityProjector, PoseGuider
@@ -162,9 +163,9 @@ class IPGPipeline(DiffusionPipeline):
         return self._interrupt
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> IPGPipeline:
-        """As of every pipeline of diffusers."""
-        pipe = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> IPGPipeline:
+        """As of every pipeline of diffusers; ``shipped:ipg`` is the one that comes with the package."""
+        pipe = super().from_pretrained(shipped.named(pretrained_model_name_or_path), **kwargs)
         _own_memory(pipe)
         return pipe
 

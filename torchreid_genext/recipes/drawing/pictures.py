@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "People", "arithmetic", "identities", "imagined", "interpolations", "people_of_images", "people_of_table",
-    "reconstructions",
+    "TRAITS", "People", "arithmetic", "identities", "imagined", "interpolations", "people_of_images",
+    "people_of_table", "reconstructions", "trait_direction",
 ]  # fmt: skip
 
 _BATCH = 64  # images that are drawn together
 _SHOULDERS, _HIPS, _FEET = 0.2, 0.5, 0.9  # where they are in an upright person's box, from its top
-_TRAITS = {  # name -> (part of the image, the value that tells it, from the mean colour of the part)
+TRAITS = {  # name -> (part of the image, the value that tells it, from the mean colour of the part)
     "brighter top": ((_SHOULDERS, _HIPS), lambda colour: colour.mean(-1)),
     "redder top": ((_SHOULDERS, _HIPS), lambda colour: colour[..., 0] - colour.mean(-1)),
     "brighter legs": ((_HIPS, _FEET), lambda colour: colour.mean(-1)),
@@ -165,7 +165,7 @@ def arithmetic(
     """
     amounts, noise = torch.linspace(-1.5, 1.5, columns), generator.noise(1, random)
     rows, codes = [], []
-    for place, name in enumerate(_TRAITS):
+    for place, name in enumerate(TRAITS):
         person = place % len(shown)
         codes.append(shown.codes[person] + amounts[:, None] * trait_direction(everyone, name))
         rows.append(f"{shown.names[person]}, {name}")
@@ -179,7 +179,7 @@ def arithmetic(
 
 def trait_direction(people: People, name: str) -> Tensor:
     """(D,), from those with least of a trait to those with most."""
-    (top, bottom), value = _TRAITS[name]
+    (top, bottom), value = TRAITS[name]
     height = people.averages.shape[2]
     part = people.averages[:, :, int(top * height) : int(bottom * height)]
     order = value(part.mean(dim=(2, 3))).argsort()

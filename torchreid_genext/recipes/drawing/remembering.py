@@ -12,6 +12,7 @@ import torch
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints
+from torchreid_genext.checkpoints import shipped
 from torchreid_genext.generation import content_hash
 
 __all__ = ["recall", "remember"]
@@ -53,10 +54,11 @@ def _known(root: Path) -> dict[str, Any]:
 def _state(cfg: CfgNode, device: torch.device) -> str | None:
     """Of keys and files; None for what is no folder, or another generator, whose weights are read quickly."""
     node = cfg.genext.sampling
-    if cfg.genext.generator != "ipg" or not Path(node.pipeline).is_dir():
+    pipeline = shipped.named(node.pipeline)
+    if cfg.genext.generator != "ipg" or not Path(pipeline).is_dir():
         return None
     keys = {name: value for name, value in node.items() if name not in _WITHOUT_EFFECT}
-    files = [*_files(node.pipeline), *(_files(node.tiny_vae) if node.tiny_vae else ())]
+    files = [*_files(pipeline), *(_files(node.tiny_vae) if node.tiny_vae else ())]
     return content_hash(json.dumps([keys, files, device.type], sort_keys=True, default=str).encode())
 
 

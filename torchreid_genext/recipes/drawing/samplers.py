@@ -19,6 +19,7 @@ from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.images.reading import open_image
 from torchreid_genext.data.poses import JOINTS
 from torchreid_genext.data.poses.datasets import read_dataset_poses
+from torchreid_genext.data.poses.names import pose_of
 from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.store.camstyle_folder import style_camera
 from torchreid_genext.generators import build_generator
@@ -185,7 +186,12 @@ def pose_sampler(cfg: CfgNode, dataset: str, generator: Any, poses: Mapping[str,
 
 def _joints_of(cfg: CfgNode, dataset: str) -> Joints:
     found = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
-    return lambda path: found.get(Path(path).name, _no_joints(path))
+
+    def joints(path: str) -> np.ndarray:
+        pose = pose_of(found, path)
+        return _no_joints(path) if pose is None else pose
+
+    return joints
 
 
 def _no_joints(path: str) -> np.ndarray:

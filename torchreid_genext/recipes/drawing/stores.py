@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ from torchreid_genext.data.poses.skeletons import scaled
 from torchreid_genext.data.poses.standard import standard_poses
 from torchreid_genext.data.store import ImageStore
 from torchreid_genext.data.store.camstyle_folder import style_pose
+from torchreid_genext.data.store.references import without_suffix
 from torchreid_genext.generation import Filled, Work, content_hash, fill, works
 from torchreid_genext.generation.plan import Plan, plan
 from torchreid_genext.generation.processes import fill_by_processes, processes_for
@@ -125,7 +127,7 @@ def joints(cfg: CfgNode, dataset: str, size: tuple[int, int]) -> dict[str, np.nd
     known = read_dataset_poses(dataset, cfg.data.root, cfg.genext.joints)
     found = {name: pose for name, pose in known.items() if (pose >= 0).any()}
     chosen = _random(found, count, node.seed) if count else choose_poses(found, _CHOSEN)
-    return {Path(name).stem: _to_size(found[name], folder, name, size) for name in chosen}
+    return {without_suffix(name).replace("/", "_"): _to_size(found[name], folder, name, size) for name in chosen}
 
 
 def _some(standard: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -153,7 +155,8 @@ def _random(found: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]
 
 def _to_size(pose: np.ndarray, folder: Path, name: str, size: tuple[int, int]) -> np.ndarray:
     """Joints in an image of a data set, for an image of another size."""
-    (path, *_) = [*folder.rglob(name), *folder.rglob(f"{Path(name).stem}.*")]
+    known, stem = glob.escape(name), glob.escape(without_suffix(name))
+    (path, *_) = [*folder.rglob(known), *folder.rglob(f"{stem}.*")]
     return scaled(pose, image_size(path), size)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from torchreid_genext import checkpoints
+from torchreid_genext.backbones.card import Preprocessing
+from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.generator_batches.orders import Partners, Shuffled, alike, batches
 from torchreid_genext.data.images.batch_transforms import Augmentation
 from torchreid_genext.data.images.in_memory import ImageTensor, load_images
@@ -51,7 +52,6 @@ _SIZE = (128, 64)
 _HEADS, _TOKENS, _TOKEN_WIDTH = 4, 4, 64  # of attention, and of an identity
 _ATTENDING = 2  # levels with attention, the deepest ones
 _GUIDED = 64  # channels of the pose guider's last level
-_ENCODER = re.compile(r"(?P<name>[^@]+)(@(?P<weights>(?!\d+x\d+$).+?))?(@(?P<height>\d+)x(?P<width>\d+))?")
 
 
 def build(cfg: CfgNode, *, reid_encoder: TransReID | None = None) -> IPGPipeline:
@@ -94,14 +94,26 @@ def _small(cfg: CfgNode) -> IPGPipeline:
 
 def _encoder(text: str) -> tuple[TorchreidEncoder, int]:
     """The network that a text names, and the width of its features."""
-    if not (found := _ENCODER.fullmatch(text)):
-        raise ValueError(f"expected genext.ipg.generator.encoder as name@weights@HEIGHTxWIDTH, got {text!r}")
-    size = (int(found["height"] or _SIZE[0]), int(found["width"] or _SIZE[1]))
-    encoder = TorchreidEncoder(found["name"], size)
-    if found["weights"]:
-        checkpoints.load_weights(encoder.network, found["weights"])
+    try:
+        backbone = Backbone.parse(text).with_card()
+    except ValueError as error:
+        raise ValueError(f"{error}, in genext.ipg.generator.encoder") from error
+    seen = backbone.preprocessing(Preprocessing(*_SIZE))
+    _check_plain(backbone, seen)
+    encoder = TorchreidEncoder(backbone.name, seen.size, seen.mean, seen.std)
+    if backbone.weights:
+        checkpoints.load_weights(encoder.network, backbone.weights)
     with torch.no_grad():
-        return encoder, encoder(torch.zeros(1, 3, *size)).shape[1]
+        return encoder, encoder(torch.zeros(1, 3, *seen.size)).shape[1]
+
+
+def _check_plain(backbone: Backbone, seen: Preprocessing) -> None:
+    """A pipeline knows its encoder by name, size, mean and std."""
+    card = backbone.card
+    ways = (dict(backbone.options), card.feature, card.camera, seen.interpolation, seen.resize)
+    if ways != ({}, "", "none", "bilinear", "stretch"):
+        rule = "expected an encoder whose card tells height, width, mean and std alone"
+        raise ValueError(f"{rule}, got {', '.join(map(str, filter(None, ways)))} of {backbone.label}")
 
 
 def _size(cfg: CfgNode) -> tuple[int, int]:

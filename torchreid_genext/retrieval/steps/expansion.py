@@ -46,7 +46,7 @@ class AverageQueryExpansion(Step):
 
 @dataclass(frozen=True)
 class AlphaQueryExpansion(Step):
-    """The same, each neighbour weighted by its cosine to the power alpha (Radenovic et al., TPAMI 2019)."""
+    """Add to a query its k nearest gallery features, weighted by cosine to the power alpha (Radenovic, TPAMI 2019)."""
 
     k: int = option(5, "gallery features", least=1)
     alpha: float = option(3.0, "how fast the weight falls; 0: plain average query expansion", least=0)
@@ -60,7 +60,7 @@ class AlphaQueryExpansion(Step):
 
 @dataclass(frozen=True)
 class DatabaseAugmentation(Step):
-    """Add to each gallery feature its k nearest others, weighted likewise (database-side augmentation)."""
+    """Add to each gallery feature its k nearest others, weighted as by alpha_qe (database-side augmentation)."""
 
     k: int = option(5, "other gallery features", least=1)
     alpha: float = option(3.0, "how fast the weight falls; 0: all alike", least=0)

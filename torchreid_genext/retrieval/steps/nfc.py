@@ -85,13 +85,22 @@ class Centralize(Step):
             return on_joint(comparison, centralized)
         return on_each(comparison, self.side, centralized, self._left_alone)
 
+    def pairs(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
+        """Who gets whose feature added, as `mutual_neighbours` gives it.
+
+        Args:
+            images: one set as it comes to this step, or both joined.
+            comparison: whose training split and limits hold.
+        """
+        return self._mutual(self._looked_at(images), comparison)
+
     def _centralized(self, images: RetrievalSet, comparison: Comparison) -> Tensor:
-        features = images.features
-        if self.normalize_before:
-            features = unit(features)
-        images = images.with_features(features)
-        features = add_rows(features, *self._mutual(images, comparison))
+        images = self._looked_at(images)
+        features = add_rows(images.features, *self._mutual(images, comparison))
         return unit(features) if self.normalize_after else features
+
+    def _looked_at(self, images: RetrievalSet) -> RetrievalSet:
+        return images.with_features(unit(images.features)) if self.normalize_before else images
 
     def measure(self, comparison: Comparison) -> TimedMeasure:
         """Distance of neighbours whom time tells apart."""
