@@ -34,10 +34,10 @@ def draw(chains: list[dict[str, Any]], title: str, file: Path) -> None:
         name, colour = kind_of(chain["protocol"])
         x, y = sum(chain["seconds"].values()), 100 * chain["mAP"]
         axes.scatter(x, y, color=colour, label=name)
-        axes.annotate(chain["chain"], (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
+        axes.annotate(chain["chain"], (x, y), xytext=(0, 5), textcoords="offset points", ha="right", size=7)
     axes.set(xscale="log", xlabel="seconds after extraction", ylabel="mAP, %", title=title)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels())))
-    axes.legend(handles.values(), handles.keys(), title="knows", loc="lower right")
+    axes.legend(handles.values(), handles.keys(), title="knows", loc="upper left")
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
 
