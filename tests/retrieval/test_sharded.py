@@ -35,7 +35,8 @@ LEARNT = (
     "camera_norm+ca_jaccard(k1_inter=9,k2_intra=3)",
     "camera_norm+lda+blend+tracklets+st+ca_jaccard(k1_intra=70,lambda_value=0.1)",
     "fuse(eta=0.5)+nfc(k1=3,neighbours=cross_camera,normalize_before=False)",
-    "nfc(k1=40,neighbours=spatiotemporal)+nfc(neighbours=spatiotemporal,form=official)",
+    "nfc(k1=40,neighbours=spatiotemporal)",
+    "nfc(neighbours=spatiotemporal,form=official)",
     "camera_norm+lda+blend(weight=0.7)+tracklets+nfc(k1=3,k2=3,neighbours=cross_camera+spatiotemporal)"
     "+st+ca_jaccard(k1_intra=8)",
     "dmon(side=gallery,normalize_before=False)+camera_norm+l2+rerank(k1=6,k2=3)",

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchreid_genext.retrieval._blocks import blocks_within
+from torchreid_genext.retrieval._blocks import blocks, check_limit
 from torchreid_genext.retrieval._numerics import (
     full_precision,
     magnitude,
@@ -25,8 +25,7 @@ from torchreid_genext.retrieval._numerics import (
 )
 from torchreid_genext.retrieval._reciprocal import SparseRows, expand_locally
 from torchreid_genext.retrieval.comparison import METRICS
-from torchreid_genext.retrieval.comparison import distances as squared_distances
-from torchreid_genext.retrieval.neighbours import check_rows
+from torchreid_genext.retrieval.neighbours import check_rows, use_bf16
 from torchreid_genext.retrieval.reranking import (
     KReciprocal,
     check_ranges,
@@ -36,6 +35,7 @@ from torchreid_genext.retrieval.reranking import (
 from torchreid_genext.retrieval.sharded.neighbours import merge, nearest_in
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval._search import Search
 from torchreid_genext.retrieval._surveys import Survey
 from torchreid_genext.retrieval.spaces import FeatureSpace
 
@@ -204,9 +204,11 @@ class Reranking(Described):
         greatest = x.new_zeros(len(x))
         for features, shards, _ in self._sets():
             for _, (visiting,) in shards.visits(features):
-                own = len(x) if len(visiting) else 0  # nobody is far from nobody
-                for rows in blocks_within(own, 4 * len(visiting), self.memory_limit):
-                    farthest = squared_distances(x[rows], visiting).amax(1)
+                if not len(x) or not len(visiting):
+                    continue
+                search = Search(x, visiting, bf16=use_bf16(x, visiting))
+                for rows in blocks(len(x), search.rows_within(check_limit(self.memory_limit), 1)):
+                    farthest = search.farthest(rows, search.block(rows))
                     torch.maximum(greatest[rows], farthest, out=greatest[rows])
         return greatest
 

@@ -45,6 +45,8 @@ class Fuse(Step):
         return on_each(comparison, self.side, self._fused, self._left_alone)
 
     def _fused(self, images: RetrievalSet) -> Tensor:
+        if not len(images):  # a shard may have no image
+            return images.features
         return fuse_generated(
             images.features,
             images.generated,
