@@ -37,7 +37,7 @@ def test_the_longest_name_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/x/other/a.jpg", "/x/zzz.jpg", "/er/c.jpg"])
 def test_images_without_features_are_named(path: str, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others"
+        ValueError, match=f"expected features of 2 images by name in .*, got none of {path} and 0 others, but of query/a.jpg"
     ):
         extract(FeatureTable(table(tmp_path)), ["/y/b.jpg", path])
 

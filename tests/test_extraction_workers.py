@@ -330,3 +330,11 @@ def test_a_network_that_asks_autograd_runs_in_this_process(images: list[str]) ->
     assert encoder.network.images >= len(found)
     expected = extract(Encoder(Descending(), **SIZE), images, workers=0, progress=False).features
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_network_that_fails_on_images_of_a_size_is_told_in_a_sentence(images: list[str], workers: int) -> None:  # noqa: F811
+    """Before the work, in this process, whoever would run it."""
+    encoder = Encoder(compat.build_model("osnet_x0_25", 1, pretrained=False), height=1, width=1)
+    with pytest.raises(ValueError, match="expected a network that takes images of 1 x 1, got OSNet: RuntimeError"):
+        extract(encoder, images, workers=workers, progress=False)

@@ -82,7 +82,11 @@ def test_what_a_card_leaves_out_is_the_configurations() -> None:
         ({"preprocessing": {"height": 2.5}}, "expected height and width in whole pixels"),
         ({"preprocessing": {"mean": [1, 2]}}, r"expected mean as three numbers, one a channel, got \[1, 2\]"),
         ({"preprocessing": {"mean": "abc"}}, "expected mean as three numbers"),
-        ({"preprocessing": {"std": [1, 0, 1]}}, "expected std other than 0"),
+        ({"preprocessing": {"std": [1, 0, 1]}}, "expected mean in 0..1 and std above 0"),
+        ({"preprocessing": {"mean": [123.7, 116.3, 103.5]}}, "got .123.7, .*; divide those of images in 0..255 by 255"),
+        ({"preprocessing": {"std": [58.4, 57.1, 57.4]}}, "divide those of images in 0..255 by 255"),
+        ({"preprocessing": {"mean": [0.5, 0.5, float("nan")]}}, "expected mean in 0..1"),
+        ({"preprocessing": {"size": [128, 64]}}, "did you mean resize. choose from height, width, mean"),
         (
             {"preprocessing": {"interpolation": "cubic"}},
             "unknown interpolation 'cubic'; choose from .*bicubic",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,12 @@ def test_a_folder_has_poses_and_trains_generators(people: str, weights: Path, tm
     for name, keys in (("pg2", pg2), ("camstyle", [word for key in camstyle for word in (key, "1")])):
         command(["train-gan", "-s", people, "--generator", name, "--output", str(tmp_path), *small, *keys])
         assert (tmp_path / name / f"{name}.safetensors").is_file()
+
+
+def test_a_folder_without_training_images_says_so(people: str, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "mine" / "train")
+    with pytest.raises(ValueError, match="expected images in the split train of folder:.*, got none; add a folder train"):
+        command(["train-gan", "-s", people, "--generator", "camstyle", "--output", str(tmp_path / "out")])
 
 
 def test_published_weights_are_the_default_and_told_where_they_cannot_be_had(

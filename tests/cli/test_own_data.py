@@ -175,8 +175,11 @@ def test_files_that_lack_something_say_what_cures_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected pids in .*, got features; labels belong in .*alone\.csv"):
         command(["evaluate", query, str(tmp_path / "alone.npy")])
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+    with pytest.raises(ValueError, match="text.npz, got a file .* it is text, not features .'hello'"):
         command(["evaluate", query, str(tmp_path / "text.npz")])
+    np.savez(tmp_path / "objects.npz", features=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="it holds Python objects, or is of another kind") as refused:
+        command(["evaluate", query, str(tmp_path / "objects.npz")])
     assert "unsafely" not in str(refused.value)
 
 
@@ -303,6 +306,24 @@ def test_search_refuses_before_a_network_is_made(
     sets(tmp_path)
     with pytest.raises((ValueError, OSError), match=message):
         command(["search", "--output", str(tmp_path / "out"), *(word.format(tmp_path) for word in words)])
+
+
+def test_search_names_what_is_wider(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    np.savez(tmp_path / "wide.npz", features=np.ones((2, 9)))
+    with pytest.raises(ValueError, match="of one width, got 9 in .*wide.npz and 8 in .*g.npz"):
+        command(["search", "--query", str(tmp_path / "wide.npz"), "--gallery", gallery, "--output", str(tmp_path)])
+
+
+def test_features_whose_squares_overflow_are_told_what_helps(tmp_path: Path) -> None:
+    query, gallery = sets(tmp_path)
+    huge = RetrievalSet.load(query)
+    huge.with_features(huge.features * 1e25).save(query)
+    large = RetrievalSet.load(gallery)
+    large.with_features(large.features * 1e25).save(gallery)
+    with pytest.raises(ValueError, match="expected distances without NaN, .*; features this large need the step l2"):
+        command(["evaluate", query, gallery, "--chain", "base", *QUICK])
+    command(["evaluate", query, gallery, "--chain", "l2", *QUICK])
 
 
 def test_search_by_random_weights_says_so(

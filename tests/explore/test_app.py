@@ -133,7 +133,7 @@ def test_a_search_is_answered_and_explained(tab: Any) -> None:
     assert tab.get_by_label("as text").input_value() == "nfc+st"
     tab.get_by_label("as text").fill("l2+rerank")
     tab.get_by_label("as text").press("Enter")
-    tab.wait_for_function("document.querySelector('.gx-answer > h3').textContent === 'After l2+rerank'")
+    tab.wait_for_function("document.querySelector('.gx-answer > h3').textContent.startsWith('After l2+rerank ')")
     tab.get_by_label("as text").fill("l2+rerank+nonsense")
     tab.get_by_label("as text").press("Enter")
     tab.wait_for_selector(".gx-error >> text=unknown step 'nonsense'")

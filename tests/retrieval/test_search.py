@@ -90,7 +90,7 @@ def pair_of_spaces(images: RetrievalSet, form: str, weight: float) -> tuple[Time
     measure = TimedMeasure.fit(images, form=form)
     whole = Blended(measure, weight) if weight else measure
     return (
-        TimedSpace.of(images, measure, earlier=weight, memory_limit=20_000),
+        TimedSpace.of(images, whole, memory_limit=20_000),
         RowSpace(lambda rows: whole(images.select(rows), images), len(images)),
     )
 

@@ -34,19 +34,23 @@ LEARNT = (
     "dba(k=4)+alpha_qe+blend+aqe(k=500)",
     "camera_norm+ca_jaccard(k1_inter=9,k2_intra=3)",
     "camera_norm+lda+blend+tracklets+st+ca_jaccard(k1_intra=70,lambda_value=0.1)",
+    "fuse(eta=0.5)+nfc(k1=3,neighbours=cross_camera,normalize_before=False)",
+    "nfc(k1=40,neighbours=spatiotemporal)+nfc(neighbours=spatiotemporal,form=official)",
+    "camera_norm+lda+blend(weight=0.7)+tracklets+nfc(k1=3,k2=3,neighbours=cross_camera+spatiotemporal)"
+    "+st+ca_jaccard(k1_intra=8)",
     "dmon(side=gallery,normalize_before=False)+camera_norm+l2+rerank(k1=6,k2=3)",
 )
 
 
 def timed(seed: int) -> RetrievalSet:
-    """91 images of 11 people with times, of two cameras and of a third one that took one image."""
+    """91 images of 11 people with times and generated images, of two cameras and of a third one that took one image."""
     generator = torch.Generator().manual_seed(seed)
     pids, camids = (torch.randint(0, n, (91,), generator=generator) for n in (11, 2))
     camids[7 * seed] = 2
     centres = torch.randn(11, 8, generator=torch.Generator().manual_seed(9))
     features = centres[pids] + torch.randn(91, 8, generator=generator) + camids[:, None]
     frames = 1000 * pids + 300 * camids + torch.randint(0, 200, (91,), generator=generator)
-    return RetrievalSet(features, pids, camids, frames)
+    return RetrievalSet(features, pids, camids, frames, generated=features[:, None].repeat(1, 2, 1).sin())
 
 
 def images(seed: int) -> RetrievalSet:
@@ -325,10 +329,10 @@ def test_bad_arguments_are_refused_on_every_process(found: dict, count: int) -> 
         assert two_widths == "expected x and y of one width, got 20 and 5"
         assert k2 == "expected k2 >= 1, got 0"
         assert step == (
-            "expected only the steps l2, blend, st, aqe, alpha_qe, dba, lda, nfc, camera_norm, "
+            "expected only the steps l2, fuse, blend, st, aqe, alpha_qe, dba, lda, nfc, camera_norm, "
             "dmon, tracklets, rerank, ca_jaccard in shards, got aro"
         )
-        assert "expected nfc in shards with neighbours=any" in side
+        assert "expected nfc in shards with self_distance=inf, and each set on its own" in side
         assert last.startswith("expected re-ranking to be the last step")
         assert cuhk03 == "expected a protocol whose curve is a CMC in shards, got cuhk03"
         assert metric == "unknown metric 'manhattan'; choose from euclidean, cosine"

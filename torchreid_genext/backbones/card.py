@@ -54,8 +54,9 @@ class Preprocessing:
             raise ValueError(f"expected height and width in whole pixels, 1 at least, got {sizes}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three(name, getattr(self, name)))
-        if 0 in self.std:
-            raise ValueError(f"expected std other than 0, got {self.std}")
+        if not all(0 <= value <= 1 for value in self.mean) or not all(0 < value <= 1 for value in self.std):
+            rule = "expected mean in 0..1 and std above 0, to 1, of images in [0, 1]"
+            raise ValueError(f"{rule}, got {self.mean} and {self.std}; divide those of images in 0..255 by 255")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -149,7 +150,8 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"expected a card in JSON, got {path}: {error}") from error
+        cure = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(f"expected a card in JSON, got {path}: {error}{cure}") from error
 
 
 def _card(content: Any, path: Path) -> Card:
@@ -166,7 +168,7 @@ def _check_names(given: Mapping[str, Any], kind: type) -> None:
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+            cure = f"{f'did you mean {near[0]}? ' if near else ''}choose from {', '.join(names)}"
             raise ValueError(f"expected names that are known, got {name!r}; {cure}")
 
 

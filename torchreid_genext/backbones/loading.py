@@ -61,7 +61,7 @@ def giving(model: nn.Module, backbone: Backbone) -> nn.Module:
     if feature := backbone.card.feature:
         if not hasattr(model, "feature"):
             rule = f"expected no feature in the card of {backbone.label}, since {backbone.name} gives but one"
-            raise ValueError(f"{rule}, got {feature!r}")
+            raise ValueError(f"{rule}, got {feature!r}; leave it out")
         model.feature = feature
     return model
 

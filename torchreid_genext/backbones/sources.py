@@ -101,9 +101,11 @@ def build(
 def _of_registry(name: str, host: dict[str, Any], size: Any, options: dict[str, Any]) -> nn.Module:
     if not options:
         return compat.build_model(name, host.pop("num_classes"), **host)
+    if name not in MODELS:
+        raise ValueError(f"expected options that {name} takes, got {options}; it takes none")
     try:
         return MODELS[name](**host, **options)
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         rule = f"expected options that {name} takes"
         raise ValueError(f"{rule}, got {options}: {error}") from error
 

@@ -47,13 +47,7 @@ def measure_features(
     cfg, chains = cfg.clone(), settings.chains(cfg)
     cameras = query.camids is not None and gallery.camids is not None
     cfg.genext.evaluation.protocol = cfg.genext.evaluation.protocol or ("market1501" if cameras else "plain")
-    settings.check_keys(cfg)
-    for images, whose in ((query, "query"), (gallery, "gallery")):
-        protocol_named(cfg.genext.evaluation.protocol).check_cameras(images.camids, whose)
-    try:
-        compare(query, gallery)
-    except ValueError as error:
-        raise ValueError(f"{error}, in {' and '.join(map(str, names))}") from error
+    _check(cfg, query, gallery, names)
     if write:
         config.write_config(cfg, cfg.data.save_dir)
     found = study.evaluated(cfg, query, gallery, chains, train)
@@ -83,3 +77,14 @@ def measure_features(
     if write:
         writing.write(result)
     return result
+
+
+def _check(cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, names: Sequence[str]) -> None:
+    """Tell before any work what all chains would be refused for."""
+    settings.check_keys(cfg)
+    for images, whose in ((query, "query"), (gallery, "gallery")):
+        protocol_named(cfg.genext.evaluation.protocol).check_cameras(images.camids, whose)
+    try:
+        compare(query, gallery)
+    except ValueError as error:
+        raise ValueError(f"{error}, in {' and '.join(map(str, names))}") from error

@@ -114,10 +114,15 @@ class Measurement:
             index=self.index,
         )
 
+    @property
+    def num_gallery(self) -> int:
+        """Images that were searched, of which each of several processes holds a part."""
+        return self.reports[0].num_gallery if self.reports else len(self.gallery)
+
     def extraction(self) -> str:
         """How the features came about, in a line."""
         generated = " and those of generated images" if self.coverage else ""
-        features = f"{len(self.query) + len(self.gallery)} features{generated} in {self.precision}"
+        features = f"{len(self.query) + self.num_gallery} features{generated} in {self.precision}"
         if not self.computed:
             return f"{features} {self.origin}"
         speed = f"{self.computed / self.seconds:.0f} images/s"
@@ -202,7 +207,7 @@ class Result:
         """The data in a line."""
         first = self.measurements[0]
         return (
-            f"{self.dataset}: {len(first.query)} queries, {len(first.gallery)} gallery images, "
+            f"{self.dataset}: {len(first.query)} queries, {first.num_gallery} gallery images, "
             f"{self.metric} distance, {self.protocol} protocol"
         )
 

@@ -26,6 +26,7 @@ from torchreid_genext.benchmark.results import (
     Result,
 )
 from torchreid_genext.benchmark.settings import Backbone, Images
+from torchreid_genext.benchmark.together import Together
 from torchreid_genext.extraction import Encoder, FeatureTable
 from torchreid_genext.retrieval.folds import folds
 from torchreid_genext.retrieval.open_set import OpenSet
@@ -71,18 +72,27 @@ def run(cfg: CfgNode) -> Result:
     settings.check_dataset(cfg)
     settings.check_backbones(backbones, chains)
     name = settings.dataset_name(cfg)
-    # Also tells now, not after the work, if nothing can be written there.
-    config.write_config(cfg, cfg.data.save_dir)
+    together = Together()
     encoders = _encoders(cfg, backbones)
-    images = settings.open_dataset(cfg)
-    settings.check_needs(cfg, images, chains)
-    images = settings.with_generated(cfg, images, chains)
+    with together.one_after_the_first():
+        if together.first:
+            # Also tells now, not after the work, if nothing can be written there.
+            config.write_config(cfg, cfg.data.save_dir)
+        images = settings.open_dataset(cfg)
+        settings.check_needs(cfg, images, chains)
+        images = settings.with_generated(cfg, images, chains)
     result = Result(name, cfg.test.dist_metric, settings.protocol(cfg), [], Path(cfg.data.save_dir))
     for backbone, encoder in zip(backbones, encoders):
         with _at_work(encoder):
-            measured = _measure(cfg, backbone, encoder, images, chains)
+            measured = _measure(cfg, backbone, encoder, images, chains, together)
         result = replace(result, measurements=[*result.measurements, measured])
-        writing.write(result)  # what is measured stands, whatever becomes of the rest
+        if together.first:
+            writing.write(result)  # what is measured stands, whatever becomes of the rest
+    return result if together else _illustrated(cfg, result)
+
+
+def _illustrated(cfg: CfgNode, result: Result) -> Result:
+    """The result with pictures and rank lists, as far as they are asked for."""
     if cfg.genext.benchmark.pictures and any(measured.reports for measured in result.measurements):
         result = replace(result, pictures=drawing.draw(result))
     if cfg.genext.benchmark.rank_lists:
@@ -143,27 +153,39 @@ def _described(cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: Seque
 
 
 def _measure(
-    cfg: CfgNode, backbone: Backbone, encoder: Encoder, images: tuple[Images, Images], chains: list[Chain]
+    cfg: CfgNode,
+    backbone: Backbone,
+    encoder: Encoder,
+    images: tuple[Images, Images],
+    chains: list[Chain],
+    together: Together,
 ) -> Measurement:
     _log.info("%s: extracting features", backbone.label)
-    learnt = [Split(cfg, encoder, split) for split in settings.training_images(cfg, chains)]
-    splits = [Split(cfg, encoder, split) for split in images]
+    training = settings.training_images(cfg, chains)
+    learnt = [Split(cfg, encoder, together.part(split)) for split in training]
+    splits = [Split(cfg, encoder, together.part(split)) for split in images]
     query, gallery = (split.images for split in splits)
     runs = [run for split in (*splits, *learnt) for run in split.runs]
+    if together:  # all that was extracted is in the cache: what is needed as a whole is read from there
+        together.wait()
+        learnt = [Split(cfg, encoder, split) for split in training]
     train = learnt[0].images if learnt else settings.training_sightings(cfg)
-    found = evaluated(cfg, query, gallery, chains, train)
+    found = evaluated(cfg, query, gallery, chains, train, together)
+    if together:
+        query = Split(cfg, encoder, images[0]).images  # a report names each query
     rows = compared_with_first(cfg, found, chains[0])
     first = found.first(chains[0])
     return Measurement(
         backbone=backbone,
         precision=encoder.precision,
-        computed=sum(run.computed for run in runs),
+        computed=int(together.sum(sum(run.computed for run in runs))),
         seconds=sum(run.seconds for run in runs),
-        unreadable={path: why for run in runs for path, why in run.unreadable.items()},
+        unreadable=together.united({path: why for run in runs for path, why in run.unreadable.items()}),
         coverage={name: part.coverage for name, part in zip(("query", "gallery"), splits) if part.coverage},
         query=query,
         gallery=gallery,
-        precision_effect=first and _precision_effect(cfg, backbone, encoder, images, chains[0], first),
+        precision_effect=None if together or first is None
+        else _precision_effect(cfg, backbone, encoder, images, chains[0], first),
         train=train,
         metric=cfg.test.dist_metric,
         memory_limit=cfg.genext.evaluation.memory_limit or None,
@@ -209,14 +231,27 @@ class Evaluated:
 
 
 def evaluated(
-    cfg: CfgNode, query: RetrievalSet, gallery: RetrievalSet, chains: list[Chain], train: Training | None
+    cfg: CfgNode,
+    query: RetrievalSet,
+    gallery: RetrievalSet,
+    chains: list[Chain],
+    train: Training | None,
+    together: Together | None = None,
 ) -> Evaluated:
-    """Apply and rank each chain once; one that fails costs no more than its own row."""
+    """Apply and rank each chain once; one that fails costs no more than its own row.
+
+    Args:
+        query: or this process's shard of it, as the gallery.
+        together: the processes that hold the shards.
+    """
     _warn_of_copies(query, gallery, protocol_named(settings.protocol(cfg)))
     found, room = Evaluated(), _KEPT if _draws(cfg) else 0
     for chain in chains:
         memory = PeakMemory()
         try:
+            if together:
+                found.reports.append(together.rank(query, gallery, chain, train, **_options(cfg)))
+                continue
             comparison = _compared(cfg, query, gallery, chain, train)
             report = comparison.rank(settings.protocol(cfg))
             found.peak_memory[chain.name] = memory.growth()
@@ -287,6 +322,12 @@ def _compared(
         train=train,
         index=cfg.genext.evaluation.index,
     )
+
+
+def _options(cfg: CfgNode) -> dict[str, Any]:
+    """Of a chain on shards."""
+    limit = cfg.genext.evaluation.memory_limit or None
+    return {"metric": cfg.test.dist_metric, "protocol": settings.protocol(cfg), "memory_limit": limit}
 
 
 def _interval(cfg: CfgNode, report: Report) -> Difference:

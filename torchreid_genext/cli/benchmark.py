@@ -1,14 +1,17 @@
 """Measure backbones under chains of training-free steps, with features extracted once and cached.
 
 torchreid-genext benchmark --config-file configs/market1501_osnet_x0_25.yaml model.load_weights weights.pth
+torchrun --nproc-per-node 8 -m torchreid_genext benchmark ...    # processes share the images
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from torchreid_genext import benchmark
+from torchreid_genext.benchmark.together import processes_of_torchrun
 from torchreid_genext.cli.folders import add_folders, name_folders
 from torchreid_genext.cli.parsing import Parser, configuration, set_up
 from torchreid_genext.cli.running import check_failures
@@ -21,10 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(arguments)
     if arguments.dry_run:
         print(benchmark.describe(cfg))
-    else:
+        return
+    with processes_of_torchrun() as prints:
+        logging.getLogger().setLevel(logging.INFO if prints else logging.ERROR)
         result = benchmark.run(cfg)
-        print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
-        check_failures(result.failures)
+        if prints:
+            print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
+            check_failures(result.failures)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

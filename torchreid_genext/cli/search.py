@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(arguments)
     settings.check_keys(cfg)
     query, gallery = _sets(cfg, arguments.query, arguments.gallery)
+    check_widths((query, gallery), (arguments.query, arguments.gallery))
     limit = cfg.genext.evaluation.memory_limit or None
     options = {"metric": cfg.test.dist_metric, "memory_limit": limit, "index": cfg.genext.evaluation.index}
     found = search(compare(query, gallery, chain, **options), top=arguments.top)
@@ -53,6 +54,13 @@ def _sets(cfg: CfgNode, query: str, gallery: str) -> list[RetrievalSet]:
     images = {path: features.images_of(path) for path in paths if path not in known}
     network = features.encoder(cfg) if images else None
     return [known[path] if path in known else features.extracted(cfg, network, images[path]) for path in paths]
+
+
+def check_widths(sets: Sequence[RetrievalSet], names: Sequence[str]) -> None:
+    widths = [images.features.shape[1] for images in sets]
+    if len({*widths}) > 1:
+        found = " and ".join(f"{width} in {name}" for width, name in zip(widths, names))
+        raise ValueError(f"expected query and gallery features of one width, got {found}")
 
 
 def _is_features(path: str) -> bool:

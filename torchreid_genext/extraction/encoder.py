@@ -179,11 +179,17 @@ class Encoder(nn.Module):
         """Let the network, not compiled, see two blank images, to tell before the work what it cannot do.
 
         Raises:
-            ValueError: as `forward`.
+            ValueError: as `forward`, or if the network fails, as it may on images of this size.
         """
         blank = torch.zeros(2, self.height, self.width, 3, dtype=torch.uint8)
-        with torch.inference_mode(), _one_thread():
-            self._encoded(getattr(self.network, "_orig_mod", self.network), self.normalized(blank))
+        try:
+            with torch.inference_mode(), _one_thread():
+                self._encoded(getattr(self.network, "_orig_mod", self.network), self.normalized(blank))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, IndexError, AssertionError) as error:
+            rule = f"expected a network that takes images of {self.height} x {self.width}"
+            raise ValueError(f"{rule}, got {self.kind}: {type(error).__name__}: {error}") from error
 
     def normalized(self, images: Tensor) -> Tensor:
         """What the network sees, (B, 3, H, W): torchreid's operations in its order, to the last bit."""
@@ -214,7 +220,8 @@ class _Told(nn.Module):
 
     def __init__(self, network: nn.Module, camera: int) -> None:
         if "cameras" not in inspect.signature(network.forward).parameters:
-            raise ValueError(f"expected a network that takes cameras, got {type(network).__name__}")
+            cure = "set camera none in its card"
+            raise ValueError(f"expected a network that takes cameras, got {type(network).__name__}; {cure}")
         super().__init__()
         self.network = network
         self.register_buffer("camera", torch.tensor(camera))

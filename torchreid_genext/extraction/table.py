@@ -62,7 +62,8 @@ class FeatureTable:
         rows = [self._row(path) for path in paths]
         if missing := [path for path, row in zip(paths, rows) if row is None]:
             rule = f"expected features of {len(paths)} images by name in {self.path}"
-            raise ValueError(f"{rule}, got none of {missing[0]} and {len(missing) - 1} others")
+            example = "/".join(next(iter(self._rows.values()))[0][0])
+            raise ValueError(f"{rule}, got none of {missing[0]} and {len(missing) - 1} others, but of {example}")
         return TablePlan(self, tuple(paths), tuple(row for row in rows if row is not None))
 
     def _row(self, path: str) -> int | None:

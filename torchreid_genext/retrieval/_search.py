@@ -6,7 +6,6 @@ What bounds leave open, a few pairs a row, is settled by exact distances of thos
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Protocol
 

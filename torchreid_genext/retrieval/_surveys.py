@@ -14,7 +14,7 @@ from torchreid_genext.retrieval._numerics import full_precision
 from torchreid_genext.retrieval._search import Search
 
 __all__ = [
-    "CameraSurvey", "Lists", "Survey", "by_camera", "camera_slices", "joined", "nearest_others", "survey",
+    "CameraSurvey", "Lists", "Survey", "by_camera", "camera_slices", "found", "joined", "nearest_others", "survey",
     "survey_by_camera",
 ]  # fmt: skip
 
@@ -73,10 +73,10 @@ def survey(search: Search, k: int, *, own_first: bool, memory_limit: int | None 
         greatest = search.farthest(rows, bounds)
         if own_first:
             numbers = torch.arange(rows.start, rows.stop, device=bounds.device)
-            found = _own_first(search, numbers, bounds, rows.start, k)
+            lists = _own_first(search, numbers, bounds, rows.start, k)
         else:
-            found = search.nearest(rows, bounds, k, most=total)
-        parts.append(Survey(*found, greatest))
+            lists = search.nearest(rows, bounds, k, most=total)
+        parts.append(Survey(*lists, greatest))
     return Survey(*(torch.cat(values) for values in zip(*parts)))
 
 
@@ -127,10 +127,10 @@ def nearest_others(
             bounds = search.block(rows)
             if cameras is None:
                 bounds.diagonal(some.start).fill_(-math.inf)
-                found = _found(search, rows, bounds, k, total - 1)
+                near = found(search, rows, bounds, k, total - 1)[1]
             else:
-                found = _outside(search, rows, bounds, own, k)
-            lists[rows, : found[1].shape[1]] = found[1]
+                near = _outside(search, rows, bounds, own, k)[1]
+            lists[rows, : near.shape[1]] = near
     return lists
 
 
@@ -159,17 +159,17 @@ def _own_first(
     if search.addend is not None:
         distances += search.addend.pairs(rows, rows)
     bounds.diagonal(place).fill_(-math.inf)
-    others = _found(search, rows, bounds, k - 1, bounds.shape[1] - 1, first)
+    others = found(search, rows, bounds, k - 1, bounds.shape[1] - 1, first)
     return joined((distances[:, None], rows[:, None]), others)
 
 
 def _outside(search: Search, rows: Tensor, bounds: Tensor, own: slice, k: int) -> Lists:
     """The k nearest of other cameras, whose columns lie around the own ones."""
     bounds[:, own] = -math.inf
-    return _found(search, rows, bounds, k, bounds.shape[1] - (own.stop - own.start))
+    return found(search, rows, bounds, k, bounds.shape[1] - (own.stop - own.start))
 
 
-def _found(
+def found(
     search: Search, rows: Tensor, bounds: Tensor, k: int, most: int, first: int = 0
 ) -> Lists:
     """The nearest, as far as there are so many."""

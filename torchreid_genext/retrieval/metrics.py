@@ -349,7 +349,8 @@ def _checked(block: ArrayLike, rows: slice, columns: slice) -> Block:
     if (lowest := block.min()) != lowest:  # NaN: every match would rank first
         bad = np.flatnonzero((block != block).any(1).tolist())
         found = f"some for {len(bad)} queries, the first is {bad[0] + rows.start}"
-        raise ValueError(f"expected distances without NaN, got {found}")
+        cure = "features this large need the step l2, or to be divided by a number"
+        raise ValueError(f"expected distances without NaN, got {found}; {cure}")
     return block
 
 

@@ -13,8 +13,7 @@ from torchreid_genext.retrieval._blocks import blocks
 from torchreid_genext.retrieval.comparison import Measure
 from torchreid_genext.retrieval.neighbours import DEFAULT_MEMORY_LIMIT, nearest
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.spatiotemporal import TimedMeasure
-from torchreid_genext.retrieval.timed import TimedSpace
+from torchreid_genext.retrieval.timed import TimedSpace, is_additive
 
 __all__ = ["cross_camera_neighbours", "nearest_by"]
 
@@ -70,7 +69,7 @@ def nearest_by(
         ValueError: if k < 1.
     """
     _check_k(k)
-    if isinstance(measure, TimedMeasure) and measure.additive:
+    if is_additive(measure):
         space = TimedSpace.of(images, measure, memory_limit=memory_limit)
         return space.nearest_others(k, images.camids if cross_camera else None)
     size = len(images)

@@ -6,15 +6,15 @@ Distances come from features, or row by row from any other origin; the matrix of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from torchreid_genext.retrieval._blocks import blocks, blocks_within, check_limit
+from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import full_precision, products, scaled, unit
 from torchreid_genext.retrieval._search import Search
 from torchreid_genext.retrieval._surveys import (
@@ -24,7 +24,7 @@ from torchreid_genext.retrieval.neighbours import check_features, name_rows, nea
 
 __all__ = [
     "FeatureSpace", "RowSpace", "Space", "greatest_distances",
-    "nearest_and_own",
+    "nearest_and_own", "nearest_of",
 ]  # fmt: skip
 
 _ROUNDING = 1e-6  # of squared lengths, in what is computed as a squared distance
@@ -132,7 +132,7 @@ class FeatureSpace:
         near = joined(near, self._nearest(images, None, order[own], min(k, len(images)) - 1))
         before, after = slice(0, own.start), slice(own.stop, len(features))
         outside = [self._nearest(images, features[part], order[part], k) for part in (before, after)]
-        return near, _nearest_of(*outside, k)
+        return near, nearest_of(*outside, k)
 
     def _nearest(self, images: Tensor, others: Tensor | None, names: Tensor, k: int) -> Lists:
         """The k nearest, as far as there are so many, by name."""
@@ -281,7 +281,7 @@ def _around(block: Tensor, rows: Tensor, own: Tensor, k: int) -> tuple[Lists, Li
     return near, smallest(block.index_fill_(1, own, math.inf), outside)
 
 
-def _nearest_of(first: Lists, second: Lists, k: int) -> Lists:
+def nearest_of(first: Lists, second: Lists, k: int) -> Lists:
     """The k nearest in two lists; equal distances by index."""
     distances, images = joined(first, second)
     images, order = images.sort(dim=1)

@@ -345,9 +345,9 @@ class TimedMeasure:
         """Whether time is added to ``1 - cos``."""
         return self.form != "official"
 
-    def moments(self, images: RetrievalSet) -> Moments:
-        """Where and when images were seen, on the device of their features."""
-        since = int(images.frames.min())
+    def moments(self, images: RetrievalSet, since: int | None = None) -> Moments:
+        """Where and when images were seen since the first of them, or a frame, on their features' device."""
+        since = int(images.frames.min()) if since is None else since
         return self.model.moments(images.camids, images.frames - since).to(images.features.device)
 
     def table(self, device: torch.device) -> Table:

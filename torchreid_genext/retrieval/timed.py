@@ -18,11 +18,28 @@ from torchreid_genext.retrieval._lags import Moments, Table
 from torchreid_genext.retrieval._numerics import unit
 from torchreid_genext.retrieval._search import Search
 from torchreid_genext.retrieval._surveys import CameraSurvey, Survey, nearest_others, survey, survey_by_camera
+from torchreid_genext.retrieval.comparison import Blended, Measure
 from torchreid_genext.retrieval.neighbours import use_bf16
 from torchreid_genext.retrieval.sets import RetrievalSet
 from torchreid_genext.retrieval.spatiotemporal import TimedMeasure
 
-__all__ = ["TimedSpace"]
+__all__ = ["TimedSpace", "is_additive", "search_between"]
+
+
+def is_additive(measure: Measure) -> bool:
+    """Whether a measure adds time to appearance, also to a blended one."""
+    timed = measure.measure if isinstance(measure, Blended) else measure
+    return isinstance(timed, TimedMeasure) and timed.additive
+
+
+def search_between(measure: Measure, x: RetrievalSet, y: RetrievalSet, order: Tensor) -> Search:
+    """A search of x among y, its columns in an order, by twice the distances of an additive measure."""
+    since = min(int(x.frames.min()), int(y.frames.min()))
+    asking, searched = (TimedSpace.of(images, measure, since=since) for images in (x, y))
+    order = order.to(asking.features.device)
+    addend = _Time(asking.measure, asking.moments, searched.moments, order)
+    features = asking.features, searched.features
+    return Search(*features, bf16=use_bf16(*features), order=order, addend=addend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +62,16 @@ class TimedSpace:
 
     @classmethod
     def of(
-        cls, images: RetrievalSet, measure: TimedMeasure, *, earlier: float = 0.0,
+        cls, images: RetrievalSet, measure: Measure, *, since: int | None = None,
         memory_limit: int | None = None,
     ) -> TimedSpace:  # fmt: skip
-        """Of images, whose `earlier` features have a share in appearance."""
+        """Of images and a measure that `is_additive`; times count from the first of them, or another frame."""
         features = unit(images.features)
-        if earlier:
-            before = unit(images.as_earlier().features)
-            features = torch.cat([features * (1 - earlier) ** 0.5, before * earlier**0.5], dim=1)
-        return cls(features, measure, measure.moments(images), memory_limit)
+        if isinstance(measure, Blended):
+            before, weight = unit(images.as_earlier().features), measure.weight
+            features = torch.cat([features * (1 - weight) ** 0.5, before * weight**0.5], dim=1)
+            measure = measure.measure
+        return cls(features, measure, measure.moments(images, since), memory_limit)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -92,13 +110,12 @@ class TimedSpace:
         return distances
 
     def _search(self, order: Tensor | None = None) -> Search:
-        features = self.features
-        order = None if order is None else order.to(features.device)
-        addend = self._addend(slice(None) if order is None else order)
-        return Search(features, features, bf16=use_bf16(features, features), order=order, addend=addend)
+        order = None if order is None else order.to(self.features.device)
+        options = {"order": order, "addend": self._addend(order)}
+        return Search(self.features, self.features, bf16=use_bf16(self.features, self.features), **options)
 
-    def _addend(self, columns: slice | Tensor = slice(None)) -> _Time:
-        return _Time(self.measure, self.moments, _some(self.moments, columns))
+    def _addend(self, order: Tensor | None = None) -> _Time:
+        return _Time(self.measure, self.moments, self.moments, order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,25 +123,29 @@ class _Time:
     """Twice what time adds to ``1 - cos``, as an ``Addend``.
 
     Attributes:
-        measure: that knows it. images: that ask, and whose pairs are looked up. columns: in their order.
+        measure: that knows it. x: images that ask. y: that are searched. order: of the columns.
     """
 
     measure: TimedMeasure
-    images: Moments
-    columns: Moments
+    x: Moments
+    y: Moments
+    order: Tensor | None
 
     def halves(self, rows: slice | Tensor) -> Iterator[tuple[slice, Tensor]]:
         """As ``Addend.halves``."""
-        return self.measure.model.read(self._table, _some(self.images, rows), self.columns)
+        return self.measure.model.read(self._table, _some(self.x, rows), self._columns)
 
     def pairs(self, row: Tensor, column: Tensor) -> Tensor:
         """As ``Addend.pairs``."""
-        moments = _some(self.images, row), _some(self.images, column)
-        return 2 * self.measure.model.read_pairs(self._table, *moments)
+        return 2 * self.measure.model.read_pairs(self._table, _some(self.x, row), _some(self.y, column))
+
+    @cached_property
+    def _columns(self) -> Moments:
+        return self.y if self.order is None else _some(self.y, self.order)
 
     @cached_property
     def _table(self) -> Table:
-        table = self.measure.table(self.images.frames.device)
+        table = self.measure.table(self.x.frames.device)
         return replace(table, values=table.values - 1)  # the 1 of 1 - cos, which half the square holds
 
 

@@ -243,6 +243,14 @@ def test_a_margin_changes_no_place(tmp_path: Path) -> None:
     assert torch.allclose(network.seen[0][:, 0, 0], torch.tensor([0.485, 0.456, 0.406]))
 
 
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), 11])
+def test_a_margin_that_is_none_is_refused_before_anything_is_fetched(margin: float) -> None:
+    with pytest.raises(ValueError, match="expected a margin in 0..10 of the longer side"):
+        keypoint_rcnn(margin=margin)
+    with pytest.raises(ValueError, match="expected a margin in 0..10 of the longer side"):
+        WithMargin(Spots(), margin)
+
+
 def test_joints_in_the_margin_are_missing() -> None:
     class Beyond(nn.Module):
         def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from torchreid_genext import checkpoints, compat
 from torchreid_genext.data.filenames import has_frames, parse
+from torchreid_genext.data.folders.names import PREFIX as FOLDER
 from torchreid_genext.data.images.reading import readable_images
 from torchreid_genext.processes import usable_cores
 
@@ -123,7 +124,8 @@ def _records(name: str, root: str | Path, split: str) -> tuple[tuple, tuple, tup
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     records = getattr(compat.init_image_dataset(name, root=str(root), verbose=False), split)
     if not records:
-        raise ValueError(f"expected images in the split {split} of {name}, got none in {str(root)!r}")
+        where = f"; add a folder {split}" if name.startswith(FOLDER) else f" in {str(root)!r}"
+        raise ValueError(f"expected images in the split {split} of {name}, got none{where}")
     paths, pids, camids = zip(*(record[:3] for record in records))
     return paths, pids, camids
 

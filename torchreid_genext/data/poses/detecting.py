@@ -79,10 +79,12 @@ def keypoint_rcnn(
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if the published weights cannot be fetched; says where they belong.
-        ValueError: if the weights are another network's; lists what is missing, or unexpected.
+        ValueError: if the weights are another network's; lists what is missing, or unexpected. Also as
+            `WithMargin`.
     """
     from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
+    _check_margin(margin)
     file = _published() if weights is None else Path(weights)
     state = _renamed(checkpoints.safe_load(file))
     network = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=min_size)
@@ -110,13 +112,17 @@ class WithMargin(nn.Module):
     """A detector that sees each image with a margin around it, which crops of people lack.
 
     Args:
-        network: as the module describes it; it sees the margin in the mean colour of ImageNet, as it sees what
+        network: as the module describes it. It sees the margin in the mean colour of ImageNet, as it sees what
             it fills up smaller images of a batch with.
-        share: width of the margin, of the longer side of the image.
+        share: width of the margin, of the longer side of the image; 0 .. 10.
+
+    Raises:
+        ValueError: if the margin is none of these.
     """
 
     def __init__(self, network: nn.Module, share: float = 1 / 8) -> None:
         super().__init__()
+        _check_margin(share)
         self.network, self.share = network, share
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
@@ -124,6 +130,11 @@ class WithMargin(nn.Module):
         widths = [round(max(image.shape[1:]) * self.share) for image in images]
         answers = self.network([_padded(image, width) for image, width in zip(images, widths)])
         return [_moved(*each) for each in zip(answers, images, widths)]
+
+
+def _check_margin(share: float) -> None:
+    if not 0 <= share <= 10:
+        raise ValueError(f"expected a margin in 0..10 of the longer side, got {share}")
 
 
 def _padded(image: Tensor, width: int) -> Tensor:

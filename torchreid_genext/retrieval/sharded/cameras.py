@@ -6,30 +6,24 @@ then exchanged, as in ``sharded.reranking``; which neighbours are mutual every p
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torchreid_genext.retrieval._blocks import blocks_within
 from torchreid_genext.retrieval._numerics import magnitude, rescaled, scale_of, unit
 from torchreid_genext.retrieval._reciprocal import expand_locally
+from torchreid_genext.retrieval._surveys import CameraSurvey, Lists
 from torchreid_genext.retrieval.comparison import Comparison, Measure, Metric
 from torchreid_genext.retrieval.neighbours import at_most
 from torchreid_genext.retrieval.reranking import KReciprocal, check_ranges, encode_cameras
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.sharded.neighbours import merge
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.reranking import Described
-from torchreid_genext.retrieval.sharded.shards import visitors
-from torchreid_genext.retrieval._surveys import CameraSurvey
-from torchreid_genext.retrieval.spaces import smallest
+from torchreid_genext.retrieval.sharded.surveys import Part, survey
 from torchreid_genext.retrieval.steps import CameraJaccard
 
 __all__ = ["CameraReranking"]
-
-Lists = tuple[Tensor, Tensor]  # distances and places of neighbours, a row for each image
 
 
 class CameraReranking(Described):
@@ -86,68 +80,12 @@ class CameraReranking(Described):
 
     def _survey(self, intra: int, inter: int) -> CameraSurvey:
         """Nearest of each image under its own camera, itself first, and under others."""
-        own, k = self.query.join(self.gallery), max(intra, inter)
-        found = _Found.of(own, self.places, k)
-        sets = (self.query, self.query_shards, 0), (self.gallery, self.gallery_shards, self.num_query)
-        for images, shards, first in sets:
-            for source, visiting in visitors(images, shards):
-                start = first + shards.starts[source]
-                names = torch.arange(start, start + len(visiting), device=found.greatest.device)
-                pair_bytes = len(visiting) * (self.measure.bytes_per_pair + 24)
-                for rows in blocks_within(len(own) if len(visiting) else 0, pair_bytes, self.memory_limit):
-                    block = self._between(own.select(rows), visiting)
-                    found.look(rows, block, visiting.camids.to(block.device), names)
-        if isinstance(self.measure, Metric):
-            found.itself.zero_()
-        near, far = found.lists()
+        parts = [Part(self.query, self.query_shards), Part(self.gallery, self.gallery_shards, self.num_query)]
+        seen = survey(self.measure, parts, max(intra, inter), self.memory_limit)
+        near, far = seen.lists()
         lists = _continued(near, far, intra), _continued(far, near, inter)
         intra, inter = (tuple(map(self.in_order, each)) for each in lists)
-        return CameraSurvey(intra, inter, self.in_order(found.greatest))
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What the images of this process (n,) have seen of others so far.
-
-    Attributes:
-        camids: of the images. places: among all images.
-        near: the nearest of the own camera (n, k), infinity where there are fewer. far: of other cameras.
-        itself: distance of each image to itself. greatest: to the one farthest from it.
-    """
-
-    camids: Tensor
-    places: Tensor
-    near: Lists
-    far: Lists
-    itself: Tensor
-    greatest: Tensor
-
-    @classmethod
-    def of(cls, own: RetrievalSet, places: tuple[slice, slice], k: int) -> _Found:
-        device = own.features.device
-        numbers = torch.cat([torch.arange(s.start, s.stop, device=device) for s in places])
-        lists = [
-            (torch.full((len(own), k), math.inf, device=device), numbers.new_zeros(len(own), k)) for _ in "nf"
-        ]
-        zeros = torch.zeros(2, len(own), device=device)
-        return cls(own.camids.to(device), numbers, *lists, *zeros)
-
-    def look(self, rows: slice, block: Tensor, camids: Tensor, names: Tensor) -> None:
-        """Distances of some of the images to others of these cameras and places, later than all before."""
-        itself, same = self.places[rows, None] == names, self.camids[rows, None] == camids
-        self.itself[rows] += block.masked_fill(~itself, 0).sum(1)
-        self.greatest[rows] = torch.maximum(self.greatest[rows], block.amax(1))
-        block = block.masked_fill(itself, -1)
-        for (distances, places), left_out in ((self.near, ~same), (self.far, same)):
-            k = distances.shape[1]
-            values, columns = smallest(block.masked_fill(left_out, math.inf), min(k, len(names)))
-            found = [(distances[rows], places[rows]), (values, names[columns])]
-            distances[rows], places[rows] = merge(found, k)
-
-    def lists(self) -> tuple[Lists, Lists]:
-        """Near and far, each image first among the near ones."""
-        self.near[0][:, 0] = self.itself
-        return self.near, self.far
+        return CameraSurvey(intra, inter, self.in_order(seen.greatest))
 
 
 def _continued(first: Lists, second: Lists, k: int) -> Lists:

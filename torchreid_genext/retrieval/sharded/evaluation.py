@@ -62,8 +62,8 @@ def evaluate(
     Args:
         query: shard of this process; it may have no rows.
         gallery: its shard of what is searched, likewise.
-        chain: of the steps ``l2``, ``camera_norm``, ``lda``, ``tracklets``, ``blend``, ``dmon``, ``nfc``
-            (neighbours of any camera, each set on its own), ``aqe``, ``alpha_qe``, ``dba``, ``st``,
+        chain: of the steps ``l2``, ``camera_norm``, ``lda``, ``tracklets``, ``fuse``, ``blend``, ``dmon``,
+            ``nfc`` (each set on its own), ``aqe``, ``alpha_qe``, ``dba``, ``st``,
             ``rerank`` of features only, and ``ca_jaccard``.
         metric: ``euclidean`` (squared, as in torchreid) or ``cosine`` distance.
         protocol: one whose curve is a CMC, such as ``market1501`` or ``streid``, the same on all processes.

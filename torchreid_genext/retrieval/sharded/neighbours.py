@@ -16,7 +16,7 @@ from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
 from torchreid_genext.retrieval.steps.nfc import members_in_order, sum_members
 
-__all__ = ["merge", "nearest", "nearest_in", "nfc"]
+__all__ = ["merge", "nearest", "nearest_in", "nfc", "with_mutual"]
 
 
 @full_precision()
@@ -132,7 +132,12 @@ def nfc(
     if shards.total == 1:
         return own.clone()
     _, lists = nearest(own, k=k1, memory_limit=memory_limit, precision=precision, group=group)
-    members = _members(*_mutual_pairs(lists, shards, k2), shards, k1)
+    return with_mutual(own, lists, shards, k2)
+
+
+def with_mutual(own: Tensor, lists: Tensor, shards: Shards, k2: int) -> Tensor:
+    """Features of this process and the sums with those that are mutual neighbours; -1 in lists is nobody."""
+    members = _members(*_mutual_pairs(lists, shards, k2), shards, lists.shape[1])
 
     def fetch(indices: Tensor) -> Tensor:
         rounds = shards.rounds(len(indices))
@@ -158,9 +163,9 @@ def _mutual_pairs(lists: Tensor, shards: Shards, k2: int) -> tuple[Tensor, Tenso
     neighbour, returned = lists.flatten(), []
     ranked = lists[:, :k2].contiguous()
     for part in shards.rounds(len(row)):
-        theirs = shards.fetch(ranked, neighbour[part])
+        theirs = shards.fetch(ranked, neighbour[part].clamp(min=0))
         returned.append((theirs == row[part, None] + shards.offset).any(1))
-    returned = torch.cat(returned)
+    returned = torch.cat([neighbour[:0].bool(), *returned]) & (neighbour >= 0)
     return row[returned], neighbour[returned]
 
 

@@ -56,7 +56,7 @@ class Shards:
             Rows (m, ...) in order of ``indices``.
         """
         ends = torch.tensor(self.starts[1:] + [self.total], device=indices.device)
-        owner = torch.searchsorted(ends, indices, right=True)
+        owner = torch.searchsorted(ends, indices.contiguous(), right=True)
         order = owner.argsort(stable=True)
         asked = indices[order].split(torch.bincount(owner, minlength=len(self.sizes)).tolist())
         wanted = self.processes.exchange(asked)

@@ -1,6 +1,6 @@
 """Steps of a chain on features that live in shards.
 
-``l2``, ``lda``, ``blend`` and ``st`` look at one image, or at one pair; what they learn comes from the
+``l2``, ``fuse``, ``lda``, ``blend`` and ``st`` look at one image, or at one pair; what they learn comes from the
 training split, which every process has. The others ask for images of other processes.
 """
 
@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from torchreid_genext.retrieval._blocks import blocks_within, check_limit
-from torchreid_genext.retrieval._numerics import unit
+from torchreid_genext.retrieval._numerics import magnitude, rescaled, scale_of, unit
 from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.neighbours import at_most
 from torchreid_genext.retrieval.sets import RetrievalSet
-from torchreid_genext.retrieval.sharded.neighbours import nearest, nfc
+from torchreid_genext.retrieval.sharded.neighbours import nearest, nfc, with_mutual
 from torchreid_genext.retrieval.sharded.processes import Processes
 from torchreid_genext.retrieval.sharded.shards import Shards
+from torchreid_genext.retrieval.sharded.surveys import Part, survey
+from torchreid_genext.retrieval.spaces import nearest_of
 from torchreid_genext.retrieval.steps import Step
 from torchreid_genext.retrieval.steps.base import on_each
 from torchreid_genext.retrieval.steps.dmon import hops
@@ -31,7 +33,7 @@ from torchreid_genext.retrieval.steps.tracklets import merge_tracklets
 
 __all__ = ["STEPS", "applied", "check_step"]
 
-_LOCAL = ("l2", "blend", "st")
+_LOCAL = ("l2", "fuse", "blend", "st")
 
 
 def check_step(step: Step) -> None:
@@ -40,10 +42,10 @@ def check_step(step: Step) -> None:
         raise ValueError(f"expected only the steps {', '.join(STEPS)} in shards, got {step.name}")
     if step.name != "nfc":
         return
-    if step.side == "joint" or step.neighbours != "any" or step.self_distance != math.inf:
+    if step.side == "joint" or step.self_distance != math.inf:
         raise ValueError(
-            "expected nfc in shards with neighbours=any, self_distance=inf, and each set on its own, "
-            f"got side={step.side}, neighbours={step.neighbours}, self_distance={step.self_distance}"
+            "expected nfc in shards with self_distance=inf, and each set on its own, "
+            f"got side={step.side}, self_distance={step.self_distance}"
         )
 
 
@@ -75,12 +77,34 @@ def _nfc(comparison: Comparison, step: Step, processes: Processes) -> Comparison
     def centralized(images: RetrievalSet) -> Tensor:
         features = normalized(images.features, step.normalize_before)
         options = {"memory_limit": comparison.memory_limit, "group": processes.group}
-        return normalized(nfc(features, k1=step.k1, k2=step.k2, **options), step.normalize_after)
+        if step.neighbours == "any":
+            return normalized(nfc(features, k1=step.k1, k2=step.k2, **options), step.normalize_after)
+        lists = _neighbours(images.with_features(features), step, comparison, processes)
+        shards = Shards(len(features), processes)
+        return normalized(with_mutual(features, lists, shards, step.k2), step.normalize_after)
 
     def left_alone(images: RetrievalSet) -> Tensor:
         return normalized(images.features, step.normalize_before or step.normalize_after)
 
     return on_each(comparison, step.side, centralized, left_alone)
+
+
+def _neighbours(
+    images: RetrievalSet, step: Step, comparison: Comparison, processes: Processes
+) -> Tensor:
+    """Places (n, k1) of the nearest by the step's rules in all shards, -1 where there are fewer."""
+    measure = Metric()
+    if step.neighbours == "cross_camera":  # features may be of any length
+        scale = scale_of(max(processes.numbers(magnitude(images.features))))
+        images = images.with_features(rescaled(images.features, scale))
+    else:
+        measure = step.measure(comparison)
+    part = Part(images, Shards(len(images), processes))
+    seen = survey(measure, [part], step.k1 + 1, comparison.memory_limit)
+    distances, places = seen.far
+    if "cross_camera" not in step.neighbours:
+        distances, places = nearest_of((seen.near[0][:, 1:], seen.near[1][:, 1:]), seen.far, step.k1)
+    return places.masked_fill(distances == math.inf, -1)[:, : step.k1].contiguous()
 
 
 def _camera_norm(comparison: Comparison, step: Step, processes: Processes) -> Comparison:

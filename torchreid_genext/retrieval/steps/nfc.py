@@ -102,6 +102,10 @@ class Centralize(Step):
     def _looked_at(self, images: RetrievalSet) -> RetrievalSet:
         return images.with_features(unit(images.features)) if self.normalize_before else images
 
+    def measure(self, comparison: Comparison) -> TimedMeasure:
+        """Distance of neighbours whom time tells apart."""
+        return TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight, sigma=self.sigma)
+
     def _mutual(self, images: RetrievalSet, comparison: Comparison) -> tuple[Tensor, Tensor]:
         if self.neighbours == "any":
             options = {"k1": self.k1, "k2": self.k2, "self_distance": self.self_distance}
@@ -109,7 +113,7 @@ class Centralize(Step):
         if self.neighbours == "cross_camera":
             lists = cross_camera_neighbours(images.features, images.camids, k=self.k1, **comparison.search)
         else:
-            measure = TimedMeasure.fit(comparison.train, form=self.form, weight=self.weight, sigma=self.sigma)
+            measure = self.measure(comparison)
             across = "cross_camera" in self.neighbours
             options = {"cross_camera": across, "memory_limit": comparison.memory_limit}
             lists = nearest_by(measure, images, k=self.k1, **options)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchreid_genext.retrieval.comparison import Blended, Comparison, Metric
+from torchreid_genext.retrieval.comparison import Comparison, Metric
 from torchreid_genext.retrieval.reranking import KReciprocal
 from torchreid_genext.retrieval.spaces import FeatureSpace, RowSpace, Space
-from torchreid_genext.retrieval.spatiotemporal import TimedMeasure
 from torchreid_genext.retrieval.steps.base import Step, option
-from torchreid_genext.retrieval.timed import TimedSpace
+from torchreid_genext.retrieval.timed import TimedSpace, is_additive
 
 __all__ = ["CameraJaccard", "Rerank"]
 
@@ -69,10 +68,8 @@ def _space(comparison: Comparison) -> tuple[Space, float]:
         sets = query.features, gallery.features
         return FeatureSpace.of(*sets, metric=measure.name, **comparison.search), 2
     images = query.join(gallery)
-    earlier, timed = (measure.weight, measure.measure) if isinstance(measure, Blended) else (0.0, measure)
-    if isinstance(timed, TimedMeasure) and timed.additive:
-        options = {"earlier": earlier, "memory_limit": comparison.memory_limit}
-        return TimedSpace.of(images, timed, **options), 1
+    if is_additive(measure):
+        return TimedSpace.of(images, measure, memory_limit=comparison.memory_limit), 1
 
     def rows(block: slice) -> Tensor:
         return measure(images.select(block), images)
