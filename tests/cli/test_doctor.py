@@ -198,6 +198,13 @@ def test_extras_are_notes_where_absent_and_faults_where_too_old(site: Path) -> N
     assert found["timm"].cure == "pip install 'gone>=1'"
 
 
+def test_a_module_of_an_extra_without_a_version_is_told(site: Path) -> None:
+    pretend(site, "torchreid-genext", "9.9", 'Requires-Dist: loose>=1; extra == "parquet"')
+    (site / "loose.py").touch()
+    (found,) = health.extras()
+    assert (found.subject, found.kind) == ("loose", health.NOTE) and "version is not known" in found.told
+
+
 def test_every_extra_has_its_purpose() -> None:
     assert set(health._FOR) == set(setup_arguments()["extras_require"]) - {"test", "docs"}
 

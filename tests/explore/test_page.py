@@ -64,6 +64,11 @@ def test_names_and_chains_are_text_and_pictures_are_in_the_page(files: list[str]
     assert Seen(answer).tags.count("img") == 8 and Seen(picker).tags.count("img") == 3
 
 
+def test_names_are_escaped_once(files: list[str]) -> None:
+    named = [value for name, value in Seen(page.answer(found(files))).attributes if name in ("alt", "title")]
+    assert HOSTILE in named and not any("&lt;" in (value or "") for value in named)
+
+
 def test_one_of_a_picker_is_marked(files: list[str]) -> None:
     text = page.picker(files, [2, 0], 2)
     assert text.count("<button") == 2 and text.count('aria-pressed="true"') == 1

@@ -186,6 +186,11 @@ def test_hostile_parquets_are_refused(tmp_path: Path, columns: dict[str, object]
         RetrievalSet.load(write_parquet(tmp_path / "f.parquet", **columns))
 
 
+def test_beside_features_a_column_called_f1_is_no_feature(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "f.parquet", feature=[[1.0, 2.0], [3.0, 4.0]], pid=[1, 2], f1=[0.5, 0.7])
+    assert RetrievalSet.load(file).features.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "f.parquet").write_bytes(b"PAR1 cut short")

@@ -9,7 +9,6 @@ from typing import Any
 
 from torchreid_genext.backbones.spec import Backbone
 from torchreid_genext.data.store.lookup import Coverage
-from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.protocol import (
     Comparison,
     Report,
@@ -17,6 +16,7 @@ from torchreid_genext.retrieval.protocol import (
     Training,
     compare,
 )
+from torchreid_genext.retrieval.open_set import OpenSet
 from torchreid_genext.retrieval.report import Interval
 
 __all__ = ["Difference", "Measurement", "PrecisionEffect", "Result"]

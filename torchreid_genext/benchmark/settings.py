@@ -332,9 +332,7 @@ def with_generated(
         raise ValueError("expected genext.ipg.root, the folder of the images that fuse adds, got none")
     paths = {name: split.paths for name, split in zip(("query", "gallery"), images) if name in used}
     if paths and cfg.genext.ipg.generate:
-        from torchreid_genext.recipes.drawing import (
-            stores,  # diffusers takes seconds to import
-        )
+        from torchreid_genext.recipes.drawing import stores  # diffusers takes seconds to import
 
         stores.complete(cfg, paths, dataset_name(cfg))
     found = {

@@ -137,7 +137,7 @@ def extras() -> Iterator[Finding]:
 
 def _extra(extra: str, found: list[Finding]) -> Iterator[Finding]:
     absent = [finding for finding in found if finding.told == "is not installed"]
-    yield from (finding for finding in found if finding.kind == FAULT and finding not in absent)
+    yield from (finding for finding in found if finding.kind != OK and finding not in absent)
     if absent:
         names = ", ".join(finding.subject for finding in absent)
         cure = f"pip install {' '.join(finding.cure.split()[-1] for finding in absent)}"

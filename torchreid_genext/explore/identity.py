@@ -20,12 +20,7 @@ from torchreid_genext.generators import build_generator
 from torchreid_genext.generators.identity import IdentityGenerator, interpolate
 from torchreid_genext.generators.inverter import Inverter
 from torchreid_genext.generators.prior import CodePrior
-from torchreid_genext.recipes.drawing.pictures import (
-    TRAITS,
-    People,
-    people_of_images,
-    trait_direction,
-)
+from torchreid_genext.recipes.drawing.pictures import TRAITS, People, people_of_images, trait_direction
 
 __all__ = ["TRAITS", "Coder", "Person"]
 

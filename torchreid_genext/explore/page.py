@@ -108,7 +108,8 @@ def _legend(found: Answer) -> str:
 
 
 def _head(found: Answer, source: str | None, sources: _Sources) -> str:
-    name = _name(found.query) if found.query else "uploaded picture"
+    shown = PurePath(found.query).name or "uploaded picture"
+    name = html.escape(shown)
     facts = [_precision(found.precision)] if found.precision else []
     facts.append(_changes(found))
     chain, listed = found.seconds
@@ -118,7 +119,7 @@ def _head(found: Answer, source: str | None, sources: _Sources) -> str:
     told = "".join(f"<li>{fact}</li>" for fact in facts)
     neighbours = _neighbours(found.neighbours, sources, "averaged with")
     return (
-        f'<header class="gx-query">{_image(source, name)}<div><h3 title="{name}">{name}</h3>'
+        f'<header class="gx-query">{_image(source, shown)}<div><h3 title="{name}">{name}</h3>'
         f'<ul class="gx-facts">{told}</ul>{neighbours}</div></header>'
     )
 

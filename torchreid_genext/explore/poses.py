@@ -135,9 +135,7 @@ class Poser:
 
     @functools.cached_property
     def _pipeline(self) -> tuple[Any, Mapping[str, Any]]:
-        from torchreid_genext.generators.ipg.sampler import (
-            prepare,  # diffusers takes seconds to import
-        )
+        from torchreid_genext.generators.ipg.sampler import prepare  # diffusers takes seconds to import
         from torchreid_genext.recipes.drawing import stores
 
         pipe = stores.load_pipeline(self._cfg)

@@ -11,12 +11,7 @@ import io
 
 from PIL import Image
 
-from torchreid_genext.data.images.reading import (
-    FORMATS,
-    UNREADABLE,
-    image_size,
-    open_image,
-)
+from torchreid_genext.data.images.reading import FORMATS, UNREADABLE, image_size, open_image
 
 __all__ = ["MOST_BYTES", "MOST_PIXELS", "read_upload"]
 

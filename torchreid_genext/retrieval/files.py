@@ -163,8 +163,9 @@ def _read_mat(file: Path) -> dict[str, Any]:
 
 def _read_parquet(file: Path) -> dict[str, Any]:
     table = _needed("pyarrow", "parquet").read_table(file)
-    numbers = [name for name in table.column_names if re.fullmatch(r"f\d+", name)]
     known = [name for name in table.column_names if full_name(name) in _COLUMNS]
+    whole = "features" in map(full_name, known)  # beside which f1 is something else, such as a score
+    numbers = [] if whole else [name for name in table.column_names if re.fullmatch(r"f\d+", name)]
     found = {name: _column(name, table[name].combine_chunks()) for name in [*known, *numbers]}
     if numbers:
         ordered = sorted(numbers, key=lambda name: int(name[1:]))
