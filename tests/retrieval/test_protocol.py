@@ -234,7 +234,7 @@ def test_too_many_neighbours_for_the_set_mean_all_of_them(
         ({"pids": torch.tensor([1.5, 2, 3])}, "expected pids to be whole numbers of shape"),
         ({"pids": ["a", "b", "c"]}, "got str_?; number them by numpy.unique"),
         ({"frames": [1, None, 3]}, "expected frames to be whole numbers"),
-        ({"camids": torch.tensor([[1], [2], [3]])}, "expected camids to be whole numbers of shape"),
+        ({"camids": torch.tensor([[1, 1], [2, 2], [3, 3]])}, "expected camids to be whole numbers of shape"),
         ({"frames": torch.tensor([1])}, "expected 3 frames"),
         ({"paths": ["a"]}, "expected 3 paths"),
     ),

@@ -154,6 +154,7 @@ def _preprocessing(cfg: CfgNode) -> Preprocessing:
 
 
 def _build_model(cfg: CfgNode, backbone: Backbone, seen: Preprocessing) -> torch.nn.Module:
+    backbone = replace(backbone, pretrained=backbone.pretrained and cfg.model.pretrained)
     configure = functools.partial(config.configure_model, cfg=cfg)
     return loading.load(backbone, seen.size, loss=cfg.loss.name, seed=cfg.train.seed, configure=configure)
 

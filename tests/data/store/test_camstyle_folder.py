@@ -232,8 +232,8 @@ def test_stores_that_cannot_be_written_as_a_folder_are_refused(tmp_path: Path) -
     store.add(shade(1), split="train", reference="x.jpg", pose="camera2", provenance={})
     with pytest.raises(ValueError, match="pictures of the real images that are given, got one of x.jpg"):
         export_fakes(store, tmp_path, cameras())
-    with pytest.raises(ValueError, match="names of real images with .jpg, .*, got x_fake_1to2.tif"):
+    with pytest.raises(ValueError, match="names of real images with .jpg, .*, got x_fake_1to2.gif"):
         other = ImageStore.create(tmp_path / "other")
-        other.add(shade(1), split="train", reference="x.tif", pose="camera2", provenance={})
-        export_fakes(other, tmp_path, {"x.tif": 0})
+        other.add(shade(1), split="train", reference="x.gif", pose="camera2", provenance={})
+        export_fakes(other, tmp_path, {"x.gif": 0})
     assert not (tmp_path / FOLDER).exists()
