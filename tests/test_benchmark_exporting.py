@@ -47,6 +47,7 @@ def test_the_file_gives_the_same_table(cfg: CfgNode, tmp_path: Path) -> None:  #
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_what_the_card_says_of_the_network_is_done_in_the_file(cfg: CfgNode, tmp_path: Path) -> None:  # noqa: F811
     cfg.model.name = "transreid"
     cfg.model.load_weights = str(transreid(tmp_path, feature="after", camera="zero"))

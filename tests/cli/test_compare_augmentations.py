@@ -45,6 +45,7 @@ def compare(tool: ModuleType, root: Path, *words: str, ratio: str = "3:1") -> No
     tool.main(["--root", str(root), *words, *keys])
 
 
+@pytest.mark.slow
 def test_each_variant_is_trained_once_a_seed_and_reported(
     tool: ModuleType, root: Path, capsys: pytest.CaptureFixture
 ) -> None:

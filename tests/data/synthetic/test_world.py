@@ -116,6 +116,7 @@ def test_gallery_holds_distractors_and_junk() -> None:
     assert any(shot.person is None for shot in part(planned("small"), "bounding_box_test"))
 
 
+@pytest.mark.slow
 def test_full_size_counts_are_those_of_market() -> None:
     plan = shots("full", 0)
     gallery = [shot for shot in part(plan, "bounding_box_test") if record(shot).pid != -1]
