@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ def arguments(reid_data: Path, folder: Path, *options: str) -> list[str]:
 def test_table_report_and_pictures(
     reid_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = logging.getLogger().level
     main(arguments(reid_data, tmp_path / "run"))
+    assert logging.getLogger().level == before
     output = capsys.readouterr().out
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
     for chain in saved["models"][0]["chains"]:

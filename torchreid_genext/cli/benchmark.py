@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(benchmark.describe(cfg))
         return
     with processes_of_torchrun() as prints:
-        logging.getLogger().setLevel(logging.INFO if prints else logging.ERROR)
+        if not prints:
+            logging.getLogger().setLevel(logging.ERROR)
         result = benchmark.run(cfg)
         if prints:
             print(f"\n{benchmark.table(result)}\n\n{whereabouts(result)}")
