@@ -187,7 +187,8 @@ def flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
 def made(folder: Path, *arguments: str) -> list[str]:
     """The commands that make would run in a folder; also when the tests themselves are run by make."""
     command = ["make", "--dry-run", "--no-print-directory", "-f", str(ROOT / "Makefile"), *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    theirs = ("MAKE", "PYTHON=", "PIP=", "OLDEST", "NEWEST")  # variables of a make that runs the tests
+    environment = {name: value for name, value in os.environ.items() if not f"{name}=".startswith(theirs)}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return run.stdout.splitlines()
 
