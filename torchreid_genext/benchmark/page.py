@@ -9,8 +9,9 @@ import base64
 import html
 import re
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
+
+from torchreid_genext.ranklists.templates import filled
 
 __all__ = ["render"]
 
@@ -27,15 +28,9 @@ def render(markdown: str, folder: Path) -> str:
     """
     parts = {
         "@title@": html.escape(markdown.partition("\n")[0].lstrip("# ")),
-        "/*@style@*/": _resource("report.css"),
         "@body@": "\n".join(_section(block, folder) for block in _blocks(markdown)),
     }
-    marks = "|".join(map(re.escape, parts))
-    return re.sub(marks, lambda mark: parts[mark[0]], _resource("report.html"))
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return filled(__package__, "report.html", "report.css", parts)
 
 
 def _blocks(markdown: str) -> Iterator[str]:

@@ -21,8 +21,8 @@ The page holds everything, each thumbnail once; it asks no network and works fro
       }, ...]
     }
 
-Rates are fractions, camids start at 0 and are null where nothing is known of cameras. A list is ordered by distance and ends with the image of rank
-``depth``; ``junk`` stands in its place but has no rank. What the kinds mean: see ``lists.KINDS``. The CSV has
+Rates are fractions, camids start at 0 and are null where nothing is known of cameras. A list is ordered by
+distance and ends with the image of rank ``depth``; ``junk`` stands in its place but has no rank. What the kinds mean: see ``lists.KINDS``. The CSV has
 the same values, a row for each query, chain and place.
 """
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import PurePath
 from typing import Any
 
 from torchreid_genext.ranklists.lists import KINDS
+from torchreid_genext.ranklists.templates import filled, resource
 
 __all__ = ["render"]
 
@@ -24,17 +23,11 @@ def render(document: dict[str, Any], pictures: Mapping[str, str | None]) -> str:
     """
     parts = {
         "@title@": html.escape(f"{document['label']} on {document['dataset']}: rank lists"),
-        "/*@style@*/": _resource("page.css"),
-        "/*@lists@*/": _resource("lists.js"),
-        "/*@controls@*/": _resource("controls.js"),
+        "/*@lists@*/": resource(__package__, "lists.js"),
+        "/*@controls@*/": resource(__package__, "controls.js"),
         "@data@": _embedded(_compact(document, pictures)),
     }
-    marks = "|".join(map(re.escape, parts))
-    return re.sub(marks, lambda mark: parts[mark[0]], _resource("page.html"))
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return filled(__package__, "page.html", "page.css", parts)
 
 
 def _embedded(data: Any) -> str:
