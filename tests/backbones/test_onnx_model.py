@@ -16,8 +16,8 @@ from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.onnx_model import OnnxModel
 from torchreid_genext.extraction import Encoder, extract
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx", reason="needs the extra export")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 WEIGHT = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 
 

@@ -20,7 +20,7 @@ from torchreid_genext import checkpoints
 from torchreid_genext.backbones import sources
 from torchreid_genext.backbones.timm_models import TimmBackbone
 
-timm = pytest.importorskip("timm")
+timm = pytest.importorskip("timm", reason="needs the extra timm")
 SMALL: dict[str, Any] = {"image_size": (64, 32), "depth": 2, "embed_dim": 8, "num_heads": 2}
 
 

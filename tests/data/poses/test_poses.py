@@ -195,7 +195,7 @@ def official_poses() -> dict[str, np.ndarray]:
 
 def drawn_by_opencv(pose: np.ndarray, size: tuple[int, int], limb: int, joint: int) -> np.ndarray:
     """The usual drawing by OpenCV's own ellipses and discs."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV, which draws what ours is compared with")
     canvas, present = np.zeros((*size, 3), np.uint8), (pose != -1).all(axis=1)
     for (start, end), colour in zip(LIMBS, COLOURS):
         if present[start] and present[end]:
